@@ -1,0 +1,1 @@
+//! Wire types of the Kubernetes API and pure helpers: selectors, quantities, conditions, merge metadata.

@@ -1,0 +1,1 @@
+//! The API server: pipeline, verbs, patch and apply, admission, watch cache, custom resources, discovery.

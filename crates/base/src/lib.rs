@@ -1,0 +1,15 @@
+//! Clock, tasks, errors, back-off, limits and telemetry: no Kubernetes word in it.
+//!
+//! Everything above this crate reaches time, randomness, spawning and metrics through these doors, so that a
+//! test can drive them.
+
+pub mod backoff;
+pub mod clock;
+pub mod error;
+pub mod tasks;
+pub mod telemetry;
+
+pub use backoff::{Backoff, BackoffPolicy};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use error::{Class, Error, Result};
+pub use tasks::{Shutdown, Tasks};

@@ -1,0 +1,40 @@
+//! Logging and metrics.
+
+use std::sync::{Arc, LazyLock};
+
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Installs the process-wide log subscriber, which writes to standard error.
+///
+/// `filter` is a `tracing` filter (`info`, `gantry_kubelet=debug,warn`). A second call changes nothing.
+pub fn init_logging(filter: &str, format: LogFormat) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A test may have installed one already: then that one stays.
+    let _installed = match format {
+        LogFormat::Text => builder
+            .with_target(false)
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}
+
+/// The process's metrics: each part registers its own at start, `/metrics` encodes them all.
+pub fn metrics() -> Arc<Mutex<Registry>> {
+    static REGISTRY: LazyLock<Arc<Mutex<Registry>>> =
+        LazyLock::new(|| Arc::new(Mutex::new(Registry::default())));
+    Arc::clone(&REGISTRY)
+}

@@ -1,0 +1,1 @@
+//! Typed verbs, informers and indexes, in process or over HTTPS.

@@ -1,0 +1,1 @@
+//! One file per kind: names, defaults, validation, update rules, columns, selectable fields.

@@ -1,0 +1,1 @@
+//! Services and network policy: compile, diff, apply to nftables.

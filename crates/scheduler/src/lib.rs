@@ -1,0 +1,1 @@
+//! The scheduler: an incremental snapshot, an engine and its plugins.

@@ -1,0 +1,1 @@
+//! Revisioned bytes: embedded, etcd or memory.

@@ -1,0 +1,3 @@
+//! The one binary: roles, flags, configuration and wiring; no logic.
+
+fn main() {}

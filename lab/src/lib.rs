@@ -1,0 +1,1 @@
+//! Hollow nodes, benchmarks, golden fixtures, fault simulation and end-to-end tests.

@@ -1,0 +1,3 @@
+//! up, down, test, bench, images, code generation and repository checks.
+
+fn main() {}
