@@ -1,1 +1,25 @@
-//! Revisioned bytes: embedded, etcd or memory.
+//! Revisioned bytes: keys, values and revisions, and no kind.
+//!
+//! [`Store`] is the contract; the engines behind it are [`Memory`] (tests and simulation) and the embedded one
+//! (the default: everything in memory, in front of a durable log). They share one index, so that they cannot
+//! differ in what a reader or a watcher sees.
+
+mod error;
+mod index;
+mod memory;
+mod plan;
+mod retention;
+mod store;
+mod watch;
+
+pub use error::StoreError;
+pub use memory::Memory;
+pub use retention::Retention;
+pub use store::{
+    Batch, Committed, Durability, Event, Expect, Key, KeyValue, MAX_BATCH_OPS, MAX_KEY_BYTES,
+    MAX_VALUE_BYTES, Op, OpResult, Range, RangeRequest, Read, Revision, Store, Value,
+};
+pub use watch::{Watch, WatchBatch, WatchSource};
+
+/// The result of a store operation.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
