@@ -1,0 +1,62 @@
+//! An object as its bytes: serialized once per revision, shared by everybody who needs it.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::object::{DecodeError, Object};
+
+/// One revision of one object: the JSON bytes that LIST, GET and WATCH send, and the typed form while somebody
+/// holds it. (A decoded Pod weighs 24 KB, its bytes 3 to 4.)
+pub struct Encoded {
+    bytes: Bytes,
+    revision: u64,
+    typed: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+}
+
+impl Encoded {
+    /// The object `bytes` at `revision`.
+    pub fn new(bytes: Bytes, revision: u64) -> Self {
+        Self { bytes, revision, typed: Mutex::new(None) }
+    }
+
+    /// The same with its typed form already at hand: it is shared for as long as somebody else holds it.
+    pub fn with_typed<K: Object>(bytes: Bytes, revision: u64, typed: &Arc<K>) -> Self {
+        let erased: Arc<dyn Any + Send + Sync> = typed.clone();
+        Self { bytes, revision, typed: Mutex::new(Some(Arc::downgrade(&erased))) }
+    }
+
+    /// The object's JSON, with its `resourceVersion` in it.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The object's `resourceVersion` as a number.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The typed object: the one that somebody else holds, or decoded now.
+    pub fn typed<K: Object>(&self) -> Result<Arc<K>, DecodeError> {
+        let mut slot = self.typed.lock();
+        if let Some(shared) = slot.as_ref().and_then(Weak::upgrade)
+            && let Ok(object) = shared.downcast::<K>()
+        {
+            return Ok(object);
+        }
+        let object = Arc::new(K::decode(&self.bytes)?);
+        let erased: Arc<dyn Any + Send + Sync> = object.clone();
+        *slot = Some(Arc::downgrade(&erased));
+        Ok(object)
+    }
+}
+
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the bytes: they may be a Secret's.
+        f.debug_struct("Encoded").field("revision", &self.revision).field("len", &self.bytes.len()).finish()
+    }
+}

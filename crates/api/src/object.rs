@@ -1,0 +1,156 @@
+//! The typed kinds, behind functions that are compiled once.
+
+use std::fmt;
+
+use k8s_openapi::serde::Serialize;
+use k8s_openapi::serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::metav1::ObjectMeta;
+use crate::resource::Resource;
+
+/// A typed Kubernetes object with metadata.
+pub trait Object: Clone + Default + fmt::Debug + PartialEq + Send + Sync + 'static {
+    /// Its resource's names.
+    const RESOURCE: Resource;
+
+    /// `metadata`
+    fn metadata(&self) -> &ObjectMeta;
+    /// `metadata`
+    fn metadata_mut(&mut self) -> &mut ObjectMeta;
+    /// Reads JSON. Unknown fields are dropped.
+    fn decode(json: &[u8]) -> Result<Self, DecodeError>;
+    /// Reads JSON and reports the path (`spec.template.spce`) of each unknown field.
+    fn decode_noting(json: &[u8], unknown: &mut dyn FnMut(String)) -> Result<Self, DecodeError>;
+    /// Reads a JSON tree. Unknown fields are dropped.
+    fn decode_value(value: &Value) -> Result<Self, DecodeError>;
+    /// Writes JSON, `apiVersion` and `kind` included.
+    fn encode(&self) -> Vec<u8>;
+    /// The object as a JSON tree, `apiVersion` and `kind` included.
+    fn encode_value(&self) -> Value;
+}
+
+/// Why an object could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct DecodeError {
+    message: String,
+}
+
+impl DecodeError {
+    /// What was wrong, and where.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
+    }
+}
+
+impl From<serde_json::Error> for DecodeError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<DecodeError> for gantry_base::Error {
+    fn from(error: DecodeError) -> Self {
+        Self::invalid(error.message)
+    }
+}
+
+fn encode_json<T: Serialize>(object: &T, kind: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    serde_json::to_writer(&mut out, object)
+        .unwrap_or_else(|e| panic!("a {kind} can always be written as JSON: {e}"));
+    out
+}
+
+fn encode_tree<T: Serialize>(object: &T, kind: &str) -> Value {
+    serde_json::to_value(object).unwrap_or_else(|e| panic!("a {kind} can always be written as JSON: {e}"))
+}
+
+fn decode_noting_unknown<T: DeserializeOwned>(
+    json: &[u8],
+    unknown: &mut dyn FnMut(String),
+) -> Result<T, DecodeError> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let object = serde_ignored::deserialize(&mut reader, |path| unknown(go_path(&path)))?;
+    reader.end()?;
+    Ok(object)
+}
+
+/// `spec.containers[0].foo`, as upstream's strict decoder writes paths.
+fn go_path(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path as P;
+    match path {
+        P::Root => String::new(),
+        P::Seq { parent, index } => format!("{}[{index}]", go_path(parent)),
+        P::Map { parent, key } => match go_path(parent) {
+            p if p.is_empty() => key.clone(),
+            p => format!("{p}.{key}"),
+        },
+        P::Some { parent } | P::NewtypeStruct { parent } | P::NewtypeVariant { parent } => go_path(parent),
+    }
+}
+
+macro_rules! objects {
+    ($($ty:path, $group:literal, $version:literal, $kind:literal, $plural:literal, $namespaced:literal;)*) => {$(
+        impl Object for $ty {
+            const RESOURCE: Resource = Resource::fixed($group, $version, $kind, $plural, $namespaced);
+            fn metadata(&self) -> &ObjectMeta { &self.metadata }
+            fn metadata_mut(&mut self) -> &mut ObjectMeta { &mut self.metadata }
+            fn decode(json: &[u8]) -> Result<Self, DecodeError> { Ok(serde_json::from_slice(json)?) }
+            fn decode_noting(json: &[u8], unknown: &mut dyn FnMut(String)) -> Result<Self, DecodeError> {
+                decode_noting_unknown(json, unknown)
+            }
+            fn decode_value(value: &Value) -> Result<Self, DecodeError> {
+                Ok(k8s_openapi::serde::Deserialize::deserialize(value)?)
+            }
+            fn encode(&self) -> Vec<u8> { encode_json(self, $kind) }
+            fn encode_value(&self) -> Value { encode_tree(self, $kind) }
+        }
+    )*};
+}
+
+objects! {
+    crate::core::ConfigMap, "", "v1", "ConfigMap", "configmaps", true;
+    crate::core::Endpoints, "", "v1", "Endpoints", "endpoints", true;
+    crate::core::Event, "", "v1", "Event", "events", true;
+    crate::core::Namespace, "", "v1", "Namespace", "namespaces", false;
+    crate::core::Node, "", "v1", "Node", "nodes", false;
+    crate::core::PersistentVolume, "", "v1", "PersistentVolume", "persistentvolumes", false;
+    crate::core::PersistentVolumeClaim, "", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", true;
+    crate::core::Pod, "", "v1", "Pod", "pods", true;
+    crate::core::Secret, "", "v1", "Secret", "secrets", true;
+    crate::core::Service, "", "v1", "Service", "services", true;
+    crate::core::ServiceAccount, "", "v1", "ServiceAccount", "serviceaccounts", true;
+    crate::apps::ControllerRevision, "apps", "v1", "ControllerRevision", "controllerrevisions", true;
+    crate::apps::DaemonSet, "apps", "v1", "DaemonSet", "daemonsets", true;
+    crate::apps::Deployment, "apps", "v1", "Deployment", "deployments", true;
+    crate::apps::ReplicaSet, "apps", "v1", "ReplicaSet", "replicasets", true;
+    crate::apps::StatefulSet, "apps", "v1", "StatefulSet", "statefulsets", true;
+    crate::batch::Job, "batch", "v1", "Job", "jobs", true;
+    crate::coordination::Lease, "coordination.k8s.io", "v1", "Lease", "leases", true;
+    crate::discovery::EndpointSlice, "discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", true;
+    crate::events::Event, "events.k8s.io", "v1", "Event", "events", true;
+    crate::rbac::ClusterRole, "rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", false;
+    crate::rbac::ClusterRoleBinding, "rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", false;
+    crate::rbac::Role, "rbac.authorization.k8s.io", "v1", "Role", "roles", true;
+    crate::rbac::RoleBinding, "rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", true;
+    crate::storage::StorageClass, "storage.k8s.io", "v1", "StorageClass", "storageclasses", false;
+    crate::apiextensions::CustomResourceDefinition, "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", false;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Pod;
+
+    #[test]
+    fn unknown_fields_are_noted_by_their_path_and_dropped() {
+        let json =
+            br#"{"apiVersion":"v1","kind":"Pod","spec":{"containers":[{"name":"a","imag":"x"}]},"extra":1}"#;
+        let mut unknown = Vec::new();
+        let pod = Pod::decode_noting(json, &mut |path| unknown.push(path)).expect("a pod");
+        assert_eq!(unknown, ["spec.containers[0].imag", "extra"]);
+        assert_eq!(pod.spec.expect("spec").containers[0].name, "a");
+    }
+}
