@@ -1,0 +1,174 @@
+//! What the table holds.
+
+use serde_json::Value;
+
+use super::node::Node;
+use super::table;
+
+/// What every definition's name begins with; the table leaves it out.
+pub(crate) const PREFIX: &str = "io.k8s.";
+
+/// A named type of the API.
+#[derive(Debug)]
+pub struct TypeDef {
+    /// The name without the leading `io.k8s.`.
+    pub(crate) name: &'static str,
+    /// Group, version and kind, if it is a kind.
+    pub gvk: Option<Gvk>,
+    /// Its fields, in the order of their names.
+    pub fields: Vec<Field>,
+    /// Markers on the type itself.
+    pub markers: &'static Markers,
+    /// A reference to itself, from which walking starts.
+    pub(crate) this: Type,
+    /// Where its descriptions begin.
+    pub(crate) ordinal: u32,
+}
+
+/// Group, version and kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gvk {
+    /// The API group; the core group is `""`.
+    pub group: &'static str,
+    /// The version.
+    pub version: &'static str,
+    /// The kind.
+    pub kind: &'static str,
+}
+
+/// A field of a type.
+#[derive(Debug)]
+pub struct Field {
+    /// Its name in JSON.
+    pub name: &'static str,
+    /// What it holds.
+    pub ty: Type,
+    /// Whether it must be present.
+    pub required: bool,
+    /// How it merges.
+    pub markers: &'static Markers,
+}
+
+/// What a field holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// Text.
+    String,
+    /// A 32-bit integer.
+    Int32,
+    /// A 64-bit integer.
+    Int64,
+    /// A floating-point number.
+    Double,
+    /// `true` or `false`.
+    Bool,
+    /// Base64 text.
+    Bytes,
+    /// A resource quantity, text or number.
+    Quantity,
+    /// A number or text.
+    IntOrString,
+    /// RFC 3339, seconds.
+    Time,
+    /// RFC 3339, microseconds.
+    MicroTime,
+    /// An object of any content.
+    AnyObject,
+    /// Any JSON value.
+    Any,
+    /// A list.
+    Array(&'static Type),
+    /// A map with text as its keys.
+    Map(&'static Type),
+    /// Another type of the table.
+    Ref(u16),
+}
+
+impl Type {
+    /// The definition a reference points to.
+    pub fn definition(&self) -> Option<&'static TypeDef> {
+        match self {
+            Type::Ref(index) => table().defs.get(usize::from(*index)),
+            _ => None,
+        }
+    }
+
+    /// Whether a value of the type has no inner structure.
+    pub fn is_scalar(&self) -> bool {
+        !matches!(self, Type::AnyObject | Type::Any | Type::Array(_) | Type::Map(_) | Type::Ref(_))
+    }
+}
+
+/// How a list is merged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListType {
+    /// As a whole.
+    #[default]
+    Atomic,
+    /// Each scalar is an element of its own.
+    Set,
+    /// Each object is known by its key fields.
+    Map,
+}
+
+/// What the API says about merging a field.
+#[derive(Debug, Default)]
+pub struct Markers {
+    /// `x-kubernetes-list-type`; `None` where the API says nothing, which means atomic.
+    pub list_type: Option<ListType>,
+    /// `x-kubernetes-list-map-keys`.
+    pub list_map_keys: Vec<&'static str>,
+    /// `x-kubernetes-map-type`, or on a definition the struct type, is `atomic`.
+    pub atomic: bool,
+    /// `x-kubernetes-map-type: granular` is written out.
+    pub granular: bool,
+    /// `x-kubernetes-patch-strategy` as written: `merge`, `replace`, `retainKeys` or `merge,retainKeys`.
+    pub patch_strategy: Option<&'static str>,
+    /// `x-kubernetes-patch-merge-key`.
+    pub patch_merge_key: Option<&'static str>,
+    /// The default that the API declares.
+    pub default: Option<Value>,
+}
+
+impl TypeDef {
+    /// The full name: `io.k8s.api.core.v1.Pod`.
+    pub fn name(&self) -> String {
+        format!("{PREFIX}{}", self.name)
+    }
+
+    /// A field by its JSON name.
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.binary_search_by(|f| f.name.cmp(name)).ok().map(|i| &self.fields[i])
+    }
+
+    /// Where walking an object of the type starts.
+    pub fn node(&'static self) -> Node<'static> {
+        Node::Static(&self.this, self.markers)
+    }
+
+    /// What the definition is, if it is no struct but a value with a codec of its own.
+    pub(crate) fn special(name: &str) -> Option<Type> {
+        Some(match name {
+            "apimachinery.pkg.api.resource.Quantity" => Type::Quantity,
+            "apimachinery.pkg.apis.meta.v1.MicroTime" => Type::MicroTime,
+            "apimachinery.pkg.apis.meta.v1.Time" => Type::Time,
+            "apimachinery.pkg.util.intstr.IntOrString" => Type::IntOrString,
+            "apimachinery.pkg.apis.meta.v1.FieldsV1"
+            | "apimachinery.pkg.apis.meta.v1.Patch"
+            | "apimachinery.pkg.runtime.RawExtension"
+            | "apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceSubresourceStatus" => {
+                Type::AnyObject
+            }
+            "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON"
+            | "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray"
+            | "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool"
+            | "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray" => Type::Any,
+            _ => return None,
+        })
+    }
+
+    /// What an instance of the definition is: [`Type::Ref`] for a struct.
+    pub fn instance(&self) -> Type {
+        Self::special(self.name).unwrap_or(self.this)
+    }
+}
