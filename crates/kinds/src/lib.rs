@@ -1,1 +1,32 @@
 //! One file per kind: names, defaults, validation, update rules, columns, selectable fields.
+//!
+//! The engine ([`kind`], [`erased`]) knows no kind; [`registry`] lists them all. A kind knows no store and no
+//! server: what the server does with every object (names, metadata, revisions, deletion) is not repeated here.
+
+pub mod erased;
+pub mod kind;
+pub mod registry;
+pub mod scale;
+pub mod table;
+
+mod apiextensions;
+mod apps;
+mod batch;
+mod common;
+mod coordination;
+mod core;
+mod discovery;
+mod events;
+mod rbac;
+mod storage;
+
+pub use erased::{AnyKind, AnyObject, Decoded};
+pub use kind::{Errors, Kind, NameRule, Names, Verbs};
+pub use registry::builtin;
+pub use scale::Scale;
+pub use table::Column;
+
+/// Rules that other crates need as well: the kubelet for static pods, custom resources for names.
+pub mod rules {
+    pub use crate::common::metadata::{check_name, validate_metadata, validate_metadata_update};
+}

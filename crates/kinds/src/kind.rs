@@ -1,0 +1,142 @@
+//! What a kind is: the contract of every unit of this crate.
+
+use std::time::SystemTime;
+
+use gantry_api::Object;
+use gantry_api::field;
+use serde_json::Value;
+
+use crate::scale::Scale;
+use crate::table::Column;
+
+/// What validation found. Empty is valid.
+pub type Errors = Vec<field::Error>;
+
+/// How the names of a kind's objects are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    /// RFC 1123 subdomain: most kinds.
+    Subdomain,
+    /// RFC 1123 label: namespaces.
+    Label,
+    /// RFC 1035 label: services.
+    ServiceLabel,
+    /// Anything that can stand in a URL path: RBAC.
+    PathSegment,
+}
+
+/// The names of a kind besides those in [`gantry_api::Resource`].
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    /// `configmap`
+    pub singular: &'static str,
+    /// `cm`
+    pub short: &'static [&'static str],
+    /// `all`
+    pub categories: &'static [&'static str],
+    /// How object names are checked.
+    pub rule: NameRule,
+}
+
+/// What clients may do with a kind beyond create, get, list, watch, update, patch, delete and deletecollection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Verbs {
+    /// Whether there is a `status` subresource.
+    pub status: bool,
+    /// Whether there is a `scale` subresource.
+    pub scale: bool,
+    /// Further subresources, served by the API server's own code: `log`, `exec`, `binding`, `token`, …
+    pub connect: &'static [&'static str],
+}
+
+/// A kind. Implementations are unit structs; each in one file.
+///
+/// The server calls, on create: `defaults`, `prepare_create`, admission, `validate`. On update: `defaults`,
+/// `prepare_update`, admission, `validate` and `validate_update`. On the status subresource `prepare_status_update`
+/// and `validate_status_update` instead. Metadata (names, labels, owners, finalizers, immutability of UID and so on)
+/// is checked for all kinds alike.
+pub trait Kind: Send + Sync + 'static {
+    /// The typed object.
+    type Object: Object;
+    /// Its names.
+    const NAMES: Names;
+    /// Its verbs.
+    const VERBS: Verbs;
+    /// Whether writes may be acknowledged before they are flushed: leases and events.
+    const LAZY: bool = false;
+
+    /// Fills in what the client left out.
+    fn defaults(_object: &mut Self::Object) {}
+
+    /// Clears what a client may not set on create (status), and sets the first generation where there is one.
+    fn prepare_create(_object: &mut Self::Object) {}
+
+    /// Keeps what an update may not touch (status), and counts the generation up when the spec changed.
+    fn prepare_update(_new: &mut Self::Object, _old: &Self::Object) {}
+
+    /// Keeps everything but the status.
+    fn prepare_status_update(_new: &mut Self::Object, _old: &Self::Object) {}
+
+    /// Is the object valid in itself?
+    fn validate(_object: &Self::Object) -> Errors {
+        Errors::new()
+    }
+
+    /// May the old object become the new one? (The new one is validated in itself as well.)
+    fn validate_update(_new: &Self::Object, _old: &Self::Object) -> Errors {
+        Errors::new()
+    }
+
+    /// May the status of the old object become that of the new one?
+    fn validate_status_update(_new: &Self::Object, _old: &Self::Object) -> Errors {
+        Errors::new()
+    }
+
+    /// Texts for the `Warning` header of a create or update.
+    fn warnings(_object: &Self::Object) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Columns of the table after `Name`; the kinds without their own show `Age` only.
+    fn columns() -> &'static [Column] {
+        crate::table::AGE_ONLY
+    }
+
+    /// The cells of those columns.
+    fn cells(object: &Self::Object, now: SystemTime) -> Vec<Value> {
+        vec![crate::table::age(object.metadata(), now)]
+    }
+
+    /// Field selectors besides `metadata.name` and `metadata.namespace`: the supported paths.
+    fn selectable() -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The values of those paths.
+    fn selectable_values(_object: &Self::Object) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What the object says about its number of replicas, if the kind can be scaled.
+    fn scale(_object: &Self::Object) -> Option<Scale> {
+        None
+    }
+
+    /// Asks for this many replicas.
+    fn set_replicas(_object: &mut Self::Object, _replicas: i32) {}
+
+    /// Seconds between a deletion request and the removal of the object, for kinds that end gracefully: `requested`
+    /// is the client's wish. `None`: the object goes at once.
+    fn grace_period(_object: &Self::Object, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    /// Whether a deletion without a propagation policy orphans dependents (old kinds did) rather than deleting them.
+    const ORPHANS_BY_DEFAULT: bool = false;
+}
+
+/// Counts the generation up if `changed`, else keeps the old one: for `prepare_update`.
+pub fn bump_generation<K: Object>(new: &mut K, old: &K, changed: bool) {
+    let generation = old.metadata().generation.unwrap_or(0) + i64::from(changed);
+    new.metadata_mut().generation = Some(generation);
+}
