@@ -1,11 +1,12 @@
 //! The container runtime port: CRI v1 over gRPC, a supervised containerd, and a fake.
 //!
 //! [`Runtime`] is what the kubelet sees. Its messages are CRI's own ([`v1`]), since every field of them is a
-//! contract with the runtime. [`GrpcRuntime`] speaks to containerd or CRI-O; `FakeRuntime` keeps everything
+//! contract with the runtime. [`GrpcRuntime`] speaks to containerd or CRI-O; [`FakeRuntime`] keeps everything
 //! in memory for tests and hollow nodes.
 
 mod error;
 mod events;
+mod fake;
 mod grpc;
 mod port;
 mod types;
@@ -23,5 +24,6 @@ pub use error::{
     Code, RpcError, is_deadline_exceeded, is_unsupported, rpc_code, rpc_description, unsupported,
 };
 pub use events::{ContainerEvent, EventKind, EventSource, EventStream, Events};
+pub use fake::{FakeExec, FakeRuntime, ProcessPlan};
 pub use grpc::{CallDeadlines, GrpcRuntime};
 pub use port::{CgroupDriver, ExecOutput, Runtime};
