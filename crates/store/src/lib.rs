@@ -1,9 +1,10 @@
 //! Revisioned bytes: keys, values and revisions, and no kind.
 //!
-//! [`Store`] is the contract; the engines behind it are [`Memory`] (tests and simulation) and the embedded one
+//! [`Store`] is the contract; the engines behind it are [`Memory`] (tests and simulation) and [`Embedded`]
 //! (the default: everything in memory, in front of a durable log). They share one index, so that they cannot
 //! differ in what a reader or a watcher sees.
 
+mod embedded;
 mod error;
 mod index;
 mod memory;
@@ -12,12 +13,13 @@ mod retention;
 mod store;
 mod watch;
 
+pub use embedded::{Embedded, Options};
 pub use error::StoreError;
 pub use memory::Memory;
 pub use retention::Retention;
 pub use store::{
-    Batch, Committed, Durability, Event, Expect, Key, KeyValue, MAX_BATCH_OPS, MAX_KEY_BYTES,
-    MAX_VALUE_BYTES, Op, OpResult, Range, RangeRequest, Read, Revision, Store, Value,
+    Batch, Committed, Durability, Event, Expect, Key, KeyValue, MAX_BATCH_BYTES, MAX_BATCH_OPS,
+    MAX_KEY_BYTES, MAX_VALUE_BYTES, Op, OpResult, Range, RangeRequest, Read, Revision, Store, Value,
 };
 pub use watch::{Watch, WatchBatch, WatchSource};
 

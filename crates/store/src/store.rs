@@ -70,6 +70,8 @@ pub const MAX_KEY_BYTES: usize = 4 << 10;
 pub const MAX_VALUE_BYTES: usize = 4 << 20;
 /// Most operations in a batch.
 pub const MAX_BATCH_OPS: usize = 4096;
+/// Most bytes in a batch, keys and values together.
+pub const MAX_BATCH_BYTES: usize = 32 << 20;
 
 /// A key with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,6 +232,7 @@ impl Batch {
     /// Checks the limits and that no key appears twice.
     pub(crate) fn validate(&self) -> Result<()> {
         within("batch (operations)", self.ops.len(), MAX_BATCH_OPS)?;
+        within("batch (bytes)", self.size(), MAX_BATCH_BYTES)?;
         for op in &self.ops {
             validate_op(op)?;
         }

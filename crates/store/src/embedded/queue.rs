@@ -1,0 +1,111 @@
+//! The bounded queue in front of the commit thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::store::{Batch, Committed, MAX_BATCH_BYTES};
+use crate::{Result, StoreError};
+
+/// Most KiB of batches that wait for the commit thread, each counted as at least one; more wait for room. A
+/// batch of the largest size fits.
+const CAPACITY_KIB: usize = 64 << 10;
+/// Bytes the commit thread takes for one group, unless a single batch is larger: about 2 ms of writing.
+const GROUP_BYTES: usize = 4 << 20;
+
+const _: () = assert!(MAX_BATCH_BYTES / 1024 < CAPACITY_KIB);
+
+/// A batch on its way to the commit thread.
+pub(crate) struct Request {
+    pub(crate) batch: Batch,
+    pub(crate) reply: oneshot::Sender<Result<Committed>>,
+    /// Its room in the queue.
+    _room: OwnedSemaphorePermit,
+}
+
+/// What the commit thread is to do.
+pub(crate) enum Work {
+    /// Commit these; there may be none, after a timeout.
+    Group(Vec<Request>),
+    /// Everything has been taken and nothing more comes.
+    Closed,
+}
+
+/// Many put, one takes.
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+    room: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    requests: std::collections::VecDeque<Request>,
+    closed: bool,
+}
+
+impl Queue {
+    pub(crate) fn new() -> Self {
+        let room = Arc::new(Semaphore::new(CAPACITY_KIB));
+        Self { waiting: Mutex::default(), arrived: Condvar::new(), room }
+    }
+
+    /// Waits for room, then queues `batch`; its answer comes through the receiver.
+    pub(crate) async fn put(&self, batch: Batch) -> Result<oneshot::Receiver<Result<Committed>>> {
+        let kib = batch.size() / 1024 + 1;
+        let room = self.room.clone().acquire_many_owned(kib as u32).await.map_err(|_| StoreError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let mut waiting = self.waiting.lock();
+        if waiting.closed {
+            return Err(StoreError::Closed);
+        }
+        waiting.requests.push_back(Request { batch, reply, _room: room });
+        let first = waiting.requests.len() == 1;
+        drop(waiting);
+        // The commit thread looks again before it waits, so only the first has to wake it.
+        if first {
+            self.arrived.notify_one();
+        }
+        Ok(answer)
+    }
+
+    /// Waits at most `timeout` (forever if `None`) for requests.
+    pub(crate) fn take(&self, timeout: Option<Duration>) -> Work {
+        let mut waiting = self.waiting.lock();
+        if waiting.requests.is_empty() && !waiting.closed {
+            match timeout {
+                Some(timeout) => drop(self.arrived.wait_for(&mut waiting, timeout)),
+                None => self.arrived.wait(&mut waiting),
+            }
+        }
+        if waiting.requests.is_empty() && waiting.closed {
+            return Work::Closed;
+        }
+        let mut bytes = 0;
+        let count = waiting
+            .requests
+            .iter()
+            .take_while(|request| {
+                let fits = bytes < GROUP_BYTES;
+                bytes += request.batch.size();
+                fits
+            })
+            .count();
+        Work::Group(waiting.requests.drain(..count).collect())
+    }
+
+    /// Refuses further requests and gives up those that wait: their senders learn that the store is closed.
+    pub(crate) fn abandon(&self) {
+        self.close();
+        self.waiting.lock().requests.clear();
+    }
+
+    /// Refuses further requests; those that wait are still taken.
+    pub(crate) fn close(&self) {
+        self.waiting.lock().closed = true;
+        self.room.close();
+        self.arrived.notify_one();
+    }
+}
