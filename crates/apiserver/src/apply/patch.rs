@@ -1,0 +1,190 @@
+//! JSON patch (RFC 6902) and JSON merge patch (RFC 7386).
+
+use gantry_api::ApiError;
+use serde_json::{Map, Value};
+
+/// The most operations that one JSON patch may hold.
+pub const MAX_OPERATIONS: usize = 10_000;
+
+/// The most bytes that the `copy` operations of one JSON patch may add.
+pub const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
+
+/// Applies a merge patch: objects merge by key, `null` removes, everything else replaces.
+///
+/// # Errors
+/// 400 if the patch is no object.
+pub fn merge_patch(mut current: Value, patch: Value) -> Result<Value, ApiError> {
+    if !patch.is_object() {
+        return Err(ApiError::bad_request("Invalid JSON Patch"));
+    }
+    merge_into(&mut current, patch);
+    Ok(current)
+}
+
+fn merge_into(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(target) = target else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            target.remove(&key);
+        } else {
+            merge_into(target.entry(key).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// Applies a JSON patch. Indexes may be negative, counting from the end, as clients of Kubernetes may expect.
+///
+/// # Errors
+/// 400 if the patch is not a list of operations, 413 if it has too many, 422 if an operation does not apply.
+pub fn json_patch(mut current: Value, patch: &Value) -> Result<Value, ApiError> {
+    let operations = patch.as_array().ok_or_else(|| {
+        let kind = if patch.is_object() { "object" } else { "value" };
+        ApiError::bad_request(format!("json: cannot unmarshal {kind} into Go value of type jsonpatch.Patch"))
+    })?;
+    if operations.len() > MAX_OPERATIONS {
+        return Err(ApiError::too_large(format!(
+            "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+            operations.len()
+        )));
+    }
+    let mut copied = 0;
+    for operation in operations {
+        apply(&mut current, operation, &mut copied).map_err(|_| unprocessable())?;
+    }
+    Ok(current)
+}
+
+/// What a client is told when a patch does not apply; upstream keeps the particulars to itself.
+pub(super) fn unprocessable() -> ApiError {
+    ApiError::new(422, "Invalid", "the server rejected our request due to an error in our request")
+}
+
+/// Why one operation did not apply.
+#[derive(Debug, PartialEq, Eq)]
+struct Inapplicable;
+
+type Step<T> = Result<T, Inapplicable>;
+
+fn apply(document: &mut Value, operation: &Value, copied: &mut usize) -> Step<()> {
+    let text = |name: &str| operation.get(name).and_then(Value::as_str).ok_or(Inapplicable);
+    let value = || operation.get("value").cloned();
+    let path = pointer(text("path")?)?;
+    match text("op")? {
+        "add" => add(document, &path, value().ok_or(Inapplicable)?),
+        "remove" => remove(document, &path).map(drop),
+        "replace" => replace(document, &path, value().ok_or(Inapplicable)?),
+        "move" => {
+            let from = pointer(text("from")?)?;
+            if path.len() > from.len() && path.starts_with(&from) {
+                return Err(Inapplicable);
+            }
+            let value = remove(document, &from)?;
+            add(document, &path, value)
+        }
+        "copy" => {
+            let value = get(document, &pointer(text("from")?)?)?.clone();
+            *copied += value.to_string().len();
+            if *copied > MAX_COPIED_BYTES {
+                return Err(Inapplicable);
+            }
+            add(document, &path, value)
+        }
+        "test" => {
+            let expected = value().unwrap_or(Value::Null);
+            let found = get(document, &path).unwrap_or(&Value::Null);
+            if equal(found, &expected) { Ok(()) } else { Err(Inapplicable) }
+        }
+        _ => Err(Inapplicable),
+    }
+}
+
+/// JSON equality: `1` and `1.0` are the same number.
+fn equal(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(x), Value::Number(y)) => x == y || x.as_f64() == y.as_f64(),
+        (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(x, y)| equal(x, y)),
+        (Value::Object(x), Value::Object(y)) => {
+            x.len() == y.len() && x.iter().all(|(k, v)| y.get(k).is_some_and(|w| equal(v, w)))
+        }
+        _ => a == b,
+    }
+}
+
+fn pointer(text: &str) -> Step<Vec<String>> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let parts = text.strip_prefix('/').ok_or(Inapplicable)?.split('/');
+    Ok(parts.map(|p| p.replace("~1", "/").replace("~0", "~")).collect())
+}
+
+fn get<'a>(document: &'a Value, path: &[String]) -> Step<&'a Value> {
+    path.iter().try_fold(document, |value, part| match value {
+        Value::Object(map) => map.get(part).ok_or(Inapplicable),
+        Value::Array(list) => list.get(index(part, list.len())?).ok_or(Inapplicable),
+        _ => Err(Inapplicable),
+    })
+}
+
+fn get_mut<'a>(document: &'a mut Value, path: &[String]) -> Step<&'a mut Value> {
+    path.iter().try_fold(document, |value, part| match value {
+        Value::Object(map) => map.get_mut(part).ok_or(Inapplicable),
+        Value::Array(list) => {
+            let at = index(part, list.len())?;
+            list.get_mut(at).ok_or(Inapplicable)
+        }
+        _ => Err(Inapplicable),
+    })
+}
+
+/// An index into a list of `len` elements; negative ones count from the end.
+fn index(part: &str, len: usize) -> Step<usize> {
+    let number: i64 = part.parse().map_err(|_| Inapplicable)?;
+    let len = i64::try_from(len).map_err(|_| Inapplicable)?;
+    usize::try_from(if number < 0 { number + len } else { number }).map_err(|_| Inapplicable)
+}
+
+fn add(document: &mut Value, path: &[String], value: Value) -> Step<()> {
+    let Some((last, parent)) = path.split_last() else {
+        *document = value;
+        return Ok(());
+    };
+    match get_mut(document, parent)? {
+        Value::Object(map) => drop(map.insert(last.clone(), value)),
+        Value::Array(list) if last == "-" => list.push(value),
+        Value::Array(list) => {
+            // An insertion may also go behind the last element.
+            let at = index(last, list.len() + 1)?;
+            if at > list.len() {
+                return Err(Inapplicable);
+            }
+            list.insert(at, value);
+        }
+        _ => return Err(Inapplicable),
+    }
+    Ok(())
+}
+
+fn remove(document: &mut Value, path: &[String]) -> Step<Value> {
+    let (last, parent) = path.split_last().ok_or(Inapplicable)?;
+    match get_mut(document, parent)? {
+        Value::Object(map) => map.remove(last).ok_or(Inapplicable),
+        Value::Array(list) => {
+            let at = index(last, list.len())?;
+            if at < list.len() { Ok(list.remove(at)) } else { Err(Inapplicable) }
+        }
+        _ => Err(Inapplicable),
+    }
+}
+
+fn replace(document: &mut Value, path: &[String], value: Value) -> Step<()> {
+    *get_mut(document, path)? = value;
+    Ok(())
+}
