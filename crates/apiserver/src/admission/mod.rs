@@ -1,0 +1,101 @@
+//! Admission: what may change or refuse a write after it was authorized and before it is committed.
+//!
+//! Order on a write: defaults, system fields of the metadata, every plugin's [`AdmissionPlugin::mutate`] in the
+//! order of the list, the kind's `prepare_*`, the name, validation, every plugin's [`AdmissionPlugin::validate`].
+//! A write that is retried after a conflict runs through all of it again, so plugins must not count calls.
+//!
+//! A plugin reads other objects through the loopback transport that it was built with (see
+//! [`crate::server::ApiServer::start`]).
+
+use async_trait::async_trait;
+use gantry_api::Resource;
+use gantry_api::status::Result;
+use gantry_kinds::{AnyKind, AnyObject};
+
+use crate::identify::User;
+use crate::warnings::Warnings;
+
+/// What is being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// A new object, or a POST on a subresource.
+    Create,
+    /// A changed object: PUT, PATCH, or an apply on an object that exists.
+    Update,
+    /// A deletion; once for each object of a collection.
+    Delete,
+    /// `exec`, `attach`, `portforward`, `proxy`.
+    Connect,
+}
+
+impl Operation {
+    /// `CREATE`, …: as webhooks and policies spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
+/// A write under admission.
+#[derive(Clone, Copy)]
+pub struct AdmissionRequest<'a> {
+    /// Who.
+    pub user: &'a User,
+    /// What.
+    pub operation: Operation,
+    /// The resource that the request names.
+    pub resource: &'a Resource,
+    /// `status`, `scale`, `binding`, …, or empty.
+    pub subresource: &'a str,
+    /// Empty for cluster scope.
+    pub namespace: &'a str,
+    /// Empty while a name is still to be generated.
+    pub name: &'a str,
+    /// Whether nothing will be written.
+    pub dry_run: bool,
+    /// The kind of the object: decodes, lists selectable fields and so on.
+    pub kind: &'a dyn AnyKind,
+    /// Takes texts for the `Warning` header.
+    pub warnings: &'a Warnings,
+}
+
+/// A unit of admission.
+#[async_trait]
+pub trait AdmissionPlugin: Send + Sync + 'static {
+    /// Upstream's name where there is one (`ServiceAccount`, `LimitRanger`).
+    fn name(&self) -> &'static str;
+
+    /// Whether the plugin wants to see such a request at all.
+    fn handles(&self, operation: Operation, resource: &Resource, subresource: &str) -> bool;
+
+    /// May change `object`. For deletions it is not called. For subresources with a body of their own (`scale`,
+    /// `binding`, `eviction`, `token`) it is not called either.
+    ///
+    /// # Errors
+    /// Refuses the write, usually with `ApiError::forbidden`.
+    async fn mutate(
+        &self,
+        _request: &AdmissionRequest<'_>,
+        _object: &mut dyn AnyObject,
+        _old: Option<&dyn AnyObject>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    /// May refuse the write. `object` is `None` for deletions and for subresources with a body of their own.
+    ///
+    /// # Errors
+    /// Refuses the write, usually with `ApiError::forbidden`.
+    async fn validate(
+        &self,
+        _request: &AdmissionRequest<'_>,
+        _object: Option<&dyn AnyObject>,
+        _old: Option<&dyn AnyObject>,
+    ) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,5 @@
+//! HTTP: connections, TLS and bodies.
+
+mod body;
+
+pub use body::{Body, BodyError, empty, full};
