@@ -38,6 +38,9 @@ pub const MAX_QUEUED_CONTROL: usize = 1024;
 /// gets to read our last bytes before the kernel resets the connection.
 pub(crate) const LINGER: Duration = Duration::from_secs(3);
 
+/// How long a connection to which we cannot write any more is still read.
+pub(crate) const DRAIN: Duration = Duration::from_secs(60);
+
 /// Why a stream or connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Closed {
@@ -98,11 +101,15 @@ struct State {
     next_id: u32,
     handles: usize,
     refusing: bool,
+    unwritable: bool,
     closed: Option<Closed>,
 }
 
 impl State {
     fn push(&mut self, out: Out) {
+        if self.unwritable {
+            return;
+        }
         if !matches!(out, Out::Data { .. }) {
             self.queued_control += 1;
         }
@@ -330,6 +337,21 @@ impl Mux {
         state.forget_if_over(id);
     }
 
+    /// Nothing more can be sent: writers see an error, readers go on.
+    pub(crate) fn stop_writing(&self) {
+        let mut state = self.state.lock();
+        state.unwritable = true;
+        state.out.clear();
+        state.queued_control = 0;
+        for slot in state.slots.values_mut() {
+            if let Some(waker) = slot.write_waker.take() {
+                waker.wake();
+            }
+        }
+        drop(state);
+        self.room.notify_one();
+    }
+
     /// Ends the connection: readers see the end or an error, writers an error. The first reason counts.
     pub(crate) fn close(&self, reason: Closed) {
         let mut state = self.state.lock();
@@ -539,7 +561,7 @@ impl AsyncWrite for MuxStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mux = self.handle.mux();
         let mut state = mux.state.lock();
-        if state.closed.is_some() {
+        if state.closed.is_some() || state.unwritable {
             return Poll::Ready(Err(gone()));
         }
         let Some(slot) = state.slots.get_mut(&self.id) else { return Poll::Ready(Err(gone())) };
@@ -583,8 +605,8 @@ impl AsyncWrite for MuxStream {
 
 /// Runs a connection's reader and writer until one ends, then lets the other finish what it may.
 ///
-/// The reader's result is the connection's; after the writer has sent everything, the peer gets [`LINGER`] to
-/// close.
+/// The reader's result is the connection's. After the writer has sent everything, the peer gets [`LINGER`] to
+/// close; after it has failed, what the peer sent before is still read, for [`DRAIN`] at most.
 pub(crate) async fn drive(
     mux: &Mux,
     reader: impl Future<Output = Closed>,
@@ -595,7 +617,14 @@ pub(crate) async fn drive(
         reason = &mut reader => reason,
         sent = &mut writer => match sent {
             Ok(()) => tokio::time::timeout(LINGER, &mut reader).await.unwrap_or(Closed::Clean),
-            Err(error) => Closed::Lost(format!("cannot write to the connection: {error}")),
+            Err(error) => {
+                mux.stop_writing();
+                // A peer that takes nothing more may have sent a lot before; one that is dead has not.
+                let dead = error.kind() == io::ErrorKind::TimedOut;
+                let patience = if dead { Duration::ZERO } else { DRAIN };
+                let lost = || Closed::Lost(format!("cannot write to the connection: {error}"));
+                tokio::time::timeout(patience, &mut reader).await.unwrap_or_else(|_| lost())
+            }
         },
     };
     mux.close(reason);
