@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod fake;
 mod grpc;
+pub mod image;
 mod port;
 mod types;
 

@@ -2,6 +2,8 @@
 
 mod events;
 
+pub(crate) use events::{CRI_NAMESPACE, NAMESPACE_HEADER};
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
