@@ -131,6 +131,14 @@ pub trait AnyKind: Send + Sync + 'static {
     fn warnings(&self, object: &dyn AnyObject) -> Vec<String>;
     /// See [`Kind::columns`].
     fn columns(&self) -> Vec<OwnedColumn>;
+    /// See [`Kind::NAME_FIRST`].
+    fn name_first(&self) -> bool {
+        true
+    }
+    /// See [`Kind::name_cell`].
+    fn name_cell(&self, object: &dyn AnyObject) -> String {
+        object.metadata().name.clone().unwrap_or_default()
+    }
     /// See [`Kind::cells`].
     fn cells(&self, object: &dyn AnyObject, now: SystemTime) -> Vec<Value>;
     /// See [`Kind::selectable`].
@@ -285,6 +293,14 @@ impl<K: Kind> AnyKind for Builtin<K> {
 
     fn columns(&self) -> Vec<OwnedColumn> {
         K::columns().iter().map(OwnedColumn::from).collect()
+    }
+
+    fn name_first(&self) -> bool {
+        K::NAME_FIRST
+    }
+
+    fn name_cell(&self, object: &dyn AnyObject) -> String {
+        K::name_cell(typed::<K>(object))
     }
 
     fn cells(&self, object: &dyn AnyObject, now: SystemTime) -> Vec<Value> {

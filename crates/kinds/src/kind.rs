@@ -102,6 +102,14 @@ pub trait Kind: Send + Sync + 'static {
         crate::table::AGE_ONLY
     }
 
+    /// Whether the name is the first column (events show it last).
+    const NAME_FIRST: bool = true;
+
+    /// The cell of the name column.
+    fn name_cell(object: &Self::Object) -> String {
+        object.metadata().name.clone().unwrap_or_default()
+    }
+
     /// The cells of those columns.
     fn cells(object: &Self::Object, now: SystemTime) -> Vec<Value> {
         vec![crate::table::age(object.metadata(), now)]

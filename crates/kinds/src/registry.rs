@@ -15,4 +15,63 @@ macro_rules! kinds {
 
 kinds! {
     crate::core::config_map::ConfigMapKind => "io.k8s.api.core.v1.ConfigMap",
+    crate::core::endpoints::EndpointsKind => "io.k8s.api.core.v1.Endpoints",
+    crate::core::event::EventKind => "io.k8s.api.core.v1.Event",
+    crate::core::namespace::NamespaceKind => "io.k8s.api.core.v1.Namespace",
+    crate::core::node::NodeKind => "io.k8s.api.core.v1.Node",
+    crate::core::persistent_volume::PersistentVolumeKind => "io.k8s.api.core.v1.PersistentVolume",
+    crate::core::persistent_volume_claim::PersistentVolumeClaimKind => "io.k8s.api.core.v1.PersistentVolumeClaim",
+    crate::core::pod::PodKind => "io.k8s.api.core.v1.Pod",
+    crate::core::secret::SecretKind => "io.k8s.api.core.v1.Secret",
+    crate::core::service::ServiceKind => "io.k8s.api.core.v1.Service",
+    crate::core::service_account::ServiceAccountKind => "io.k8s.api.core.v1.ServiceAccount",
+    crate::apps::controller_revision::ControllerRevisionKind => "io.k8s.api.apps.v1.ControllerRevision",
+    crate::apps::daemon_set::DaemonSetKind => "io.k8s.api.apps.v1.DaemonSet",
+    crate::apps::deployment::DeploymentKind => "io.k8s.api.apps.v1.Deployment",
+    crate::apps::replica_set::ReplicaSetKind => "io.k8s.api.apps.v1.ReplicaSet",
+    crate::apps::stateful_set::StatefulSetKind => "io.k8s.api.apps.v1.StatefulSet",
+    crate::batch::job::JobKind => "io.k8s.api.batch.v1.Job",
+    crate::coordination::lease::LeaseKind => "io.k8s.api.coordination.v1.Lease",
+    crate::discovery::endpoint_slice::EndpointSliceKind => "io.k8s.api.discovery.v1.EndpointSlice",
+    crate::events::event::EventKind => "io.k8s.api.events.v1.Event",
+    crate::rbac::cluster_role::ClusterRoleKind => "io.k8s.api.rbac.v1.ClusterRole",
+    crate::rbac::cluster_role_binding::ClusterRoleBindingKind => "io.k8s.api.rbac.v1.ClusterRoleBinding",
+    crate::rbac::role::RoleKind => "io.k8s.api.rbac.v1.Role",
+    crate::rbac::role_binding::RoleBindingKind => "io.k8s.api.rbac.v1.RoleBinding",
+    crate::storage::storage_class::StorageClassKind => "io.k8s.api.storage.v1.StorageClass",
+    crate::apiextensions::custom_resource_definition::CustomResourceDefinitionKind =>
+        "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_names_of_its_own_and_a_schema() {
+        let kinds = builtin();
+        let mut seen = std::collections::BTreeSet::new();
+        for kind in &kinds {
+            let resource = kind.resource();
+            assert!(
+                seen.insert((resource.group.clone(), resource.plural.clone())),
+                "{resource} is listed twice"
+            );
+            assert_eq!(kind.singular(), resource.kind.to_lowercase());
+            assert!(kind.definition().is_some_and(|d| d.ends_with(&*resource.kind)), "{resource}");
+        }
+    }
+
+    #[test]
+    fn tables_have_a_cell_for_each_column_and_selectors_a_value_for_each_field() {
+        for kind in builtin() {
+            let resource = kind.resource();
+            let json = format!(r#"{{"apiVersion":"{}","kind":"{}"}}"#, resource.api_version(), resource.kind);
+            let mut object = kind.decode(json.as_bytes(), true).expect("an empty object").object;
+            kind.defaults(&mut *object);
+            let cells = kind.cells(&*object, std::time::UNIX_EPOCH);
+            assert_eq!(cells.len(), kind.columns().len(), "{resource}");
+            assert_eq!(kind.selectable_values(&*object).len(), kind.selectable().len(), "{resource}");
+        }
+    }
 }

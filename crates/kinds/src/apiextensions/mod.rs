@@ -1,1 +1,3 @@
-//! The apiextensions group.
+//! The apiextensions.k8s.io group.
+
+pub mod custom_resource_definition;

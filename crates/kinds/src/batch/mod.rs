@@ -1,1 +1,3 @@
 //! The batch group.
+
+pub mod job;

@@ -1,1 +1,3 @@
-//! The coordination group.
+//! The coordination.k8s.io group.
+
+pub mod lease;

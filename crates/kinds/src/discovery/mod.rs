@@ -1,1 +1,3 @@
-//! The discovery group.
+//! The discovery.k8s.io group.
+
+pub mod endpoint_slice;

@@ -1,1 +1,3 @@
-//! The events group.
+//! The events.k8s.io group.
+
+pub mod event;

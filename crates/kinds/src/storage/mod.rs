@@ -1,1 +1,3 @@
-//! The storage group.
+//! The storage.k8s.io group.
+
+pub mod storage_class;

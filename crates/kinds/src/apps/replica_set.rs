@@ -1,0 +1,137 @@
+//! ReplicaSet: a number of equal pods.
+
+use std::time::SystemTime;
+
+use gantry_api::apps::{ReplicaSet, ReplicaSetStatus};
+use gantry_api::field::{Error, Path};
+use serde_json::Value;
+
+use crate::common::{cells, workload};
+use crate::kind::{Errors, Kind, NameRule, Names, Verbs, bump_generation};
+use crate::scale::Scale;
+use crate::table::{AGE, Column, age};
+
+/// The kind.
+pub struct ReplicaSetKind;
+
+impl Kind for ReplicaSetKind {
+    type Object = ReplicaSet;
+    const NAMES: Names =
+        Names { singular: "replicaset", short: &["rs"], categories: &["all"], rule: NameRule::Subdomain };
+    const VERBS: Verbs = Verbs { status: true, scale: true, connect: &[] };
+
+    fn defaults(set: &mut ReplicaSet) {
+        let spec = set.spec.get_or_insert_default();
+        spec.replicas.get_or_insert(1);
+        if let Some(template) = &mut spec.template {
+            workload::template_defaults(template);
+        }
+    }
+
+    fn prepare_create(set: &mut ReplicaSet) {
+        set.status = Some(ReplicaSetStatus::default());
+        set.metadata.generation = Some(1);
+    }
+
+    fn prepare_update(new: &mut ReplicaSet, old: &ReplicaSet) {
+        new.status.clone_from(&old.status);
+        let changed = new.spec != old.spec;
+        bump_generation(new, old, changed);
+    }
+
+    fn prepare_status_update(new: &mut ReplicaSet, old: &ReplicaSet) {
+        new.spec.clone_from(&old.spec);
+    }
+
+    fn validate(set: &ReplicaSet) -> Errors {
+        let mut errors = Errors::new();
+        let path = Path::new("spec");
+        let Some(spec) = &set.spec else { return vec![Error::required(&path.child("selector"), "")] };
+        workload::non_negative(&path.child("replicas"), spec.replicas, &mut errors);
+        workload::non_negative(&path.child("minReadySeconds"), spec.min_ready_seconds, &mut errors);
+        workload::validate_selector(&spec.selector, spec.template.as_ref(), &path, &mut errors);
+        match &spec.template {
+            None => errors.push(Error::required(&path.child("template"), "")),
+            Some(template) => {
+                workload::validate_template(template, &path.child("template"), &["Always"], &mut errors);
+            }
+        }
+        errors
+    }
+
+    fn validate_update(new: &ReplicaSet, old: &ReplicaSet) -> Errors {
+        let mut errors = Errors::new();
+        if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
+            workload::immutable(
+                &new.selector,
+                &old.selector,
+                &Path::new("spec").child("selector"),
+                &mut errors,
+            );
+        }
+        errors
+    }
+
+    fn columns() -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            Column::new("Desired", "integer", "Replicas is the number of desired pods."),
+            Column::new(
+                "Current",
+                "integer",
+                "Replicas is the most recently observed number of non-terminating pods.",
+            ),
+            Column::new(
+                "Ready",
+                "integer",
+                "The number of non-terminating pods targeted by this ReplicaSet with a Ready Condition.",
+            ),
+            AGE,
+            Column::wide("Containers", "string", "Names of each container in the template."),
+            Column::wide("Images", "string", "Images referenced by each container in the template."),
+            Column::wide(
+                "Selector",
+                "string",
+                "Selector is a label query over pods that should match the replica count.",
+            ),
+        ];
+        COLUMNS
+    }
+
+    fn cells(set: &ReplicaSet, now: SystemTime) -> Vec<Value> {
+        let spec = set.spec.clone().unwrap_or_default();
+        let status = set.status.clone().unwrap_or_default();
+        let template = spec.template.as_ref().and_then(|t| t.spec.as_ref());
+        let [names, images] =
+            cells::containers(template.map(|s| s.containers.as_slice()).unwrap_or_default());
+        vec![
+            spec.replicas.unwrap_or(0).into(),
+            status.replicas.into(),
+            status.ready_replicas.unwrap_or(0).into(),
+            age(&set.metadata, now),
+            names,
+            images,
+            cells::selector(Some(&spec.selector)),
+        ]
+    }
+
+    fn selectable() -> &'static [&'static str] {
+        &["status.replicas"]
+    }
+
+    fn selectable_values(set: &ReplicaSet) -> Vec<String> {
+        vec![set.status.as_ref().map_or(0, |s| s.replicas).to_string()]
+    }
+
+    fn scale(set: &ReplicaSet) -> Option<Scale> {
+        let spec = set.spec.clone().unwrap_or_default();
+        Some(Scale {
+            replicas: spec.replicas.unwrap_or(0),
+            current: set.status.as_ref().map_or(0, |s| s.replicas),
+            selector: workload::selector_text(Some(&spec.selector)),
+        })
+    }
+
+    fn set_replicas(set: &mut ReplicaSet, replicas: i32) {
+        set.spec.get_or_insert_default().replicas = Some(replicas);
+    }
+}

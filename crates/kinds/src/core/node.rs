@@ -1,0 +1,184 @@
+//! Node: a machine that runs pods.
+
+use std::time::SystemTime;
+
+use gantry_api::conditions;
+use gantry_api::core::Node;
+use gantry_api::field::{Error, Path};
+use gantry_api::names;
+use serde_json::Value;
+
+use crate::common::pod_spec::validate_resource_list;
+use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
+use crate::table::{AGE, Column, age, or_none};
+
+/// The kind.
+pub struct NodeKind;
+
+impl Kind for NodeKind {
+    type Object = Node;
+    const NAMES: Names =
+        Names { singular: "node", short: &["no"], categories: &[], rule: NameRule::Subdomain };
+    const VERBS: Verbs = Verbs { status: true, scale: false, connect: &["proxy"] };
+
+    fn defaults(node: &mut Node) {
+        if let Some(status) = &mut node.status
+            && status.allocatable.is_none()
+        {
+            status.allocatable.clone_from(&status.capacity);
+        }
+    }
+
+    fn prepare_update(new: &mut Node, old: &Node) {
+        new.status.clone_from(&old.status);
+    }
+
+    fn prepare_status_update(new: &mut Node, old: &Node) {
+        new.spec.clone_from(&old.spec);
+    }
+
+    fn validate(node: &Node) -> Errors {
+        let mut errors = Errors::new();
+        let path = Path::new("spec").child("taints");
+        let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
+        let mut seen = std::collections::BTreeSet::new();
+        for (i, taint) in taints.enumerate() {
+            let at = path.index(i);
+            if let Err(why) = names::qualified_name(&taint.key) {
+                errors.push(Error::invalid(&at.child("key"), taint.key.as_str(), why));
+            }
+            if let Some(value) = &taint.value
+                && let Err(why) = names::label_value(value)
+            {
+                errors.push(Error::invalid(&at.child("value"), value.as_str(), why));
+            }
+            let allowed = ["NoExecute", "NoSchedule", "PreferNoSchedule"];
+            if !allowed.contains(&taint.effect.as_str()) {
+                errors.push(Error::not_supported(&at.child("effect"), taint.effect.as_str(), &allowed));
+            }
+            if !seen.insert((&taint.key, &taint.effect)) {
+                errors.push(Error::duplicate(&at, serde_json::json!(taint)));
+            }
+        }
+        let path = Path::new("status");
+        if let Some(status) = &node.status {
+            validate_resource_list(status.capacity.as_ref(), &path.child("capacity"), &mut errors);
+            validate_resource_list(status.allocatable.as_ref(), &path.child("allocatable"), &mut errors);
+        }
+        errors
+    }
+
+    fn validate_update(new: &Node, old: &Node) -> Errors {
+        let mut errors = Errors::new();
+        let path = Path::new("spec");
+        let pick = |node: &Node, get: fn(&gantry_api::core::NodeSpec) -> Option<String>| {
+            node.spec.as_ref().and_then(get).unwrap_or_default()
+        };
+        let mut set_once =
+            |field: &str, get: fn(&gantry_api::core::NodeSpec) -> Option<String>, why: &str| {
+                let (new, old) = (pick(new, get), pick(old, get));
+                if !old.is_empty() && new != old {
+                    errors.push(Error::forbidden(&path.child(field), why));
+                }
+            };
+        set_once(
+            "providerID",
+            |s| s.provider_id.clone(),
+            "node updates may not change providerID except from \"\" to valid",
+        );
+        set_once(
+            "podCIDR",
+            |s| s.pod_cidr.clone(),
+            "node updates may not change podCIDR except from \"\" to valid",
+        );
+        errors
+    }
+
+    fn columns() -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            Column::new("Status", "string", "The status of the node"),
+            Column::new("Roles", "string", "The roles of the node"),
+            AGE,
+            Column::new("Version", "string", "Kubelet Version reported by the node."),
+            Column::wide("Internal-IP", "string", "List of addresses reachable to the node."),
+            Column::wide("External-IP", "string", "List of addresses reachable to the node."),
+            Column::wide(
+                "OS-Image",
+                "string",
+                "OS Image reported by the node from /etc/os-release (e.g. Debian GNU/Linux 7 (wheezy)).",
+            ),
+            Column::wide(
+                "Kernel-Version",
+                "string",
+                "Kernel Version reported by the node from 'uname -r' (e.g. 3.16.0-0.bpo.4-amd64).",
+            ),
+            Column::wide(
+                "Container-Runtime",
+                "string",
+                "ContainerRuntime Version reported by the node through runtime remote API (e.g. containerd://1.4.2).",
+            ),
+        ];
+        COLUMNS
+    }
+
+    fn cells(node: &Node, now: SystemTime) -> Vec<Value> {
+        let info = node.status.as_ref().and_then(|s| s.node_info.clone()).unwrap_or_default();
+        let unknown = |text: &str| if text.is_empty() { "<unknown>".to_owned() } else { text.to_owned() };
+        let mut kernel = unknown(&info.kernel_version);
+        if !info.architecture.is_empty() {
+            kernel.push_str(&format!(" ({})", info.architecture));
+        }
+        vec![
+            status_text(node).into(),
+            or_none(roles(node).join(",")),
+            age(&node.metadata, now),
+            info.kubelet_version.clone().into(),
+            address(node, "InternalIP"),
+            address(node, "ExternalIP"),
+            unknown(&info.os_image).into(),
+            kernel.into(),
+            unknown(&info.container_runtime_version).into(),
+        ]
+    }
+
+    fn selectable() -> &'static [&'static str] {
+        &["spec.unschedulable"]
+    }
+
+    fn selectable_values(node: &Node) -> Vec<String> {
+        vec![node.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false).to_string()]
+    }
+}
+
+fn status_text(node: &Node) -> String {
+    let list = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let mut text = match conditions::find(list, "Ready").map(|c| c.status.as_str()) {
+        Some("True") => "Ready",
+        Some(_) => "NotReady",
+        None => "Unknown",
+    }
+    .to_owned();
+    if node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true) {
+        text.push_str(",SchedulingDisabled");
+    }
+    text
+}
+
+fn roles(node: &Node) -> Vec<String> {
+    let mut roles: Vec<String> = Vec::new();
+    for (key, value) in node.metadata.labels.iter().flatten() {
+        if let Some(role) = key.strip_prefix("node-role.kubernetes.io/").filter(|r| !r.is_empty()) {
+            roles.push(role.to_owned());
+        } else if key == "kubernetes.io/role" && !value.is_empty() {
+            roles.push(value.clone());
+        }
+    }
+    roles.sort();
+    roles.dedup();
+    roles
+}
+
+fn address(node: &Node, kind: &str) -> Value {
+    let addresses = node.status.iter().flat_map(|s| s.addresses.iter().flatten());
+    or_none(addresses.filter(|a| a.type_ == kind).map(|a| a.address.clone()).next().unwrap_or_default())
+}

@@ -1,0 +1,127 @@
+//! Secret: confidential data for pods.
+
+use std::time::SystemTime;
+
+use gantry_api::core::Secret;
+use gantry_api::field::{Error, Path};
+use gantry_api::meta::MetaExt;
+use serde_json::Value;
+
+use super::config_map::{MAX_DATA_BYTES, check_key};
+use crate::common::workload::immutable;
+use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
+use crate::table::{AGE, Column, age};
+
+/// The kind.
+pub struct SecretKind;
+
+impl Kind for SecretKind {
+    type Object = Secret;
+    const NAMES: Names = Names { singular: "secret", short: &[], categories: &[], rule: NameRule::Subdomain };
+    const VERBS: Verbs = Verbs { status: false, scale: false, connect: &[] };
+
+    fn defaults(secret: &mut Secret) {
+        secret.type_.get_or_insert_with(|| "Opaque".into());
+        // `stringData` is write-only: it lands in `data`.
+        for (key, text) in secret.string_data.take().into_iter().flatten() {
+            secret
+                .data
+                .get_or_insert_default()
+                .insert(key, gantry_api::k8s_openapi::ByteString(text.into_bytes()));
+        }
+    }
+
+    fn validate(secret: &Secret) -> Errors {
+        let mut errors = Errors::new();
+        let path = Path::new("data");
+        let mut total = 0;
+        for (key, value) in secret.data.iter().flatten() {
+            check_key(&path.key(key), key, &mut errors);
+            total += value.0.len();
+        }
+        if total > MAX_DATA_BYTES {
+            errors.push(Error::too_long(&path, MAX_DATA_BYTES));
+        }
+        let has = |key: &str| secret.data.as_ref().is_some_and(|d| d.contains_key(key));
+        let need = |key: &str, errors: &mut Errors| {
+            if !has(key) {
+                errors.push(Error::required(&path.key(key), ""));
+            }
+        };
+        match secret.type_.as_deref().unwrap_or("") {
+            "kubernetes.io/service-account-token" => {
+                if secret.annotation("kubernetes.io/service-account.name").unwrap_or("").is_empty() {
+                    let at =
+                        Path::new("metadata").child("annotations").key("kubernetes.io/service-account.name");
+                    errors.push(Error::required(&at, ""));
+                }
+            }
+            "kubernetes.io/dockercfg" => need(".dockercfg", &mut errors),
+            "kubernetes.io/dockerconfigjson" => need(".dockerconfigjson", &mut errors),
+            "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+                errors.push(Error::required(&path.key("username"), ""));
+                errors.push(Error::required(&path.key("password"), ""));
+            }
+            "kubernetes.io/ssh-auth" => need("ssh-privatekey", &mut errors),
+            "kubernetes.io/tls" => {
+                need("tls.crt", &mut errors);
+                need("tls.key", &mut errors);
+            }
+            _ => {}
+        }
+        for key in [".dockercfg", ".dockerconfigjson"] {
+            let wanted = matches!(
+                (key, secret.type_.as_deref()),
+                (".dockercfg", Some("kubernetes.io/dockercfg"))
+                    | (".dockerconfigjson", Some("kubernetes.io/dockerconfigjson"))
+            );
+            let value = secret.data.as_ref().and_then(|d| d.get(key)).filter(|_| wanted);
+            if value.is_some_and(|v| serde_json::from_slice::<Value>(&v.0).is_err()) {
+                // Not the value: it is a secret.
+                errors.push(Error::invalid(
+                    &path.key(key),
+                    "<secret contents redacted>",
+                    "invalid character",
+                ));
+            }
+        }
+        errors
+    }
+
+    fn validate_update(new: &Secret, old: &Secret) -> Errors {
+        let mut errors = Errors::new();
+        immutable(&new.type_, &old.type_, &Path::new("type"), &mut errors);
+        if old.immutable == Some(true) {
+            const WHY: &str = "field is immutable when `immutable` is set";
+            if new.immutable != Some(true) {
+                errors.push(Error::forbidden(&Path::new("immutable"), WHY));
+            }
+            if new.data != old.data {
+                errors.push(Error::forbidden(&Path::new("data"), WHY));
+            }
+        }
+        errors
+    }
+
+    fn columns() -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            Column::new("Type", "string", "Used to facilitate programmatic handling of secret data."),
+            Column::new("Data", "string", "Data contains the secret data."),
+            AGE,
+        ];
+        COLUMNS
+    }
+
+    fn cells(secret: &Secret, now: SystemTime) -> Vec<Value> {
+        let count = secret.data.as_ref().map_or(0, |d| d.len());
+        vec![secret.type_.clone().unwrap_or_default().into(), count.into(), age(&secret.metadata, now)]
+    }
+
+    fn selectable() -> &'static [&'static str] {
+        &["type"]
+    }
+
+    fn selectable_values(secret: &Secret) -> Vec<String> {
+        vec![secret.type_.clone().unwrap_or_default()]
+    }
+}
