@@ -213,6 +213,16 @@ impl<P: Projection> Informer<P> {
         let _alive = seen.wait_for(|r| r.is_some_and(|r| r >= revision)).await;
     }
 
+    /// Waits until `condition` holds of what is visible here; it is looked at again after each advance.
+    pub async fn wait_until(&self, condition: impl Fn(&Self) -> bool) {
+        let mut seen = self.shared.revision.subscribe();
+        while !condition(self) {
+            if seen.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// The changes from now on, beginning with what is there already.
     pub fn subscribe(&self) -> Subscription<P> {
         let (sender, receiver) = mpsc::channel(SUBSCRIPTION_LIMIT);

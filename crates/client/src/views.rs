@@ -1,9 +1,9 @@
 //! Projections that several components share.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use gantry_api::conditions;
-use gantry_api::core::Pod;
+use gantry_api::core::{Pod, PodSpec, PodStatus, Toleration, Volume};
 use gantry_api::meta::MetaExt;
 use gantry_api::metav1::Time;
 use gantry_api::selector::Labels;
@@ -56,6 +56,42 @@ pub struct PodView {
     pub ips: Vec<Arc<str>>,
     /// Container ports by name: `(name, protocol, number)`.
     pub ports: Vec<(Arc<str>, Arc<str>, i32)>,
+    /// The node that required node affinity names (`metadata.name`), as a DaemonSet's pods have; else empty.
+    pub pinned_node: Arc<str>,
+    /// The PersistentVolumeClaims that its volumes use, those of generic ephemeral volumes included.
+    pub claims: Vec<Arc<str>>,
+    /// `spec.tolerations` that concern `NoExecute` taints; the two default ones are shared by all pods.
+    pub tolerations: Arc<[ViewedToleration]>,
+    /// When its last container ended, if all have.
+    pub finished: Option<Time>,
+    /// Why it failed, if it did.
+    pub failure: Option<Box<PodFailure>>,
+}
+
+/// A toleration of `NoExecute` taints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ViewedToleration {
+    /// The taint's key; empty (with `exists`) for all.
+    pub key: Arc<str>,
+    /// Operator `Exists`; else the values are compared.
+    pub exists: bool,
+    /// The taint's value.
+    pub value: Arc<str>,
+    /// `tolerationSeconds`; `None` for ever.
+    pub seconds: Option<i64>,
+}
+
+/// What a Job's failure policy asks of a failed pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodFailure {
+    /// Names and exit codes of its containers, init containers first.
+    pub exits: Vec<(String, i32)>,
+    /// Types and statuses of its conditions.
+    pub conditions: Vec<(String, String)>,
+    /// Annotation `batch.kubernetes.io/job-index-failure-count`.
+    pub index_failures: i32,
+    /// Annotation `batch.kubernetes.io/job-index-ignored-failure-count`.
+    pub index_ignored: i32,
 }
 
 /// `status.phase`
@@ -103,9 +139,96 @@ impl PodView {
         self.deleted.is_none() && !self.is_finished()
     }
 
+    /// Its namespace, if nothing controls it: the values of the index `orphans`.
+    fn orphaned_in(&self) -> Vec<Arc<str>> {
+        let key = self.key.iter().filter(|_| self.owner_uid.is_empty());
+        key.map(|key| Arc::clone(&key.namespace)).collect()
+    }
+
+    /// The key of its controller, if that is of this kind.
+    pub fn owner_of_kind(&self, kind: &str) -> Option<ObjectKey> {
+        let (owner, name) = self.owner.split_once('/')?;
+        (owner == kind).then(|| ObjectKey::new(self.namespace(), name))
+    }
+
     /// Succeeded or failed.
     pub fn is_finished(&self) -> bool {
         matches!(self.phase, Phase::Succeeded | Phase::Failed)
+    }
+}
+
+static NO_TOLERATIONS: LazyLock<Arc<[ViewedToleration]>> = LazyLock::new(|| Arc::from([]));
+/// What admission gives each pod: five minutes on a node that is not ready or cannot be reached.
+static DEFAULT_TOLERATIONS: LazyLock<Arc<[ViewedToleration]>> = LazyLock::new(|| {
+    let five_minutes = |key: &str| ViewedToleration {
+        key: key.into(),
+        exists: true,
+        value: "".into(),
+        seconds: Some(300),
+    };
+    Arc::from([five_minutes("node.kubernetes.io/not-ready"), five_minutes("node.kubernetes.io/unreachable")])
+});
+
+fn tolerations(list: Option<&Vec<Toleration>>) -> Arc<[ViewedToleration]> {
+    let concerned = |t: &&Toleration| matches!(t.effect.as_deref(), None | Some("" | "NoExecute"));
+    let viewed = |t: &Toleration| ViewedToleration {
+        key: t.key.as_deref().unwrap_or("").into(),
+        exists: t.operator.as_deref() == Some("Exists"),
+        value: t.value.as_deref().unwrap_or("").into(),
+        seconds: t.toleration_seconds,
+    };
+    let list: Vec<_> = list.into_iter().flatten().filter(concerned).map(viewed).collect();
+    match list.as_slice() {
+        [] => Arc::clone(&NO_TOLERATIONS),
+        same if *same == **DEFAULT_TOLERATIONS => Arc::clone(&DEFAULT_TOLERATIONS),
+        _ => list.into(),
+    }
+}
+
+fn pinned_node(spec: &PodSpec) -> Option<&str> {
+    let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
+    let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
+    required.node_selector_terms.iter().flat_map(|term| term.match_fields.iter().flatten()).find_map(|r| {
+        let names = r.values.as_deref()?;
+        (r.key == "metadata.name" && r.operator == "In" && names.len() == 1).then(|| names[0].as_str())
+    })
+}
+
+fn claims(pod: &Pod, spec: &PodSpec) -> Vec<Arc<str>> {
+    let claim = |volume: &Volume| -> Option<Arc<str>> {
+        match (&volume.persistent_volume_claim, &volume.ephemeral) {
+            (Some(source), _) => Some(source.claim_name.as_str().into()),
+            (None, Some(_)) => Some(format!("{}-{}", pod.name(), volume.name).into()),
+            (None, None) => None,
+        }
+    };
+    spec.volumes.iter().flatten().filter_map(claim).collect()
+}
+
+/// When the last container ended; `None` while one runs or if none ever did.
+fn finished(status: &PodStatus) -> Option<Time> {
+    let containers = status.container_statuses.as_ref()?;
+    let ends = containers.iter().map(|c| {
+        c.state.as_ref().and_then(|s| s.terminated.as_ref()).and_then(|t| t.finished_at.clone())
+    });
+    ends.collect::<Option<Vec<_>>>()?.into_iter().max_by_key(|t| t.0)
+}
+
+fn failure(pod: &Pod, status: &PodStatus) -> PodFailure {
+    let statuses = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let count = |key| pod.annotation(key).and_then(|v| v.parse().ok()).unwrap_or(0);
+    PodFailure {
+        exits: statuses
+            .filter_map(|c| Some((c.name.clone(), c.state.as_ref()?.terminated.as_ref()?.exit_code)))
+            .collect(),
+        conditions: status
+            .conditions
+            .iter()
+            .flatten()
+            .map(|c| (c.type_.clone(), c.status.clone()))
+            .collect(),
+        index_failures: count("batch.kubernetes.io/job-index-failure-count"),
+        index_ignored: count("batch.kubernetes.io/job-index-ignored-failure-count"),
     }
 }
 
@@ -155,6 +278,13 @@ impl Projection for PodView {
                 .map(|list| list.iter().map(|ip| ip.ip.as_str().into()).collect())
                 .unwrap_or_default(),
             ports: ports.collect(),
+            pinned_node: spec.and_then(pinned_node).unwrap_or("").into(),
+            claims: spec.map(|s| claims(&pod, s)).unwrap_or_default(),
+            tolerations: tolerations(spec.and_then(|s| s.tolerations.as_ref())),
+            finished: status.and_then(finished),
+            failure: status
+                .filter(|s| s.phase.as_deref() == Some("Failed"))
+                .map(|s| Box::new(failure(&pod, s))),
         })
     }
 
@@ -170,6 +300,7 @@ impl Projection for PodView {
         &[
             Index { name: "node", values: |pod| vec![pod.node.clone()] },
             Index { name: "owner", values: |pod| vec![pod.owner_uid.clone()] },
+            Index { name: "orphans", values: PodView::orphaned_in },
         ]
     }
 }

@@ -1,0 +1,81 @@
+//! Effects outside the API, and the ports that perform them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gantry_api::core::Secret;
+use gantry_base::{Error, Result};
+use serde_json::Value;
+
+/// An effect outside the API that a plan asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Sign `claims`, put the token into the secret's `data.token`, and update the secret.
+    TokenSecret {
+        /// The secret as it is to be, but for the token.
+        secret: Box<Secret>,
+        /// The token's claims.
+        claims: Value,
+    },
+    /// Make the directory of a volume.
+    MakeVolume(VolumeDirectory),
+    /// Remove the directory of a volume with all that is in it.
+    RemoveVolume(VolumeDirectory),
+}
+
+/// The directory of a node-local volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeDirectory {
+    /// The node that it is on.
+    pub node: String,
+    /// The volume's name.
+    pub volume: String,
+    /// The absolute path.
+    pub path: String,
+}
+
+/// Signs service account tokens.
+pub trait TokenSigner: Send + Sync + 'static {
+    /// The compact JWT with these claims.
+    ///
+    /// # Errors
+    /// The key cannot sign.
+    fn sign(&self, claims: &Value) -> Result<String>;
+}
+
+/// Keeps the directories of node-local volumes.
+#[async_trait]
+pub trait VolumeHost: Send + Sync + 'static {
+    /// The absolute path of a volume on a node: `<data-dir>/volumes/<volume>`.
+    fn path(&self, node: &str, volume: &str) -> String;
+    /// Makes the directory (mode 0777, as its users are not known); that it is there already is no error. The
+    /// kubelet makes it where this process is not on that node.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    async fn make(&self, directory: &VolumeDirectory) -> Result<()>;
+    /// Removes the directory and its content; that it is gone already is no error.
+    ///
+    /// # Errors
+    /// The file system refuses, or the node cannot be reached.
+    async fn remove(&self, directory: &VolumeDirectory) -> Result<()>;
+}
+
+/// The ports that a process has.
+#[derive(Clone, Default)]
+pub struct Ports {
+    /// Signs tokens; without it token secrets stay empty.
+    pub signer: Option<Arc<dyn TokenSigner>>,
+    /// Keeps volumes; without it the local-path provisioner is off.
+    pub volumes: Option<Arc<dyn VolumeHost>>,
+}
+
+impl Ports {
+    pub(crate) fn signer(&self) -> Result<&dyn TokenSigner> {
+        self.signer.as_deref().ok_or_else(|| Error::refused("this server has no key to sign tokens with"))
+    }
+
+    pub(crate) fn volumes(&self) -> Result<&dyn VolumeHost> {
+        self.volumes.as_deref().ok_or_else(|| Error::refused("this server keeps no volumes"))
+    }
+}
