@@ -64,6 +64,7 @@ pub fn merge(types: &mut [TypeDef], messages: &Messages, overlay: &Overlay) -> V
         } else {
             problems.push(format!("new {} ?", short(&def.name)));
         }
+        mark_by_value(def);
         apply(def, overlay, &mut used);
     }
     let written = overlay.new.iter().chain(&overlay.gone).chain(overlay.set.keys());
@@ -133,6 +134,19 @@ fn known(markers: &BTreeMap<String, Vec<String>>) -> BTreeMap<String, Vec<String
         .filter(|(name, _)| MARKERS.contains(&name.as_str()))
         .map(|(n, v)| (n.clone(), v.clone()))
         .collect()
+}
+
+/// Go holds the required structs, and metadata, spec and status of a kind, by value.
+fn mark_by_value(def: &mut TypeDef) {
+    let is_kind = def.gvk.is_some();
+    for field in &mut def.fields {
+        let is_struct = field.ty.contains('.') && !field.ty.starts_with(['[', '{'])
+            && !is_special(&format!("io.k8s.{}", field.ty));
+        let part = is_kind && matches!(field.name.as_str(), "metadata" | "spec" | "status");
+        if is_struct && (field.required || part) {
+            field.markers.insert("byValue".to_owned(), vec!["true".to_owned()]);
+        }
+    }
 }
 
 fn apply(def: &mut TypeDef, overlay: &Overlay, used: &mut BTreeSet<String>) {

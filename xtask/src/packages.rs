@@ -1,0 +1,72 @@
+//! The distribution's packages that Gantry, its example and its tests need.
+
+use std::process::Command;
+
+use anyhow::bail;
+
+use crate::run;
+
+/// What a cluster with the example needs: a package and why.
+pub const FOR_A_CLUSTER: &[(&str, &str)] = &[
+    ("containerd", "runs the containers"),
+    ("runc", "starts them"),
+    ("nftables", "service addresses and network policy"),
+    ("busybox-static", "the shell in the example's images"),
+    ("redis-server", "the example's database"),
+];
+
+/// What the tests need on top.
+pub const FOR_TESTS: &[(&str, &str)] = &[
+    ("apache2-utils", "htpasswd, for the registry with authentication"),
+    ("docker-registry", "a real registry on loopback"),
+    ("etcd-server", "the peer that the store is compared with"),
+    ("iproute2", "network namespaces of the tests"),
+    ("lld", "links faster"),
+];
+
+/// Options of `packages`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Also what the tests need.
+    #[arg(long)]
+    tests: bool,
+}
+
+/// Installs what is missing.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    install(FOR_A_CLUSTER)?;
+    if args.tests { install(FOR_TESTS) } else { Ok(()) }
+}
+
+/// Installs the packages of this list that are missing; says which and why.
+pub fn install(list: &[(&str, &str)]) -> anyhow::Result<()> {
+    let missing: Vec<_> = list.iter().filter(|(name, _)| !is_installed(name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if Command::new("apt-get").arg("--version").output().is_err() {
+        let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
+        bail!("this is no Debian: install what these packages hold, then try again: {}", names.join(" "));
+    }
+    println!("These packages are missing and will be installed with apt-get:");
+    for (name, why) in &missing {
+        println!("  {name:<16} {why}");
+    }
+    let apt = || {
+        let mut command = run::as_root("env");
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "Dpkg::Use-Pty=0"]);
+        command
+    };
+    run::checked(apt().arg("update"))?;
+    // Nothing that apt-get installs is to be started: Gantry brings its own instances up.
+    let mut install = run::as_root("env");
+    install.args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get", "-qq", "-o", "Dpkg::Use-Pty=0"]);
+    install.args(["install", "--yes", "--no-install-recommends"]).args(missing.iter().map(|(name, _)| *name));
+    run::checked(&mut install)
+}
+
+fn is_installed(package: &str) -> bool {
+    let mut query = Command::new("dpkg-query");
+    query.args(["--show", "--showformat=${db:Status-Status}", package]);
+    run::output(&mut query).is_ok_and(|status| status.trim() == "installed")
+}

@@ -1,0 +1,72 @@
+//! All checks and tests: what CI runs.
+
+use std::time::Instant;
+
+use crate::{check, images, packages, run};
+
+/// Options of `test`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only formatting, lints and the repository checks.
+    #[arg(long)]
+    lint: bool,
+    /// Only the tests, without formatting and lints.
+    #[arg(long, conflicts_with = "lint")]
+    no_lint: bool,
+    /// Also the long variants: 500 kills of the store, longer properties.
+    #[arg(long)]
+    long: bool,
+    /// Passed on to `cargo test`: a filter, `--package …`.
+    #[arg(last = true)]
+    cargo: Vec<String>,
+}
+
+/// Runs them.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    if !args.lint {
+        packages::install(packages::FOR_A_CLUSTER)?;
+        packages::install(packages::FOR_TESTS)?;
+    }
+    if !args.no_lint {
+        step("check", check::run)?;
+        step("format", || run::checked(run::cargo().args(["fmt", "--all", "--check"])))?;
+        step("clippy", || {
+            let flags = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"];
+            run::checked(run::cargo().args(flags))
+        })?;
+        if has_cargo_deny() {
+            step("deny", || run::checked(run::cargo().args(["deny", "--offline", "check", "licenses", "bans"])))?;
+        }
+    }
+    if args.lint {
+        return Ok(());
+    }
+    let images = run::root().join(".cache/images");
+    step("images", || images::run(&images).map(drop))?;
+    let mut binary = std::path::PathBuf::new();
+    step("build", || {
+        binary = run::build_gantry("dev")?;
+        Ok(())
+    })?;
+    step("tests", || {
+        let mut command = run::cargo();
+        command.args(["test", "--workspace", "--no-fail-fast"]).args(&args.cargo);
+        command.env("GANTRY_BIN", &binary).env("GANTRY_IMAGES", &images);
+        if args.long {
+            command.env("GANTRY_CRASH_KILLS", "500").env("PROPTEST_CASES", "5000");
+        }
+        run::checked(&mut command)
+    })
+}
+
+fn has_cargo_deny() -> bool {
+    run::output(run::cargo().args(["deny", "--version"])).is_ok()
+}
+
+fn step(name: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    println!("==> {name}");
+    let start = Instant::now();
+    work()?;
+    println!("==> {name}: {:.0?}", start.elapsed());
+    Ok(())
+}
