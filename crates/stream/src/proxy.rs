@@ -57,6 +57,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let wants_upgrade = is_upgrade_request(request.headers());
     let downstream = hyper::upgrade::on(&mut request);
     rewrite(&mut request, uri, extra);
     let handshake = http1::Builder::new().max_buf_size(MAX_RESPONSE_HEAD).handshake(TokioIo::new(upstream));
@@ -67,10 +68,12 @@ where
         }
     });
     let response = sender.send_request(request).await.map_err(|e| failed(e, "proxy the request"))?;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        Ok(switch(response, downstream, tasks))
-    } else {
-        Ok(relayed(response))
+    match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS if wants_upgrade => Ok(switch(response, downstream, tasks)),
+        StatusCode::SWITCHING_PROTOCOLS => {
+            Err(Error::invalid("the upstream upgraded a request that did not ask for it"))
+        }
+        _ => Ok(relayed(response)),
     }
 }
 

@@ -189,9 +189,14 @@ async fn an_upstream_that_is_no_http_server_or_talks_too_much_is_an_error() {
     let tasks = Tasks::new();
     let uri = Uri::from_static("http://node/exec");
     let huge = format!("HTTP/1.1 101 Switching\r\nx: {}\r\n\r\n", "y".repeat(200_000)).into_bytes();
-    for (answer, class) in
-        [(b"rubbish\r\n\r\n".to_vec(), Class::Invalid), (huge, Class::Invalid), (Vec::new(), Class::Retry)]
-    {
+    let unasked = b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n".to_vec();
+    let rubbish = b"rubbish\r\n\r\n".to_vec();
+    for (answer, class) in [
+        (rubbish, Class::Invalid),
+        (huge, Class::Invalid),
+        (unasked, Class::Invalid),
+        (Vec::new(), Class::Retry),
+    ] {
         let (ours, mut theirs) = tokio::io::duplex(1024);
         let request = Request::new(Full::<bytes::Bytes>::default());
         let proxied = proxy_upgrade(request, ours, &uri, HeaderMap::new(), &tasks);

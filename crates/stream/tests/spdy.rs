@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use common::{end, pattern};
 use gantry_base::Tasks;
 use gantry_stream::MuxStream;
+use gantry_stream::mux::{RECEIVE_BUFFER, SEND_BUFFER};
 use gantry_stream::spdy::frame::{Decoder, Encoder, Frame, FrameError, MAX_CONTROL_FRAME};
 use gantry_stream::spdy::{Connection, Role};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -251,6 +252,13 @@ async fn a_refused_stream_is_an_error_and_the_next_one_works() {
     let (mut ours, mut theirs) = open(&client, &server).await;
     ours.write_all(b"x").await.expect("the stream is open");
     assert_eq!(theirs.read_u8().await.expect("a byte comes"), b'x');
+    let monitor = server.monitor();
+    drop(server);
+    assert!(client.open(HeaderMap::new()).await.is_err(), "nobody accepts any more");
+    theirs.write_all(b"y").await.expect("accepted streams live on");
+    assert_eq!(ours.read_u8().await.expect("a byte comes"), b'y');
+    drop(theirs);
+    monitor.closed().await;
     end(tasks).await;
 }
 
@@ -368,6 +376,31 @@ async fn a_stream_without_a_reader_holds_nobody_up() {
     ignored.write_all(&vec![0; 4 * 1024 * 1024]).await.expect("it is discarded");
     ours.write_all(b"z").await.expect("the stream is open");
     assert_eq!(other.read_u8().await.expect("a byte comes"), b'z');
+    end(tasks).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_does_not_keep_up_stops_the_writer_and_loses_nothing() {
+    const LENGTH: usize = 8 * 1024 * 1024;
+    let tasks = Tasks::new();
+    let (client, server) = pair(&tasks);
+    let (mut ours, mut theirs) = open(&client, &server).await;
+    let sent = pattern(LENGTH, 4);
+    let mut written = 0;
+    // The clock goes on by itself only when nothing else can: then the writer is really stopped.
+    while let Ok(result) = tokio::time::timeout(Duration::from_secs(1), ours.write(&sent[written..])).await {
+        written += result.expect("the stream is open");
+        assert!(written < LENGTH, "everything was taken although nobody reads");
+    }
+    assert!(written >= RECEIVE_BUFFER && written < RECEIVE_BUFFER + SEND_BUFFER + 512 * 1024, "{written}");
+    let rest = async {
+        ours.write_all(&sent[written..]).await.expect("the stream is open");
+        ours.shutdown().await.expect("the stream is open");
+    };
+    let mut received = Vec::new();
+    let ((), read) = tokio::join!(rest, theirs.read_to_end(&mut received));
+    read.expect("an orderly end");
+    assert!(received == sent);
     end(tasks).await;
 }
 

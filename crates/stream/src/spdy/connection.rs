@@ -77,7 +77,7 @@ impl Connection {
 
     /// The next stream the peer opens; none once the connection has ended. Cancel-safe.
     pub async fn accept(&self) -> Option<IncomingStream> {
-        self.handle.mux().accept().await.map(IncomingStream)
+        self.handle.mux().accept().await.map(|stream| IncomingStream(Some(stream)))
     }
 
     /// Tells when the connection has ended.
@@ -92,30 +92,43 @@ impl Drop for Connection {
     }
 }
 
-/// A stream the peer wants to open.
+/// A stream the peer wants to open. Dropping it refuses it.
 #[derive(Debug)]
-pub struct IncomingStream(MuxStream);
+pub struct IncomingStream(Option<MuxStream>);
 
 impl IncomingStream {
+    fn stream(&self) -> &MuxStream {
+        self.0.as_ref().expect("only accepting or dropping takes the stream")
+    }
+
     /// The stream's number.
     pub fn id(&self) -> u32 {
-        self.0.id()
+        self.stream().id()
     }
 
     /// A header's value, if it is there and is text.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.0.header(name)
+        self.stream().header(name)
     }
 
     /// Tells the peer to go ahead.
-    pub fn accept(self) -> MuxStream {
-        self.0.reply();
-        self.0
+    pub fn accept(mut self) -> MuxStream {
+        let stream = self.0.take().expect("only accepting or dropping takes the stream");
+        stream.reply();
+        stream
     }
 
     /// Tells the peer that the stream is not wanted.
     pub fn refuse(self) {
-        self.0.reset_with(REFUSED_STREAM);
+        drop(self);
+    }
+}
+
+impl Drop for IncomingStream {
+    fn drop(&mut self) {
+        if let Some(stream) = &self.0 {
+            stream.reset_with(REFUSED_STREAM);
+        }
     }
 }
 

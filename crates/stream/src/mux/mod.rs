@@ -9,20 +9,22 @@
 //! WINDOW_UPDATE). A stream whose reader does not keep up therefore stops the whole connection once its buffer
 //! is full, as it does upstream; the data of a stream without a reader is discarded.
 
+mod stream;
+
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use gantry_base::Shutdown;
 use http::HeaderMap;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, oneshot};
+
+pub use stream::{ConnectionMonitor, MuxStream};
 
 /// How many received bytes of one stream wait for its reader before the connection stops reading.
 pub const RECEIVE_BUFFER: usize = 1024 * 1024;
@@ -158,7 +160,7 @@ impl Mux {
     /// A stream that exists from the start: a WebSocket channel.
     pub(crate) fn channel(self: &Arc<Self>, id: u32) -> MuxStream {
         self.state.lock().slots.insert(id, Slot { held: true, ..Slot::default() });
-        MuxStream { handle: self.hold(), id, headers: HeaderMap::new() }
+        MuxStream::new(self.hold(), id, HeaderMap::new())
     }
 
     /// Opens a stream (SPDY) and waits until the peer has accepted it.
@@ -182,7 +184,7 @@ impl Mux {
             id
         };
         self.outgoing.notify_one();
-        let stream = MuxStream { handle: self.hold(), id, headers };
+        let stream = MuxStream::new(self.hold(), id, headers);
         match answer.await {
             Ok(true) => Ok(stream),
             Ok(false) => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the peer refused the stream")),
@@ -197,7 +199,7 @@ impl Mux {
                 let mut state = self.state.lock();
                 if let Some((id, headers)) = state.incoming.pop_front() {
                     drop(state);
-                    return Some(MuxStream { handle: self.hold(), id, headers });
+                    return Some(MuxStream::new(self.hold(), id, headers));
                 }
                 if state.closed.is_some() {
                     return None;
@@ -391,215 +393,6 @@ impl Drop for Handle {
         if last {
             self.0.outgoing.notify_one();
         }
-    }
-}
-
-/// Tells when a connection has ended, without keeping it open.
-#[derive(Clone, Debug)]
-pub struct ConnectionMonitor(Shutdown);
-
-impl ConnectionMonitor {
-    pub(crate) fn new(closed: Shutdown) -> Self {
-        Self(closed)
-    }
-
-    /// Returns when the connection is closed or lost.
-    pub async fn closed(&self) {
-        self.0.cancelled().await;
-    }
-
-    /// True once the connection is closed or lost.
-    pub fn is_closed(&self) -> bool {
-        self.0.is_cancelled()
-    }
-}
-
-/// One stream of a multiplexed connection: reads what the peer sends on it, writes to the peer.
-///
-/// Shutting it down closes our direction only. Dropping it does so too, and discards what the peer still sends.
-pub struct MuxStream {
-    handle: Handle,
-    id: u32,
-    headers: HeaderMap,
-}
-
-impl std::fmt::Debug for MuxStream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MuxStream")
-            .field("id", &self.id)
-            .field("headers", &self.headers)
-            .finish_non_exhaustive()
-    }
-}
-
-impl MuxStream {
-    /// The stream's number on its connection.
-    pub fn id(&self) -> u32 {
-        self.id
-    }
-
-    /// The headers the stream was opened with; none on a WebSocket.
-    pub fn headers(&self) -> &HeaderMap {
-        &self.headers
-    }
-
-    /// A header's value, if it is there and is text.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-
-    /// Tells when the whole connection has ended.
-    pub fn monitor(&self) -> ConnectionMonitor {
-        ConnectionMonitor::new(self.handle.mux().closed())
-    }
-
-    /// Ends both directions at once and discards what is not yet sent or read. On a WebSocket, which cannot say
-    /// so, it only discards.
-    pub fn reset(self) {
-        self.reset_with(crate::spdy::frame::CANCEL);
-    }
-
-    pub(crate) fn reset_with(&self, status: u32) {
-        let mux = self.handle.mux();
-        let mut state = mux.state.lock();
-        let id = self.id;
-        let Some(slot) = state.slots.get_mut(&id) else { return };
-        if slot.reset.is_some() {
-            return;
-        }
-        // After our FIN, a reset only stops the peer; before it, it also drops what is queued.
-        slot.local_fin = true;
-        slot.remote_fin = true;
-        slot.reset = Some(status);
-        slot.queued = 0;
-        slot.inbound = BytesMut::new();
-        state.out.retain(|out| !matches!(out, Out::Data { id: of, .. } if *of == id));
-        state.push(Out::Reset { id, status });
-        drop(state);
-        mux.room.notify_one();
-        mux.outgoing.notify_one();
-    }
-
-    /// Accepts a stream that the peer opened.
-    pub(crate) fn reply(&self) {
-        self.handle.mux().send(Out::Reply { id: self.id });
-    }
-
-    /// Sends a message without bytes: tells a WebSocket client that the connection is established.
-    pub(crate) fn announce(&self) {
-        self.handle.mux().send(Out::Data { id: self.id, bytes: Bytes::new() });
-    }
-}
-
-impl Drop for MuxStream {
-    fn drop(&mut self) {
-        let mux = self.handle.mux();
-        let mut state = mux.state.lock();
-        let Some(slot) = state.slots.get_mut(&self.id) else { return };
-        slot.held = false;
-        slot.inbound = BytesMut::new();
-        let finish = !std::mem::replace(&mut slot.local_fin, true);
-        if finish && state.closed.is_none() {
-            state.push(Out::Fin { id: self.id });
-        }
-        state.forget_if_over(self.id);
-        drop(state);
-        mux.room.notify_one();
-        mux.outgoing.notify_one();
-    }
-}
-
-impl AsyncRead for MuxStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mux = self.handle.mux();
-        let mut state = mux.state.lock();
-        let closed = state.closed.clone();
-        let Some(slot) = state.slots.get_mut(&self.id) else { return Poll::Ready(Ok(())) };
-        if !slot.inbound.is_empty() {
-            let was_full = slot.inbound.len() >= RECEIVE_BUFFER;
-            let n = slot.inbound.len().min(buf.remaining());
-            buf.put_slice(&slot.inbound[..n]);
-            slot.inbound.advance(n);
-            let has_room = slot.inbound.len() < RECEIVE_BUFFER;
-            if slot.inbound.is_empty() && slot.inbound.capacity() > MAX_CHUNK {
-                slot.inbound = BytesMut::new();
-            }
-            drop(state);
-            if was_full && has_room {
-                mux.room.notify_one();
-            }
-            return Poll::Ready(Ok(()));
-        }
-        if let Some(status) = slot.reset {
-            // CANCEL is how Go's peers close a connection's streams in good order.
-            return Poll::Ready(if status == crate::spdy::frame::CANCEL {
-                Ok(())
-            } else {
-                Err(io::Error::new(
-                    io::ErrorKind::ConnectionReset,
-                    format!("the peer reset the stream: status {status}"),
-                ))
-            });
-        }
-        if slot.remote_fin {
-            return Poll::Ready(Ok(()));
-        }
-        match closed {
-            Some(Closed::Clean) => Poll::Ready(Ok(())),
-            Some(Closed::Lost(why)) => {
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)))
-            }
-            None => {
-                slot.read_waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl AsyncWrite for MuxStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let mux = self.handle.mux();
-        let mut state = mux.state.lock();
-        if state.closed.is_some() || state.unwritable {
-            return Poll::Ready(Err(gone()));
-        }
-        let Some(slot) = state.slots.get_mut(&self.id) else { return Poll::Ready(Err(gone())) };
-        if slot.local_fin {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the stream is closed")));
-        }
-        if buf.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
-        if slot.queued >= SEND_BUFFER {
-            slot.write_waker = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let n = buf.len().min(MAX_CHUNK);
-        slot.queued += n;
-        state.push(Out::Data { id: self.id, bytes: Bytes::copy_from_slice(&buf[..n]) });
-        drop(state);
-        mux.outgoing.notify_one();
-        Poll::Ready(Ok(n))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The driver flushes whenever its queue is empty.
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mux = self.handle.mux();
-        let mut state = mux.state.lock();
-        if state.closed.is_none()
-            && let Some(slot) = state.slots.get_mut(&self.id)
-            && !std::mem::replace(&mut slot.local_fin, true)
-        {
-            state.push(Out::Fin { id: self.id });
-            drop(state);
-            mux.outgoing.notify_one();
-        }
-        Poll::Ready(Ok(()))
     }
 }
 
