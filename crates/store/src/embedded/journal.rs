@@ -3,7 +3,8 @@
 //! fjall ends its replay at the first entry that makes no sense and cuts the file there. That is right for a torn
 //! tail, the end of a write that a crash interrupted and nobody was told of. But damage in the *middle* would cut
 //! off acknowledged writes without a word. So: what makes no sense, with something sound after it, is no torn tail
-//! but corruption. (Damage within a value is noticed by fjall's own checksum.)
+//! but corruption. (Damage within a key or a value is noticed by fjall's own checksum.) Nor does fjall's checksum
+//! cover the sequence numbers, which only ever rise.
 //!
 //! Format of a journal (fjall 3, `src/journal/entry.rs`; integers are little-endian):
 //! batch = start, items, end; start = 1 u8, count u32, sequence u64; item = 2 u8, type u8, compression u8,
@@ -59,7 +60,7 @@ fn journals(log: &Path) -> std::io::Result<Vec<PathBuf>> {
 fn check_file(path: &Path) -> std::io::Result<Option<String>> {
     let file = File::open(path)?;
     let len = file.metadata()?.len();
-    let mut walk = Walk { reader: BufReader::with_capacity(BUFFER, file), pos: 0, len };
+    let mut walk = Walk { reader: BufReader::with_capacity(BUFFER, file), pos: 0, len, sequence: None };
     let sound = walk.batches()?;
     Ok(walk.end_after(sound)?.map(|end| {
         format!("it makes no sense from byte {sound} on, yet a write that was completed ends at byte {end}")
@@ -70,6 +71,8 @@ struct Walk {
     reader: BufReader<File>,
     pos: u64,
     len: u64,
+    /// Sequence number of the last batch.
+    sequence: Option<u64>,
 }
 
 impl Walk {
@@ -87,10 +90,12 @@ impl Walk {
         if self.bytes()? != Some([START]) {
             return Ok(false);
         }
-        let Some(count) = self.bytes()? else { return Ok(false) };
-        if !self.skip(8)? {
+        let (Some(count), Some(sequence)) = (self.bytes()?, self.bytes()?) else { return Ok(false) };
+        let sequence = Some(u64::from_le_bytes(sequence));
+        if sequence <= self.sequence {
             return Ok(false);
         }
+        self.sequence = sequence;
         for _ in 0..u32::from_le_bytes(count) {
             if !self.item()? {
                 return Ok(false);

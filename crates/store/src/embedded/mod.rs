@@ -42,6 +42,8 @@ mod journal;
 mod log;
 mod queue;
 mod row;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -71,6 +71,12 @@ impl Queue {
         Ok(answer)
     }
 
+    /// How many requests wait.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.lock().requests.len()
+    }
+
     /// Waits at most `timeout` (forever if `None`) for requests.
     pub(crate) fn take(&self, timeout: Option<Duration>) -> Work {
         let mut waiting = self.waiting.lock();
