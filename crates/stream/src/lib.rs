@@ -3,6 +3,7 @@
 //! - [`remote_command`]: stdin, stdout, stderr, terminal sizes and the final status of a command.
 //! - [`port_forward`]: connections to ports, many over one connection.
 //! - [`proxy`]: hands an upgrade on to somebody else without looking into it.
+//! - [`websocket::messages`]: logs and watches for clients that ask for a WebSocket.
 //! - [`spdy`] and [`websocket`]: the protocols below.
 //!
 //! The servers take an `http::Request` that hyper can upgrade and return the response to send at once, together

@@ -1,10 +1,12 @@
-//! WebSockets (RFC 6455) as Kubernetes streams use them: numbered channels, or a tunnel for bytes.
+//! WebSockets (RFC 6455) as Kubernetes uses them: numbered channels, a tunnel for bytes, or messages one way.
 
 pub mod channels;
 pub mod handshake;
+pub mod messages;
 pub mod tunnel;
 
 pub use handshake::{is_websocket_request, negotiate};
+pub use messages::{Framing, MessageSocket, accept_messages};
 pub use tunnel::Tunnel;
 
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
