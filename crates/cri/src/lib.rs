@@ -2,7 +2,8 @@
 //!
 //! [`Runtime`] is what the kubelet sees. Its messages are CRI's own ([`v1`]), since every field of them is a
 //! contract with the runtime. [`GrpcRuntime`] speaks to containerd or CRI-O; [`FakeRuntime`] keeps everything
-//! in memory for tests and hollow nodes.
+//! in memory for tests and hollow nodes;
+//! [`supervise`] starts and keeps a containerd of our own.
 
 mod error;
 mod events;
@@ -10,6 +11,7 @@ mod fake;
 mod grpc;
 pub mod image;
 mod port;
+pub mod supervise;
 mod types;
 
 /// The generated gRPC clients and messages (`cargo xtask proto`).
