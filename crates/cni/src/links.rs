@@ -71,8 +71,13 @@ impl Links {
         let what = format!("create interface {name}");
         let message = LinkBridge::new(name).address(mac.to_vec()).mtu(mtu).up().build();
         tolerate(self.handle.link().add(message).execute().await, Errno::EEXIST, &what)?;
+        self.up(self.existing(name).await?).await?;
+        self.add_address(name, address).await
+    }
+
+    /// Gives an interface an address that it shares with no neighbour; one that it has already is fine.
+    pub async fn add_address(&self, name: &str, address: Ipv4Addr) -> Result<()> {
         let index = self.existing(name).await?;
-        self.up(index).await?;
         let added = self.handle.address().add(index, IpAddr::V4(address), 32).execute().await;
         tolerate(added, Errno::EEXIST, &format!("give {address} to {name}"))
     }
@@ -103,14 +108,13 @@ impl Links {
         self.handle.route().add(route).replace().execute().await.map_err(|e| failed(e, what))
     }
 
-    /// Creates a veth pair with its other end in `ns`, both up.
+    /// Creates a veth pair with its other end in `ns`; only the host's end is up (the kernel refuses the other so early).
     pub async fn create_veth(&self, spec: &VethSpec<'_>, ns: &NetNs) -> Result<()> {
         let peer = LinkMessageBuilder::<LinkUnspec>::new()
             .name(spec.pod_name)
             .address(spec.pod_mac.to_vec())
             .mtu(spec.mtu)
             .append_extra_attribute(LinkAttribute::NetNsFd(ns.as_fd().as_raw_fd()))
-            .up()
             .build();
         let message = LinkVeth::new(spec.host_name, spec.pod_name)
             .address(spec.host_mac.to_vec())
@@ -147,9 +151,9 @@ impl Links {
         gateway_mac: Mac,
     ) -> Result<()> {
         self.up(LOOPBACK).await?;
+        self.add_address(ifname, ip).await?;
         let index = self.existing(ifname).await?;
-        let added = self.handle.address().add(index, IpAddr::V4(ip), 32).execute().await;
-        added.map_err(|e| failed(e, &format!("give {ip} to {ifname}")))?;
+        self.up(index).await?;
         // Known from the start: the host need not answer for an address that is on another interface of it.
         let neighbour = self.handle.neighbours().add(index, IpAddr::V4(gateway)).link_layer_address(&gateway_mac);
         neighbour.execute().await.map_err(|e| failed(e, &format!("make {gateway} a neighbour of {ifname}")))?;

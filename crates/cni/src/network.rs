@@ -182,6 +182,8 @@ impl Network {
             mtu: options.mtu,
         };
         links.create_veth(&spec, ns).await?;
+        // So that what is masqueraded on its way to the pod comes from the gateway.
+        links.add_address(&a.host_veth, *gateway).await?;
         set_sysctl(&format!("ipv4/conf/{}/route_localnet", a.host_veth), "1")?;
         links.route_to(Ipv4Cidr::new(a.ip, 32)?, &a.host_veth, *gateway).await?;
         // A group of its own, so that the connection ends with this call.

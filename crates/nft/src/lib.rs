@@ -11,6 +11,8 @@ mod message;
 pub mod netns;
 pub mod rule;
 pub mod socket;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use batch::{Batch, Hook, SetSpec, Value, Verdict};
 pub use cidr::Ipv4Cidr;

@@ -183,6 +183,11 @@ impl Rule {
         self.load_daddr(scratch).compare(scratch, true, &address.octets())
     }
 
+    /// Matches if the address in `reg` is none of 127.0.0.0/8; the register is changed.
+    pub fn not_loopback(self, reg: Reg) -> Self {
+        self.bitwise(reg, [255, 0, 0, 0], [0; 4]).compare(reg, false, &[127, 0, 0, 0])
+    }
+
     /// Matches if the destination is an address of this host.
     pub fn daddr_is_local(self, scratch: Reg) -> Self {
         self.address_type(scratch, 2)
