@@ -1,4 +1,4 @@
-//! Looks over the log's journals before they are replayed.
+//! Looks over the log's journals before they are replayed, and cuts off torn tails.
 //!
 //! fjall ends its replay at the first entry that makes no sense and cuts the file there. That is right for a torn
 //! tail, the end of a write that a crash interrupted and nobody was told of. But damage in the *middle* would cut
@@ -11,7 +11,7 @@
 //! keyspace u64, key length u16, value length u32, stored length u32, key, stored value; clear = 4 u8,
 //! keyspace u64; end = 3 u8, checksum u64, "FJL\x03". A journal is preallocated with zeros.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -36,10 +36,11 @@ pub(crate) struct Damage {
     pub(crate) detail: String,
 }
 
-/// Checks every journal of the log at `log`; `Ok(Some(_))` if one is damaged.
-pub(crate) fn check(log: &Path) -> std::io::Result<Option<Damage>> {
+/// Cuts the torn tail off every journal of the log at `log`; `Ok(Some(_))` if one is damaged, which is then left
+/// as it is.
+pub(crate) fn repair(log: &Path) -> std::io::Result<Option<Damage>> {
     for file in journals(log)? {
-        if let Some(detail) = check_file(&file)? {
+        if let Some(detail) = repair_file(&file)? {
             return Ok(Some(Damage { file, detail }));
         }
     }
@@ -57,14 +58,21 @@ fn journals(log: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn check_file(path: &Path) -> std::io::Result<Option<String>> {
-    let file = File::open(path)?;
+fn repair_file(path: &Path) -> std::io::Result<Option<String>> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
     let len = file.metadata()?.len();
     let mut walk = Walk { reader: BufReader::with_capacity(BUFFER, file), pos: 0, len, sequence: None };
     let sound = walk.batches()?;
-    Ok(walk.end_after(sound)?.map(|end| {
-        format!("it makes no sense from byte {sound} on, yet a write that was completed ends at byte {end}")
-    }))
+    if let Some(end) = walk.end_after(sound)? {
+        let detail = format!("it makes no sense from byte {sound}, yet a completed write ends at byte {end}");
+        return Ok(Some(detail));
+    }
+    if sound < len {
+        let file = walk.reader.get_ref();
+        file.set_len(sound)?;
+        file.sync_all()?;
+    }
+    Ok(None)
 }
 
 struct Walk {
@@ -108,10 +116,15 @@ impl Walk {
         match self.bytes()? {
             Some([CLEAR]) => self.skip(8),
             Some([ITEM]) => {
-                // Type, compression, keyspace, and the value's length before compression.
+                // Type, compression, keyspace, length of the key, of the value, and of the stored value.
                 let Some(head) = self.bytes::<{ 1 + 1 + 8 + 2 + 4 + 4 }>()? else { return Ok(false) };
                 let key = u16::from_le_bytes([head[10], head[11]]);
+                let value = u32::from_le_bytes([head[12], head[13], head[14], head[15]]);
                 let stored = u32::from_le_bytes([head[16], head[17], head[18], head[19]]);
+                // A value or a tombstone; we compress nothing.
+                if head[0] > 1 || head[1] != 0 || value != stored {
+                    return Ok(false);
+                }
                 self.skip(u64::from(key) + u64::from(stored))
             }
             _ => Ok(false),

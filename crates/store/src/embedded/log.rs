@@ -150,7 +150,7 @@ impl Log for FjallLog {
 impl Open {
     fn at(directory: &Directory, path: &Path) -> Result<Self> {
         if path.try_exists().map_err(|error| open_error(directory.path(), &error))? {
-            check_journals(directory, path)?;
+            repair_journals(directory, path)?;
         }
         let fail = |error: fjall::Error| explain(directory, &error);
         let database = Database::builder(path)
@@ -206,8 +206,8 @@ fn create(directory: &Directory, path: &Path) -> Result<()> {
         .map_err(|error| explain(directory, &error))
 }
 
-fn check_journals(directory: &Directory, path: &Path) -> Result<()> {
-    let damage = journal::check(path).map_err(|error| open_error(directory.path(), &error))?;
+fn repair_journals(directory: &Directory, path: &Path) -> Result<()> {
+    let damage = journal::repair(path).map_err(|error| open_error(directory.path(), &error))?;
     let name = |file: PathBuf| format!("in {}", file.display());
     damage.map_or(Ok(()), |damage| Err(directory.corrupt(&name(damage.file), damage.detail)))
 }
