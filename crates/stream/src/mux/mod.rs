@@ -1,6 +1,6 @@
 //! Many byte streams over one connection: what SPDY and the WebSocket channels have in common.
 //!
-//! A [`Mux`] holds, under one lock, what was received and not yet read, and what was written and not yet sent. A
+//! A `Mux` holds, under one lock, what was received and not yet read, and what was written and not yet sent. A
 //! driver (one task per connection, in `spdy::connection` and `websocket::channels`) moves both between the lock
 //! and the wire; users hold [`MuxStream`]s. The connection lives as long as somebody holds a handle: when the last
 //! one is dropped, the driver sends what is queued and closes.
