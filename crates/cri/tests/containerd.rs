@@ -205,6 +205,9 @@ async fn what_containerd_lacks_is_told_from_failures() -> Result<()> {
         let error = runtime.start_container("no-such-id").await.expect_err("unknown");
         assert_eq!(error.class(), Class::Missing, "{error}");
         runtime.stop_pod_sandbox("no-such-id").await?;
+        runtime.remove_pod_sandbox("no-such-id").await?;
+        runtime.stop_container("no-such-id", Duration::ZERO).await?;
+        runtime.remove_container("no-such-id").await?;
         assert!(!runtime.image_fs_info().await?.image_filesystems.is_empty());
         containerd.stop(StopMode::KeepPods).await
     })

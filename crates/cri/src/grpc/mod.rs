@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gantry_base::{Error, Result};
+use gantry_base::{Class, Error, Result};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::UnixStream;
@@ -200,12 +200,12 @@ impl Runtime for GrpcRuntime {
 
     async fn stop_pod_sandbox(&self, sandbox_id: &str) -> Result<()> {
         let request = v1::StopPodSandboxRequest { pod_sandbox_id: sandbox_id.to_owned() };
-        self.changing(self.runtime.clone().stop_pod_sandbox(request)).await.map(drop)
+        gone_is_fine(self.changing(self.runtime.clone().stop_pod_sandbox(request)).await)
     }
 
     async fn remove_pod_sandbox(&self, sandbox_id: &str) -> Result<()> {
         let request = v1::RemovePodSandboxRequest { pod_sandbox_id: sandbox_id.to_owned() };
-        self.changing(self.runtime.clone().remove_pod_sandbox(request)).await.map(drop)
+        gone_is_fine(self.changing(self.runtime.clone().remove_pod_sandbox(request)).await)
     }
 
     async fn pod_sandbox_status(
@@ -259,12 +259,14 @@ impl Runtime for GrpcRuntime {
         let request =
             v1::StopContainerRequest { container_id: container_id.to_owned(), timeout: seconds(grace) };
         // The runtime waits for the grace period before it kills.
-        within(grace + self.deadlines.change, self.runtime.clone().stop_container(request)).await.map(drop)
+        gone_is_fine(
+            within(grace + self.deadlines.change, self.runtime.clone().stop_container(request)).await,
+        )
     }
 
     async fn remove_container(&self, container_id: &str) -> Result<()> {
         let request = v1::RemoveContainerRequest { container_id: container_id.to_owned() };
-        self.changing(self.runtime.clone().remove_container(request)).await.map(drop)
+        gone_is_fine(self.changing(self.runtime.clone().remove_container(request)).await)
     }
 
     async fn list_containers(&self, filter: Option<v1::ContainerFilter>) -> Result<Vec<v1::Container>> {
@@ -425,6 +427,14 @@ impl Runtime for GrpcRuntime {
     }
 }
 
+/// Stopping or removing what is gone is done: CRI wants it so, and containerd 1.6 fails nevertheless.
+fn gone_is_fine<T>(result: Result<T>) -> Result<()> {
+    match result {
+        Err(error) if error.class() != Class::Missing => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// A runtime answered success without the message that success promises.
 fn no_message(call: &str) -> Error {
     Error::retry(format!("the container runtime's answer to {call} is empty"))
@@ -467,7 +477,7 @@ mod tests {
     async fn a_missing_socket_is_worth_a_retry_and_named() {
         let runtime = GrpcRuntime::connect("unix:///nonexistent/gantry.sock").expect("a valid endpoint");
         let error = runtime.version().await.expect_err("nobody listens there");
-        assert_eq!(error.class(), gantry_base::Class::Retry);
+        assert_eq!(error.class(), Class::Retry);
         assert!(error.to_string().contains("No such file or directory"), "{error}");
     }
 }
