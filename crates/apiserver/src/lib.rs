@@ -5,6 +5,7 @@ pub mod apply;
 pub mod authorize;
 pub mod connect;
 pub mod identify;
+pub mod pki;
 pub mod serve;
 pub mod server;
 pub mod virtual_resource;

@@ -1,0 +1,190 @@
+//! A certificate authority and what it issues.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use gantry_base::error::Context;
+use gantry_base::{Class, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use super::identity::Identity;
+use super::{AUTHORITY_LIFE, RENEW_BELOW, files};
+
+/// Clocks may differ by this much.
+const SKEW: Duration = Duration::from_secs(3600);
+
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// Being connected to.
+    Server,
+    /// Connecting.
+    Client,
+    /// Either.
+    Both,
+}
+
+/// A certificate that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaf<'a> {
+    /// CN: the user's name.
+    pub common_name: &'a str,
+    /// O: the user's group, at most one.
+    pub organizations: &'a [&'a str],
+    /// DNS names and IP addresses.
+    pub hosts: &'a [String],
+    /// What it is for.
+    pub usage: Usage,
+    /// How long it is valid.
+    pub life: Duration,
+}
+
+/// A certificate authority.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate_pem: String,
+    certificate: CertificateDer<'static>,
+}
+
+impl Authority {
+    /// Reads `NAME.crt` and `NAME.key` below `dir`, or makes them.
+    pub(super) fn load_or_create(dir: &Path, name: &str, subject: &str, now: SystemTime) -> Result<Self> {
+        let (crt, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
+        if let (Some(certificate), Some(key)) = (files::read(&crt)?, files::read(&key)?) {
+            return Self::from_pem(&certificate, &key)
+                .map_err(|e| e.while_doing(format!("{}/{name}.crt and {name}.key", dir.display())));
+        }
+        let pair = KeyPair::generate().context(Class::Bug, "cannot make a key")?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = distinguished_name(subject, &[]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        params.not_before = (now - SKEW).into();
+        params.not_after = (now + AUTHORITY_LIFE).into();
+        let certificate = params.self_signed(&pair).context(Class::Bug, "cannot sign a certificate")?;
+        files::write_private(&key, &pair.serialize_pem())?;
+        files::write_public(&crt, &certificate.pem())?;
+        Self::from_pem(&certificate.pem(), &pair.serialize_pem())
+    }
+
+    fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self> {
+        let key = KeyPair::from_pem(key_pem).context(Class::Invalid, "not a private key")?;
+        let certificate =
+            CertificateDer::from_pem_slice(certificate_pem.as_bytes()).context(Class::Invalid, "not a certificate")?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key).context(Class::Invalid, "not an authority")?;
+        Ok(Self { issuer, certificate_pem: certificate_pem.to_owned(), certificate })
+    }
+
+    /// The authority's certificate as PEM.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The authority's certificate.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// Issues a certificate with a new key.
+    ///
+    /// # Errors
+    /// A host name that no certificate can carry.
+    pub fn issue(&self, leaf: &Leaf<'_>, now: SystemTime) -> Result<Identity> {
+        let key = KeyPair::generate().context(Class::Bug, "cannot make a key")?;
+        let mut params = CertificateParams::new(leaf.hosts).context(Class::Invalid, "not a host name")?;
+        params.distinguished_name = distinguished_name(leaf.common_name, leaf.organizations);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.use_authority_key_identifier_extension = true;
+        params.extended_key_usages = match leaf.usage {
+            Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+            Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            Usage::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+        };
+        params.not_before = (now - SKEW).into();
+        params.not_after = (now + leaf.life).into();
+        let certificate =
+            params.signed_by(&key, &self.issuer).context(Class::Bug, "cannot sign a certificate")?;
+        Identity::from_pem(&certificate.pem(), &key.serialize_pem())
+    }
+
+    /// The identity kept as `NAME.crt` and `NAME.key` below `dir`; a new one if there is none, if it names other
+    /// people or hosts, is not of this authority, or has lived for two thirds of its life.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn load_or_issue(&self, dir: &Path, name: &str, leaf: &Leaf<'_>, now: SystemTime) -> Result<Identity> {
+        files::make_dir(dir)?;
+        let (crt, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
+        if let (Some(certificate), Some(key)) = (files::read(&crt)?, files::read(&key)?)
+            && let Ok(identity) = Identity::from_pem(&certificate, &key)
+            && self.still_fits(&identity.chain[0], leaf, now)
+        {
+            return Ok(identity);
+        }
+        let identity = self.issue(leaf, now)?;
+        files::write_private(&key, &identity.key_pem)?;
+        files::write_public(&crt, &identity.certificate_pem)?;
+        Ok(identity)
+    }
+
+    fn still_fits(&self, der: &CertificateDer<'_>, leaf: &Leaf<'_>, now: SystemTime) -> bool {
+        let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
+        let Ok((_, authority)) = X509Certificate::from_der(&self.certificate) else { return false };
+        let seconds = |t: SystemTime| {
+            let since = t.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+        };
+        let left = certificate.validity().not_after.timestamp() - seconds(now);
+        let fresh = left as f64 >= leaf.life.as_secs_f64() * RENEW_BELOW;
+        fresh
+            && certificate.verify_signature(Some(authority.public_key())).is_ok()
+            && subject(&certificate) == (leaf.common_name.to_owned(), sorted(leaf.organizations))
+            && hosts(&certificate) == sorted(leaf.hosts)
+    }
+}
+
+fn sorted<T: AsRef<str>>(texts: &[T]) -> Vec<String> {
+    let mut texts: Vec<String> = texts.iter().map(|t| t.as_ref().to_owned()).collect();
+    texts.sort();
+    texts.dedup();
+    texts
+}
+
+fn distinguished_name(common_name: &str, organizations: &[&str]) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    // rcgen keeps one value of each type; nobody here needs two groups in a certificate.
+    if let Some(organization) = organizations.first() {
+        name.push(DnType::OrganizationName, *organization);
+    }
+    name
+}
+
+fn subject(certificate: &X509Certificate<'_>) -> (String, Vec<String>) {
+    let text = |a: &x509_parser::x509::AttributeTypeAndValue<'_>| a.as_str().unwrap_or("").to_owned();
+    let name = certificate.subject().iter_common_name().next().map(text).unwrap_or_default();
+    let mut groups: Vec<String> = certificate.subject().iter_organization().map(text).collect();
+    groups.sort();
+    (name, groups)
+}
+
+fn hosts(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let names = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes).ok().map(|b| std::net::Ipv4Addr::from(b).to_string()),
+            16 => <[u8; 16]>::try_from(*bytes).ok().map(|b| std::net::Ipv6Addr::from(b).to_string()),
+            _ => None,
+        },
+        _ => None,
+    });
+    sorted(&names.collect::<Vec<_>>())
+}

@@ -1,0 +1,120 @@
+//! The cluster's keys: its certificate authorities, the certificates they issue, and the key that signs tokens.
+//!
+//! All keys are ECDSA P-256: making one takes microseconds, so that a cold start does not wait for them. Files are
+//! PEM, keys readable by their owner only, and replaced by rename, so that no reader sees half of one.
+
+mod authority;
+mod files;
+mod identity;
+
+pub use authority::{Authority, Leaf, Usage};
+pub use identity::{Identity, client_config, server_config};
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use gantry_base::error::Context;
+use gantry_base::{Class, Result};
+
+/// How long an authority is valid.
+const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// How long what it issues is valid.
+pub const LEAF_LIFE: Duration = Duration::from_secs(365 * 86_400);
+/// A certificate with less than this share of its life left is replaced at start.
+const RENEW_BELOW: f64 = 1.0 / 3.0;
+
+/// The keys of one cluster, in one folder.
+pub struct Pki {
+    /// Signs the certificates of the server, of nodes and of users.
+    pub cluster: Authority,
+    /// Signs the certificate by which extension API servers know requests that we pass on.
+    pub front_proxy: Authority,
+    /// Signs service account tokens: PKCS#8, ECDSA P-256.
+    pub token_key: Arc<[u8]>,
+}
+
+impl Pki {
+    /// Reads the keys below `dir`; makes those that are not there.
+    ///
+    /// # Errors
+    /// A file cannot be read, written, or understood; says which.
+    pub fn load_or_create(dir: &Path, now: SystemTime) -> Result<Self> {
+        files::make_dir(dir)?;
+        let cluster = Authority::load_or_create(dir, "ca", "gantry-ca", now)?;
+        let front_proxy = Authority::load_or_create(dir, "front-proxy-ca", "gantry-front-proxy-ca", now)?;
+        Ok(Self { cluster, front_proxy, token_key: token_key(dir)? })
+    }
+}
+
+/// The key that signs tokens: `sa.key`, with its public half beside it.
+fn token_key(dir: &Path) -> Result<Arc<[u8]>> {
+    let path = dir.join("sa.key");
+    let key = match files::read(&path)? {
+        Some(pem) => {
+            let what = format!("{} holds no ECDSA P-256 key", path.display());
+            rcgen::KeyPair::from_pem(&pem).context(Class::Invalid, what)?
+        }
+        None => {
+            let key = rcgen::KeyPair::generate().context(Class::Bug, "cannot make a key")?;
+            files::write_public(&dir.join("sa.pub"), &key.public_key_pem())?;
+            files::write_private(&path, &key.serialize_pem())?;
+            key
+        }
+    };
+    Ok(key.serialize_der().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn leaf<'a>(hosts: &'a [String]) -> Leaf<'a> {
+        Leaf {
+            common_name: "system:node:a",
+            organizations: &["system:nodes"],
+            hosts,
+            usage: Usage::Both,
+            life: LEAF_LIFE,
+        }
+    }
+
+    #[test]
+    fn keys_outlive_the_process_and_are_private() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let first = Pki::load_or_create(dir.path(), now).expect("new keys");
+        let second = Pki::load_or_create(dir.path(), now).expect("the same keys");
+        assert_eq!(first.cluster.certificate_pem(), second.cluster.certificate_pem());
+        assert_eq!(first.token_key, second.token_key);
+        for name in ["ca.key", "front-proxy-ca.key", "sa.key"] {
+            let mode = std::fs::metadata(dir.path().join(name)).expect(name).permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_leaf_is_kept_until_it_ages_or_its_hosts_change() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let pki = Pki::load_or_create(dir.path(), now).expect("keys");
+        let hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let issue = |hosts: &[String], at| {
+            pki.cluster.load_or_issue(dir.path(), "node", &leaf(hosts), at).expect("a certificate").certificate_pem
+        };
+        let first = issue(&hosts, now);
+        assert_eq!(issue(&hosts, now + LEAF_LIFE / 2), first);
+        let renewed = issue(&hosts, now + LEAF_LIFE * 3 / 4);
+        assert_ne!(renewed, first);
+        assert_ne!(issue(&hosts[..1], now + LEAF_LIFE * 3 / 4), renewed);
+    }
+
+    #[test]
+    fn a_broken_file_is_named() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("sa.key"), "nonsense").expect("a file");
+        let error = Pki::load_or_create(dir.path(), SystemTime::UNIX_EPOCH + AUTHORITY_LIFE).err().expect("an error");
+        assert!(error.to_string().contains("sa.key holds no ECDSA P-256 key"), "{error}");
+    }
+}
