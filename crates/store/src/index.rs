@@ -372,8 +372,8 @@ impl<'a> Scan<'a> {
             (None, None) => Bound::Included(self.prefix),
         };
         let mut last: Option<&Key> = None;
-        let mut seen = 0;
-        for (key, chain) in state.keys.range::<str, _>((from, Bound::Unbounded)) {
+        let rest = state.keys.range::<str, _>((from, Bound::Unbounded));
+        for (seen, (key, chain)) in rest.enumerate() {
             if !key.starts_with(self.prefix) {
                 return Ok(false);
             }
@@ -381,7 +381,6 @@ impl<'a> Scan<'a> {
                 self.after = last.cloned();
                 return Ok(true);
             }
-            seen += 1;
             last = Some(key);
             self.take(key, chain);
         }

@@ -19,6 +19,8 @@ use crate::{Result, StoreError};
 
 /// Revisions are reserved in the log in blocks of this many: so many are skipped by a crash at most.
 const BLOCK: Revision = 10_000;
+/// How often the log is asked to let go of memory.
+const TRIM_PERIOD: Duration = Duration::from_secs(60);
 /// Lazily written bytes that make a flush due at once.
 const MAX_UNFLUSHED_BYTES: usize = 4 << 20;
 
@@ -40,6 +42,8 @@ pub(crate) struct Committer {
     suspect: HashSet<Key>,
     /// The disk failed: nothing is written any more.
     failed: Option<StoreError>,
+    /// When the log was last asked to let go of memory, by the monotonic clock.
+    trimmed: Duration,
 }
 
 /// What is visible and not in the log yet.
@@ -104,6 +108,7 @@ pub(crate) fn picture(contents: Contents) -> Index {
 impl Committer {
     pub(crate) fn new(parts: Parts) -> Self {
         let revision = parts.index.revision();
+        let trimmed = parts.clock.monotonic();
         Self {
             index: parts.index,
             queue: parts.queue,
@@ -117,6 +122,7 @@ impl Committer {
             unflushed: Unflushed::default(),
             suspect: HashSet::new(),
             failed: None,
+            trimmed,
         }
     }
 
@@ -130,6 +136,18 @@ impl Committer {
             if let Err(error) = self.history.maintain() {
                 tracing::error!(%error, "compaction failed");
             }
+            self.trim();
+        }
+    }
+
+    fn trim(&mut self) {
+        let now = self.clock.monotonic();
+        if self.trimmed + TRIM_PERIOD > now || self.failed.is_some() {
+            return;
+        }
+        self.trimmed = now;
+        if let Err(error) = self.log.trim() {
+            self.refused(error);
         }
     }
 
@@ -222,6 +240,7 @@ impl Committer {
         }
     }
 
+    /// Takes note of what the log said.
     fn refused(&mut self, error: LogError) -> StoreError {
         // Lazily written keys are tried again after the same delay, not at once.
         if self.unflushed.since.is_some() {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use fjall::config::{BlockSizePolicy, FilterPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::directory::{Directory, State, open_error};
@@ -17,6 +18,10 @@ const HIGH_WATER: &str = "\0high-water";
 const CACHE_BYTES: u64 = 1 << 20;
 /// What fjall gathers in memory before it writes a table.
 const MEMTABLE_BYTES: u64 = 16 << 20;
+/// Tables are only ever read from end to end, so blocks are large and there are no filters.
+const BLOCK_BYTES: u32 = 64 << 10;
+/// What it may keep there for long: a quiet cluster writes little, and should not hold much for it.
+const RESTING_BYTES: u64 = 2 << 20;
 /// Journals on the disk before fjall is pressed to write tables.
 const JOURNAL_BYTES: u64 = 128 << 20;
 /// One to write tables while the other merges them.
@@ -29,6 +34,9 @@ pub(crate) trait Log: Send {
     /// Writes and flushes `rows`, all or nothing after a crash; `None` deletes. `high_water`, if given, is
     /// recorded in the same write.
     fn write(&mut self, rows: &[Row], high_water: Option<Revision>) -> Result<(), LogError>;
+
+    /// Lets go of memory that recent writes have filled, if it is worth the while; done now and then.
+    fn trim(&mut self) -> Result<(), LogError>;
 }
 
 /// What a key is to hold.
@@ -96,7 +104,7 @@ impl FjallLog {
     fn room(&self, needed: u64) -> Result<(), LogError> {
         let stat = nix::sys::statvfs::statvfs(self.directory.path())
             .map_err(|error| LogError::Failed(format!("statvfs: {error}")))?;
-        let free = u64::from(stat.blocks_available()) * u64::from(stat.fragment_size());
+        let free = stat.blocks_available() * stat.fragment_size();
         if free < needed + self.min_free {
             let kept = self.min_free;
             return Err(LogError::Full(format!("{free} bytes are free, {kept} are kept free")));
@@ -145,6 +153,15 @@ impl Log for FjallLog {
             Err(error) => Err(self.give_up("write", &error)),
         }
     }
+
+    fn trim(&mut self) -> Result<(), LogError> {
+        let Some(open) = &self.open else { return Ok(()) };
+        if open.database.write_buffer_size() < RESTING_BYTES || self.room(MEMTABLE_BYTES).is_err() {
+            return Ok(());
+        }
+        let rotated = open.keyspace.rotate_memtable();
+        rotated.map(drop).map_err(|error| self.give_up("trim", &error))
+    }
 }
 
 impl Open {
@@ -165,7 +182,8 @@ impl Open {
             KeyspaceCreateOptions::default()
                 .manual_journal_persist(true)
                 .max_memtable_size(MEMTABLE_BYTES)
-                .expect_point_read_hits(true)
+                .data_block_size_policy(BlockSizePolicy::all(BLOCK_BYTES))
+                .filter_policy(FilterPolicy::disabled())
         };
         let keyspace = database.keyspace(KEYSPACE, options).map_err(fail)?;
         Ok(Self { keyspace, database })

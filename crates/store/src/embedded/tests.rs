@@ -33,6 +33,10 @@ impl Log for HeldLog {
             Err(_) => Ok(()),
         }
     }
+
+    fn trim(&mut self) -> Result<(), LogError> {
+        Ok(())
+    }
 }
 
 /// The store goes last: closing it writes once more, which then passes.
@@ -261,6 +265,10 @@ fn a_lost_commit_thread_leaves_nobody_waiting() {
     impl Log for Panics {
         fn write(&mut self, _: &[Row], _: Option<Revision>) -> Result<(), LogError> {
             panic!("a broken invariant, as this test wants it")
+        }
+
+        fn trim(&mut self) -> Result<(), LogError> {
+            Ok(())
         }
     }
     let contents = Contents { items: Vec::new(), high_water: 1 };
