@@ -5,5 +5,16 @@
 
 mod common;
 pub mod deployment;
+pub mod endpoints;
+mod endpoints_common;
+pub mod endpointslices;
 pub mod engine;
+pub mod garbage;
+pub mod inventory;
+pub mod namespaces;
+pub mod registry;
 pub mod replicaset;
+pub mod serviceaccounts;
+
+pub use engine::{AlwaysLeader, Leadership, Ports, TokenSigner, VolumeDirectory, VolumeHost};
+pub use registry::{Controllers, Enabled, Options, TransportFor};

@@ -84,6 +84,7 @@ fn selector(set: &ReplicaSet) -> Option<LabelSelector> {
 
 impl Controller for ReplicaSets {
     const NAME: &'static str = "replicaset-controller";
+    const ACCOUNT: &'static str = "replicaset-controller";
     const COMPONENT: &'static str = "replicaset-controller";
     const WORKERS: usize = 16;
     type Seen = Seen;

@@ -78,6 +78,7 @@ fn waiting_for(delta: &Delta<PodView>, sets: &Informer<ReplicaSet>) -> Vec<Objec
 
 impl Controller for Deployments {
     const NAME: &'static str = "deployment-controller";
+    const ACCOUNT: &'static str = "deployment-controller";
     const COMPONENT: &'static str = "deployment-controller";
     const WORKERS: usize = 16;
     type Seen = Seen;

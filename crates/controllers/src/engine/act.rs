@@ -7,7 +7,8 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use gantry_api::core::Secret;
 use gantry_api::meta::MetaExt;
-use gantry_api::{ApiError, Encoded, ObjectKey, Resource};
+use gantry_api::k8s_openapi::ByteString;
+use gantry_api::{ApiError, Encoded, Object, ObjectKey, Resource};
 use gantry_base::Class;
 use gantry_client::{Api, ListParams, Mutation, Target, Transport, Verb, WriteOptions};
 use serde::Deserialize;
@@ -128,6 +129,8 @@ impl Actor {
                 Ok(source.and_then(|s| show(s, write.verb, write.resource, write.key, before, &stored)))
             }
             Err(error) if write.tolerate.contains(&error.reason()) => Ok(None),
+            // Nothing will be created there any more.
+            Err(error) if write.verb == Verb::Create && namespace_is_terminating(&error) => Ok(None),
             Err(error) => {
                 self.lament(write.on_failure, &error);
                 Err(api_failure(attempt(write.verb), &write.resource, &error))
@@ -145,7 +148,7 @@ impl Actor {
     }
 
     fn lament(&self, event: Option<Event>, error: &ApiError) {
-        let Some(mut event) = event.filter(|_| !namespace_is_terminating(error)) else { return };
+        let Some(mut event) = event else { return };
         event.message = event.message.replace("{error}", error.message());
         self.recorder.record(self.component, event);
     }
@@ -200,9 +203,18 @@ impl Actor {
             failure(Attempt::Other, "", reason, error.to_string())
         };
         match effect {
-            Effect::TokenSecret { secret, claims } => {
+            Effect::TokenSecret { key, secret_uid, account_uid, root_ca, claims } => {
                 let token = self.ports.signer().and_then(|s| s.sign(&claims)).map_err(ours)?;
-                self.token_secret(*secret, token).await?;
+                let fill = |secret: &mut Secret| {
+                    let namespace = secret.namespace().to_owned();
+                    let data = secret.data.get_or_insert_default();
+                    data.insert("token".into(), ByteString(token.into_bytes()));
+                    data.insert("ca.crt".into(), ByteString(root_ca.as_bytes().to_vec()));
+                    data.insert("namespace".into(), ByteString(namespace.into_bytes()));
+                    let annotations = secret.metadata.annotations.get_or_insert_default();
+                    annotations.insert("kubernetes.io/service-account.uid".into(), account_uid);
+                };
+                return self.fill_secret(&key, &secret_uid, fill).await;
             }
             Effect::MakeVolume(directory) => {
                 self.ports.volumes().map_err(ours)?.make(&directory).await.map_err(ours)?;
@@ -214,21 +226,21 @@ impl Actor {
         Ok(None)
     }
 
-    async fn token_secret(&self, mut secret: Secret, token: String) -> Result<(), Failure> {
-        let data = secret.data.get_or_insert_default();
-        data.insert("token".into(), gantry_api::k8s_openapi::ByteString(token.into_bytes()));
+    async fn fill_secret(
+        &self,
+        key: &ObjectKey,
+        uid: &str,
+        fill: impl FnOnce(&mut Secret) + Send,
+    ) -> Result<Option<Shown>, Failure> {
+        let refused = |error: ApiError| api_failure(Attempt::Other, &Secret::RESOURCE, &error);
         let api = Api::<Secret>::new(Arc::clone(&self.transport), FIELD_MANAGER);
-        let stored = api.update(&secret).await.map_err(|error| {
-            failure(Attempt::Other, "Secret", error.reason(), error.message().to_owned())
-        })?;
-        if let Some(source) =
-            self.sources.iter().find(|s| s.shows(&<Secret as gantry_api::Object>::RESOURCE))
-        {
-            let resource = <Secret as gantry_api::Object>::RESOURCE;
-            let shown = Shown::Reached(Arc::clone(source), resource, MetaExt::revision(&*stored));
-            self.wait_until_shown(vec![shown]).await;
-        }
-        Ok(())
+        let found = api.find(key).await.map_err(refused)?;
+        let Some(found) = found.filter(|secret| secret.uid() == uid) else { return Ok(None) };
+        let mut secret = (*found).clone();
+        fill(&mut secret);
+        let stored = api.update(&secret).await.map_err(refused)?;
+        let source = self.sources.iter().find(|s| s.shows(&Secret::RESOURCE)).cloned();
+        Ok(source.map(|s| Shown::Reached(s, Secret::RESOURCE, MetaExt::revision(&*stored))))
     }
 
     async fn wait_until_shown(&self, shown: Vec<Shown>) {

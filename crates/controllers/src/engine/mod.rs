@@ -39,6 +39,8 @@ use act::Actor;
 pub trait Controller: Send + Sync + 'static {
     /// Its name, as `--controllers` lists it and as its metrics carry it.
     const NAME: &'static str;
+    /// The service account in `kube-system` that it acts as, as RBAC's bootstrap roles name it.
+    const ACCOUNT: &'static str;
     /// The component that its events name as their source.
     const COMPONENT: &'static str;
     /// Keys that are worked on at once.

@@ -3,17 +3,23 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gantry_api::core::Secret;
+use gantry_api::ObjectKey;
 use gantry_base::{Error, Result};
 use serde_json::Value;
 
 /// An effect outside the API that a plan asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Sign `claims`, put the token into the secret's `data.token`, and update the secret.
+    /// Sign `claims`, and put the token, the root certificate and the namespace into a secret.
     TokenSecret {
-        /// The secret as it is to be, but for the token.
-        secret: Box<Secret>,
+        /// Which secret.
+        key: ObjectKey,
+        /// Its UID: a later one of that name is not meant.
+        secret_uid: String,
+        /// The account's UID, for the secret's annotation.
+        account_uid: String,
+        /// The root certificate, PEM.
+        root_ca: Arc<str>,
         /// The token's claims.
         claims: Value,
     },

@@ -1,0 +1,155 @@
+//! The list of all controllers, and their start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_base::{Clock, Tasks};
+use gantry_client::{InformerSet, Transport};
+
+use crate::engine::{self, Controller, Leadership, Ports, Recorder, Runtime};
+use crate::inventory::Inventory;
+use crate::{deployment, endpoints, endpointslices, garbage, namespaces, replicaset, serviceaccounts};
+
+/// All keys of all controllers are looked at again this often.
+pub const RESYNC: Duration = Duration::from_secs(12 * 3600);
+
+/// Which controllers run: `*`, `name`, `-name`, as upstream's `--controllers` says it. A name that is listed
+/// counts before `*`; the first mention of a name decides.
+#[derive(Clone, Debug)]
+pub struct Enabled(Vec<String>);
+
+impl Default for Enabled {
+    fn default() -> Self {
+        Self(vec!["*".into()])
+    }
+}
+
+impl Enabled {
+    /// Reads the values of `--controllers`, each of which may list several after commas.
+    pub fn parse<S: AsRef<str>>(values: &[S]) -> Self {
+        let names = values.iter().flat_map(|value| value.as_ref().split(','));
+        Self(names.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect())
+    }
+
+    /// Whether the controller of this name runs.
+    pub fn allows(&self, name: &str) -> bool {
+        let mention = |entry: &String| match entry.strip_prefix('-') {
+            Some(off) => (off == name).then_some(false),
+            None => (entry == name).then_some(true),
+        };
+        self.0.iter().find_map(mention).unwrap_or_else(|| self.0.iter().any(|entry| entry == "*"))
+    }
+}
+
+/// Gives the transport of a controller: the argument is the service account in `kube-system` that it acts as.
+pub type TransportFor = Arc<dyn Fn(&str) -> Arc<dyn Transport> + Send + Sync>;
+
+/// What the controllers need.
+#[derive(Clone)]
+pub struct Options {
+    /// What they read.
+    pub informers: Arc<InformerSet>,
+    /// How they write.
+    pub transport_for: TransportFor,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Which of them run.
+    pub enabled: Enabled,
+    /// Tells whether to act.
+    pub leadership: Arc<dyn Leadership>,
+    /// Performs effects outside the API.
+    pub ports: Ports,
+    /// The certificate, in PEM, that clients verify the server with; it is published in each namespace.
+    pub root_ca: Arc<str>,
+}
+
+/// The running controllers.
+pub struct Controllers {
+    started: Vec<&'static str>,
+}
+
+impl Controllers {
+    /// Starts all that are enabled; they run until `tasks` end.
+    pub fn start(options: Options, tasks: &Tasks) -> Self {
+        let transport = (options.transport_for)("event-recorder");
+        let recorder = Recorder::start(transport, Arc::clone(&options.clock), tasks);
+        let mut starter = Starter { options, recorder, tasks, inventory: None, started: Vec::new() };
+        starter.start_all();
+        Self { started: starter.started }
+    }
+
+    /// The names of those that run.
+    pub fn names(&self) -> &[&'static str] {
+        &self.started
+    }
+}
+
+struct Starter<'a> {
+    options: Options,
+    recorder: Recorder,
+    tasks: &'a Tasks,
+    inventory: Option<Arc<Inventory>>,
+    started: Vec<&'static str>,
+}
+
+impl Starter<'_> {
+    /// The list.
+    fn start_all(&mut self) {
+        self.start(|s| deployment::Deployments::new(&s.options.informers));
+        self.start(|s| replicaset::ReplicaSets::new(&s.options.informers));
+        self.start(|s| endpointslices::EndpointSlices::new(&s.options.informers));
+        self.start(|s| endpoints::EndpointsController::new(&s.options.informers));
+        self.start(|s| serviceaccounts::DefaultAccounts::new(&s.options.informers));
+        self.start(|s| serviceaccounts::RootCaPublisher::new(&s.options.informers, s.root_ca()));
+        self.start(|s| serviceaccounts::TokenSecrets::new(&s.options.informers, s.root_ca()));
+        self.start(|s| {
+            let inventory = s.inventory();
+            namespaces::Namespaces::new(&s.options.informers, inventory)
+        });
+        self.start(|s| garbage::Garbage::new(s.inventory()));
+    }
+
+    fn root_ca(&self) -> Arc<str> {
+        Arc::clone(&self.options.root_ca)
+    }
+
+    /// The metadata of everything: followed once, as soon as a controller needs it.
+    fn inventory(&mut self) -> Arc<Inventory> {
+        let inventory = self.inventory.get_or_insert_with(|| {
+            let transport = (self.options.transport_for)(<garbage::Garbage as Controller>::ACCOUNT);
+            Inventory::start(transport, &self.options.informers, self.tasks)
+        });
+        Arc::clone(inventory)
+    }
+
+    fn start<C: Controller>(&mut self, make: impl FnOnce(&mut Self) -> C) {
+        if !self.options.enabled.allows(C::NAME) {
+            return;
+        }
+        let controller = make(self);
+        let runtime = Runtime {
+            transport: (self.options.transport_for)(C::ACCOUNT),
+            recorder: self.recorder.clone(),
+            clock: Arc::clone(&self.options.clock),
+            leadership: Arc::clone(&self.options.leadership),
+            ports: self.options.ports.clone(),
+            resync: RESYNC,
+        };
+        engine::start(controller, runtime, self.tasks);
+        self.started.push(C::NAME);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_are_switched_as_upstream_switches_them() {
+        let allowed = |values: &[&str], name| Enabled::parse(values).allows(name);
+        assert!(allowed(&["*"], "a") && Enabled::default().allows("a"));
+        assert!(!allowed(&["*,-a"], "a") && allowed(&["*", "-a"], "b"));
+        assert!(allowed(&["a"], "a") && !allowed(&["a"], "b"));
+        assert!(!allowed(&["-a,a"], "a"));
+    }
+}
