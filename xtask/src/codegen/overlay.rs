@@ -140,7 +140,8 @@ fn known(markers: &BTreeMap<String, Vec<String>>) -> BTreeMap<String, Vec<String
 fn mark_by_value(def: &mut TypeDef) {
     let is_kind = def.gvk.is_some();
     for field in &mut def.fields {
-        let is_struct = field.ty.contains('.') && !field.ty.starts_with(['[', '{'])
+        let is_struct = field.ty.contains('.')
+            && !field.ty.starts_with(['[', '{'])
             && !is_special(&format!("io.k8s.{}", field.ty));
         let part = is_kind && matches!(field.name.as_str(), "metadata" | "spec" | "status");
         if is_struct && (field.required || part) {

@@ -1,8 +1,9 @@
 //! A place in a schema, whoever brought the schema.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::structural::{Additional, Structural, StructuralType};
 use super::types::{Field, ListType, Markers, Type, TypeDef};
@@ -76,6 +77,7 @@ static NO_MARKERS: Markers = Markers {
     list_map_keys: Vec::new(),
     atomic: false,
     granular: false,
+    by_value: false,
     patch_strategy: None,
     patch_merge_key: None,
     default: None,
@@ -154,6 +156,34 @@ impl<'a> Node<'a> {
             }
             Node::Owned(schema) => schema.properties.get(name)?.default.as_ref().map(Cow::Borrowed),
             Node::Untyped { .. } => None,
+        }
+    }
+
+    /// What an absent field of a built-in type stands for: what Go writes for it when it is not optional.
+    pub fn absent(self, name: &str) -> Option<&'static Value> {
+        static EMPTY: LazyLock<[Value; 5]> =
+            LazyLock::new(|| [json!({}), json!(""), json!(0), json!(false), Value::Null]);
+        let field = self.field(name)?;
+        if field.markers.by_value {
+            return Some(&EMPTY[0]);
+        }
+        field.required.then(|| match field.ty {
+            Type::String => &EMPTY[1],
+            Type::Int32 | Type::Int64 | Type::Double => &EMPTY[2],
+            Type::Bool => &EMPTY[3],
+            _ => &EMPTY[4],
+        })
+    }
+
+    /// Whether the schema names the field itself, so that it is no entry of a map.
+    pub fn declares(self, name: &str) -> bool {
+        match self {
+            Node::Static(..) => self.field(name).is_some(),
+            Node::Owned(schema) => {
+                let embedded = schema.embedded_resource && matches!(name, "apiVersion" | "kind" | "metadata");
+                embedded || schema.properties.contains_key(name)
+            }
+            Node::Untyped { .. } => false,
         }
     }
 

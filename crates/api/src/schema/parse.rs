@@ -11,6 +11,7 @@ pub(super) fn parse(text: &'static str) -> Vec<TypeDef> {
         list_map_keys: Vec::new(),
         atomic: false,
         granular: false,
+        by_value: false,
         patch_strategy: None,
         patch_merge_key: None,
         default: None,
@@ -111,6 +112,7 @@ fn parse_markers(text: &'static str) -> Markers {
                 markers.atomic = value == "atomic";
                 markers.granular = value == "granular";
             }
+            "byValue" => markers.by_value = true,
             "patchStrategy" => markers.patch_strategy = Some(value),
             "patchMergeKey" => markers.patch_merge_key = Some(value),
             "default" => markers.default = Some(serde_json::from_str(value).expect("a default is JSON")),

@@ -122,6 +122,8 @@ pub struct Markers {
     pub atomic: bool,
     /// `x-kubernetes-map-type: granular` is written out.
     pub granular: bool,
+    /// A struct that is there even when it is empty.
+    pub by_value: bool,
     /// `x-kubernetes-patch-strategy` as written: `merge`, `replace`, `retainKeys` or `merge,retainKeys`.
     pub patch_strategy: Option<&'static str>,
     /// `x-kubernetes-patch-merge-key`.

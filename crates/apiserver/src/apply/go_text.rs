@@ -40,3 +40,23 @@ fn write_text(value: &Value, out: &mut String) {
         other => write!(out, "{other}").expect("a string takes text"),
     }
 }
+
+/// Text as Go's `%q` prints it.
+pub fn go_quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            c if u32::from(c) < 0x20 || c == '\u{7f}' => {
+                write!(out, "\\x{:02x}", u32::from(c)).expect("a string takes text");
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}

@@ -71,7 +71,6 @@ impl Fault {
 
 const BAD_DELETE_LIST: Fault = Fault::BadPatch("invalid patch format of primitive list");
 const BAD_RETAIN_KEYS: Fault = Fault::BadPatch("invalid patch format of retainKeys");
-const BAD_ORDER: Fault = Fault::BadPatch("invalid patch format of setElementOrder list");
 
 fn no_merge_key(element: &Object, key: &str) -> Fault {
     let text = go_text(&Value::Object(element.clone()));

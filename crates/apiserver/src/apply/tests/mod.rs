@@ -1,4 +1,6 @@
 //! Golden cases and laws of patching, apply and field validation.
 
+mod managed;
 mod patches;
+mod server_side;
 mod strategic;

@@ -91,6 +91,8 @@ pub fn document() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn merging_twice_is_merging_once(current in document(), patch in document()) {
         let once = merge_patch(current, patch.clone()).unwrap();

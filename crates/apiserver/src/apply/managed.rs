@@ -1,0 +1,294 @@
+//! `metadata.managedFields`: who owns which field, kept up to date by every write.
+
+use gantry_api::schema::Node;
+use serde_json::{Map, Value, json};
+
+use super::fields::{self, FieldSet};
+use super::walk::{self, Difference};
+
+/// The most entries of updates that an object keeps; older ones are merged into one.
+pub const MAX_UPDATE_MANAGERS: usize = 10;
+
+/// The manager that the oldest updates are merged into.
+const ANCIENT: &str = "ancient-changes";
+
+/// Who writes, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer<'a> {
+    /// The field manager; empty is `unknown`.
+    pub manager: &'a str,
+    /// `apps/v1`.
+    pub api_version: &'a str,
+    /// The subresource written to; empty for the object itself.
+    pub subresource: &'a str,
+    /// Now, in RFC 3339 with seconds and `Z`.
+    pub time: &'a str,
+    /// The fields that this endpoint does not let the writer set, such as `["status"]`: nobody comes to own them.
+    pub reset: &'a [&'a [&'a str]],
+}
+
+/// How an entry came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Operation {
+    Apply,
+    Update,
+}
+
+impl Operation {
+    fn as_str(self) -> &'static str {
+        match self {
+            Operation::Apply => "Apply",
+            Operation::Update => "Update",
+        }
+    }
+}
+
+/// One entry of `managedFields`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    pub operation: Operation,
+    pub time: String,
+    pub manager: String,
+    pub api_version: String,
+    pub subresource: String,
+    pub fields: FieldSet,
+}
+
+impl Entry {
+    pub(super) fn new(writer: &Writer<'_>, operation: Operation, fields: FieldSet) -> Self {
+        Self {
+            operation,
+            time: writer.time.to_owned(),
+            manager: name(writer).to_owned(),
+            api_version: writer.api_version.to_owned(),
+            subresource: writer.subresource.to_owned(),
+            fields,
+        }
+    }
+
+    /// Whether it is this writer's: an applier's whatever the version.
+    pub(super) fn belongs_to(&self, writer: &Writer<'_>, operation: Operation) -> bool {
+        self.operation == operation
+            && self.manager == name(writer)
+            && self.subresource == writer.subresource
+            && (operation == Operation::Apply || self.api_version == writer.api_version)
+    }
+
+    /// What entries are ordered by.
+    fn order(&self) -> (Operation, &str, &str, &str, &str) {
+        (self.operation, &self.time, &self.manager, &self.api_version, &self.subresource)
+    }
+
+    fn decode(value: Value, index: usize) -> Result<Self, String> {
+        let Value::Object(mut entry) = value else {
+            return Err("managed fields entry is no object".to_owned());
+        };
+        let mut text = |name: &str| match entry.remove(name) {
+            Some(Value::String(text)) => text,
+            _ => String::new(),
+        };
+        let operation = match text("operation").as_str() {
+            "Apply" => Operation::Apply,
+            "Update" => Operation::Update,
+            _ => return Err("operation must be `Apply` or `Update`".to_owned()),
+        };
+        let api_version = text("apiVersion");
+        if api_version.is_empty() {
+            return Err("apiVersion must not be empty".to_owned());
+        }
+        match text("fieldsType").as_str() {
+            "FieldsV1" => {}
+            "" => return Err(format!("missing fieldsType in managed fields entry {index}")),
+            other => return Err(format!("invalid fieldsType {other:?} in managed fields entry {index}")),
+        }
+        let (time, manager, subresource) = (text("time"), text("manager"), text("subresource"));
+        let fields = match entry.remove("fieldsV1") {
+            Some(Value::Object(fields)) => fields,
+            None | Some(Value::Null) => Map::new(),
+            Some(_) => return Err("error decoding set: fieldsV1 is no object".to_owned()),
+        };
+        Ok(Self { operation, time, manager, api_version, subresource, fields })
+    }
+
+    fn encode(self) -> Value {
+        let mut entry = json!({
+            "manager": self.manager, "operation": self.operation.as_str(), "apiVersion": self.api_version,
+            "fieldsType": "FieldsV1", "fieldsV1": self.fields,
+        });
+        if !self.time.is_empty() {
+            entry["time"] = Value::String(self.time);
+        }
+        if !self.subresource.is_empty() {
+            entry["subresource"] = Value::String(self.subresource);
+        }
+        entry
+    }
+}
+
+fn name<'a>(writer: &Writer<'a>) -> &'a str {
+    if writer.manager.is_empty() { "unknown" } else { writer.manager }
+}
+
+/// Reads the entries.
+pub(super) fn decode(entries: Value) -> Result<Vec<Entry>, String> {
+    let Value::Array(entries) = entries else { return Ok(Vec::new()) };
+    let decoded = entries.into_iter().enumerate().map(|(i, entry)| Entry::decode(entry, i));
+    let decoded: Vec<Entry> = decoded.collect::<Result<_, _>>()?;
+    Ok(decoded)
+}
+
+/// Writes the entries to an object, in their order; none at all if nobody owns anything.
+pub(super) fn encode(object: &mut Value, mut entries: Vec<Entry>) {
+    entries.retain(|e| !e.fields.is_empty());
+    entries.sort_by(|a, b| a.order().cmp(&b.order()));
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        if entries.is_empty() {
+            metadata.remove("managedFields");
+        } else {
+            let entries = entries.into_iter().map(Entry::encode).collect();
+            metadata.insert("managedFields".to_owned(), Value::Array(entries));
+        }
+    }
+}
+
+/// Takes the entries off an object.
+pub(super) fn take(object: &mut Value) -> Option<Value> {
+    object.get_mut("metadata")?.as_object_mut()?.remove("managedFields")
+}
+
+/// Brings `metadata.managedFields` of `new` up to date after a create (`live` is `None`), update or patch.
+///
+/// `new` is the object that is to be stored, complete with defaults; what it says in `managedFields` is taken as the
+/// client's wish, as upstream does: an empty list resets, a malformed or missing one is ignored. A writer that changed
+/// nothing leaves every entry and its time alone. An object of which nobody owns anything stays untracked.
+pub fn update_managed_fields(live: Option<&Value>, new: &mut Value, writer: &Writer<'_>, node: Node<'_>) {
+    let wished = take(new);
+    let live_entries = live.and_then(|l| l.pointer("/metadata/managedFields"));
+    let reset = writer.subresource.is_empty() && wished.as_ref().is_some_and(is_reset);
+    let tracked = |entries: Option<&Value>| entries.and_then(Value::as_array).is_some_and(|e| !e.is_empty());
+    let own_wish = wished.filter(|_| writer.subresource.is_empty() && !reset);
+    if live.is_some() && (reset || !tracked(live_entries) && !tracked(own_wish.as_ref())) {
+        return;
+    }
+    let nothing = json!({});
+    let difference = changes(live.unwrap_or(&nothing), new, writer, node);
+    let wished_entries = own_wish.and_then(|w| decode(w).ok()).filter(|e| !e.is_empty());
+    if difference.is_empty() && wished_entries.is_none() {
+        put_back(new, live_entries);
+        return;
+    }
+    let entries = match wished_entries {
+        Some(entries) => entries,
+        None => live_entries.cloned().and_then(|e| decode(e).ok()).unwrap_or_default(),
+    };
+    if live.is_some() && entries.is_empty() {
+        return;
+    }
+    encode(new, updated(entries, difference, writer));
+}
+
+fn put_back(new: &mut Value, entries: Option<&Value>) {
+    if let (Some(entries), Some(metadata)) = (entries, new.get_mut("metadata").and_then(Value::as_object_mut))
+    {
+        metadata.insert("managedFields".to_owned(), entries.clone());
+    }
+}
+
+/// `[]` or `[{}]`.
+fn is_reset(wished: &Value) -> bool {
+    match wished.as_array().map(Vec::as_slice) {
+        Some([]) => true,
+        Some([only]) => only.as_object().is_some_and(Map::is_empty),
+        _ => false,
+    }
+}
+
+/// What differs between two states, without what nobody can own.
+pub(super) fn changes(old: &Value, new: &Value, writer: &Writer<'_>, node: Node<'_>) -> Difference {
+    let mut difference = walk::compare(old, new, node);
+    for set in [&mut difference.changed, &mut difference.removed] {
+        strip(set);
+        exclude(set, writer);
+    }
+    difference
+}
+
+/// The entries after the writer changed these fields: everybody else loses them.
+pub(super) fn updated(mut entries: Vec<Entry>, difference: Difference, writer: &Writer<'_>) -> Vec<Entry> {
+    let Difference { changed, removed } = difference;
+    for entry in &mut entries {
+        fields::subtract(&mut entry.fields, &changed);
+        fields::subtract(&mut entry.fields, &removed);
+    }
+    if !changed.is_empty() {
+        match entries.iter_mut().find(|e| e.belongs_to(writer, Operation::Update)) {
+            Some(own) => {
+                fields::union(&mut own.fields, &changed);
+                writer.time.clone_into(&mut own.time);
+            }
+            None => entries.push(Entry::new(writer, Operation::Update, changed)),
+        }
+    }
+    entries.retain(|e| !e.fields.is_empty());
+    cap(entries)
+}
+
+/// Merges the oldest updates of each version until there are few enough.
+fn cap(mut entries: Vec<Entry>) -> Vec<Entry> {
+    let mut updates = entries.iter().filter(|e| e.operation == Operation::Update).count();
+    if updates <= MAX_UPDATE_MANAGERS {
+        return entries;
+    }
+    entries.sort_by(|a, b| a.order().cmp(&b.order()));
+    // The first entry of a version is what the next one of that version is merged into.
+    let mut buckets: Vec<Entry> = Vec::new();
+    let mut rest = Vec::with_capacity(entries.len());
+    for entry in entries {
+        if entry.operation == Operation::Apply || updates <= MAX_UPDATE_MANAGERS {
+            rest.push(entry);
+            continue;
+        }
+        match buckets.iter_mut().find(|b| b.api_version == entry.api_version) {
+            Some(bucket) => {
+                fields::union(&mut bucket.fields, &entry.fields);
+                ANCIENT.clone_into(&mut bucket.manager);
+                bucket.subresource.clear();
+                bucket.time = entry.time;
+                updates -= 1;
+            }
+            None => buckets.push(entry),
+        }
+    }
+    rest.extend(buckets);
+    rest
+}
+
+/// Removes what belongs to nobody: identity and bookkeeping.
+pub(super) fn strip(set: &mut FieldSet) {
+    const METADATA: [&str; 9] = [
+        "name",
+        "namespace",
+        "creationTimestamp",
+        "selfLink",
+        "uid",
+        "clusterName",
+        "generation",
+        "managedFields",
+        "resourceVersion",
+    ];
+    if !["f:apiVersion", "f:kind", "f:metadata"].iter().any(|element| set.contains_key(*element)) {
+        return;
+    }
+    let mut nobodys: FieldSet = METADATA.iter().map(|name| (fields::field(name), json!({}))).collect();
+    nobodys.insert(".".to_owned(), json!({}));
+    let nobodys =
+        [("f:apiVersion", json!({})), ("f:kind", json!({})), ("f:metadata", Value::Object(nobodys))];
+    fields::subtract(set, &nobodys.into_iter().map(|(element, place)| (element.to_owned(), place)).collect());
+}
+
+/// Removes what the writer's endpoint does not let it set.
+pub(super) fn exclude(set: &mut FieldSet, writer: &Writer<'_>) {
+    if !set.is_empty() {
+        writer.reset.iter().for_each(|path| fields::remove_subtree(set, path));
+    }
+}
