@@ -11,6 +11,8 @@ pub mod endpointslices;
 pub mod engine;
 pub mod garbage;
 pub mod inventory;
+#[cfg(test)]
+mod model;
 pub mod namespaces;
 pub mod registry;
 pub mod replicaset;

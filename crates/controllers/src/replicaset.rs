@@ -227,3 +227,155 @@ impl WithoutZeros for ReplicaSetStatus {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Model;
+    use gantry_api::apps::ReplicaSetSpec;
+    use gantry_api::core::{PodCondition, PodStatus, PodTemplateSpec};
+    use gantry_api::metav1;
+    use proptest::prelude::*;
+
+    pub(crate) fn web(replicas: i32) -> ReplicaSet {
+        let labels = std::collections::BTreeMap::from([("app".to_owned(), "web".to_owned())]);
+        let template = PodTemplateSpec {
+            metadata: Some(metav1::ObjectMeta { labels: Some(labels.clone()), ..Default::default() }),
+            spec: Some(Default::default()),
+        };
+        let mut set = ReplicaSet {
+            spec: Some(ReplicaSetSpec {
+                replicas: Some(replicas),
+                selector: metav1::LabelSelector { match_labels: Some(labels), ..Default::default() },
+                template: Some(template),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        set.metadata.name = Some("web".into());
+        set.metadata.namespace = Some("a".into());
+        set
+    }
+
+    fn fixture(replicas: i32) -> (Model, ReplicaSets, ObjectKey) {
+        let mut model = Model::default();
+        let controller = ReplicaSets { sets: Informer::detached(), pods: Informer::detached() };
+        model.feed(&controller.sets);
+        model.feed(&controller.pods);
+        let key = model.create(&web(replicas)).key();
+        (model, controller, key)
+    }
+
+    fn make_ready(model: &mut Model) {
+        let now = time(model.now);
+        for pod in model.all::<Pod>() {
+            model.edit::<Pod>(&pod.key(), |pod| {
+                let ready = PodCondition {
+                    type_: "Ready".into(),
+                    status: "True".into(),
+                    last_transition_time: Some(now.clone()),
+                    ..PodCondition::default()
+                };
+                pod.status = Some(PodStatus {
+                    phase: Some("Running".into()),
+                    conditions: Some(vec![ready]),
+                    ..PodStatus::default()
+                });
+            });
+        }
+    }
+
+    fn status_of(model: &Model, key: &ObjectKey) -> ReplicaSetStatus {
+        model.get::<ReplicaSet>(key).and_then(|set| set.status).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_set_of_500_is_one_stage_of_creations() {
+        let (model, controller, key) = fixture(500);
+        let seen = controller.observe(&key).expect("a set");
+        let plan = ReplicaSets::plan(&seen, &Moment::at(model.now));
+        assert_eq!(plan.stages.len(), 1);
+        assert_eq!(plan.writes().filter(|w| w.resource == Pod::RESOURCE).count(), 500);
+    }
+
+    #[test]
+    fn orphans_are_adopted_and_strangers_released() {
+        let (mut model, controller, key) = fixture(2);
+        let mut orphan = Pod::default();
+        orphan.metadata.name = Some("orphan".into());
+        orphan.metadata.namespace = Some("a".into());
+        orphan.metadata.labels = Some([("app".to_owned(), "web".to_owned())].into());
+        model.create(&orphan);
+        model.settle(&controller, &key);
+        assert_eq!(model.all::<Pod>().len(), 2, "the orphan counts");
+        model.edit::<Pod>(&ObjectKey::new("a", "orphan"), |pod| {
+            pod.metadata.labels = Some([("app".to_owned(), "other".to_owned())].into());
+        });
+        model.settle(&controller, &key);
+        let pods = model.all::<Pod>();
+        assert_eq!(pods.len(), 3);
+        let released = pods.iter().find(|p| p.name() == "orphan").expect("it stays");
+        assert!(released.controller().is_none());
+    }
+
+    #[test]
+    fn a_failed_creation_shows_in_the_status_until_one_succeeds() {
+        let (mut model, controller, key) = fixture(1);
+        let seen = controller.observe(&key).expect("a set");
+        let failure = Failure {
+            attempt: Attempt::Create,
+            kind: "Pod".into(),
+            reason: "Forbidden".into(),
+            message: "exceeded quota".into(),
+        };
+        let moment = Moment { now: model.now, failure: Some(failure) };
+        let plan = ReplicaSets::plan(&seen, &moment);
+        let first = plan.writes().next().and_then(|w| w.object::<ReplicaSet>().ok()).expect("a status");
+        let condition = first.status.and_then(|s| s.conditions).expect("conditions").remove(0);
+        assert_eq!(condition.reason.as_deref(), Some("FailedCreate"));
+        assert_eq!(condition.message.as_deref(), Some("exceeded quota"));
+        model.perform_plan(&plan);
+        model.settle(&controller, &key);
+        assert!(status_of(&model, &key).conditions.is_none());
+    }
+
+    #[test]
+    fn pods_become_available_after_min_ready_seconds() {
+        let (mut model, controller, key) = fixture(2);
+        model.edit::<ReplicaSet>(&key, |set| {
+            set.spec.get_or_insert_default().min_ready_seconds = Some(10);
+        });
+        model.settle(&controller, &key);
+        make_ready(&mut model);
+        model.settle(&controller, &key);
+        let status = status_of(&model, &key);
+        assert_eq!((status.ready_replicas, status.available_replicas), (Some(2), None));
+        let seen = controller.observe(&key).expect("a set");
+        let plan = ReplicaSets::plan(&seen, &Moment::at(model.now));
+        assert_eq!(plan.requeue(), Some(Duration::from_secs(10)));
+        model.now += Duration::from_secs(10);
+        model.settle(&controller, &key);
+        assert_eq!(status_of(&model, &key).available_replicas, Some(2));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn any_sequence_of_sizes_and_losses_converges(steps in proptest::collection::vec((0..12_i32, 0..4_usize), 1..6)) {
+            let (mut model, controller, key) = fixture(0);
+            for (size, losses) in steps {
+                model.edit::<ReplicaSet>(&key, |set| set.spec.get_or_insert_default().replicas = Some(size));
+                for pod in model.all::<Pod>().iter().take(losses) {
+                    model.remove::<Pod>(&pod.key());
+                }
+                model.settle(&controller, &key);
+                make_ready(&mut model);
+                model.settle(&controller, &key);
+                let status = status_of(&model, &key);
+                prop_assert_eq!(model.all::<Pod>().len(), size as usize);
+                prop_assert_eq!(status.replicas, size);
+                prop_assert_eq!(status.ready_replicas.unwrap_or(0), size);
+            }
+        }
+    }
+}

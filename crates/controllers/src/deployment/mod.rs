@@ -6,6 +6,8 @@
 mod revision;
 mod rollout;
 mod status;
+#[cfg(test)]
+mod tests;
 use std::sync::Arc;
 use std::time::SystemTime;
 

@@ -15,6 +15,9 @@ mod ports;
 mod queue;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
