@@ -1,6 +1,7 @@
 //! Prints what the embedded store does: durable writes a second, their latency, and CPU for each.
 //!
-//! `cargo run --release -p gantry-store --example bench_store [-- <seconds per row> [<directory>]]`
+//! `cargo run --release -p gantry-store --example bench_store [-- <seconds per row> [<directory>]]`;
+//! with `open <directory>` it opens the store that is there and prints time and memory.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_base::{Clock, SystemClock};
-use gantry_store::{Batch, Durability, Embedded, Expect, Op, Options, RangeRequest, Store, Value};
+use gantry_store::{Batch, Durability, Embedded, Expect, Memory, Op, Options, RangeRequest, Store, Value};
 
 /// Bytes of a value.
 const VALUE: usize = 2048;
@@ -20,27 +21,34 @@ const MANY: usize = 100_000;
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args().skip(1).peekable();
+    if args.next_if(|arg| arg == "open").is_some() {
+        return open(args.next().ok_or("which directory?")?.into());
+    }
     let seconds = args.next().map_or(Ok(3), |text| text.parse())?;
     let base = args.next().map_or_else(std::env::temp_dir, PathBuf::from);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     println!("{VALUE} B values, {KEYS} keys, {seconds} s each, in {}", base.display());
     println!("{:<22} {:>10} {:>9} {:>9} {:>12}", "", "writes/s", "p50 µs", "p99 µs", "CPU µs/write");
+    let memory = Arc::new(Memory::default());
+    runtime.block_on(row("Memory", memory, 1, Durability::Durable, Duration::from_secs(seconds)))?;
     for durability in [Durability::Durable, Durability::Lazy] {
         for writers in [1, 16, 64, 128] {
             let dir = tempfile::tempdir_in(&base)?;
             let store = Arc::new(Embedded::open(Options::new(dir.path()))?);
-            runtime.block_on(row(store.clone(), writers, durability, Duration::from_secs(seconds)))?;
+            let name = format!("{durability:?}");
+            runtime.block_on(row(&name, store.clone(), writers, durability, Duration::from_secs(seconds)))?;
             runtime.block_on(store.close())?;
         }
     }
     let dir = tempfile::tempdir_in(&base)?;
-    opening(&runtime, dir.path().join("many"), MANY)?;
-    opening(&runtime, dir.path().join("none"), 0)
+    opening(&runtime, dir.path().join("none"), 0)?;
+    opening(&runtime, dir.path().join("many"), MANY)
 }
 
 async fn row(
-    store: Arc<Embedded>,
+    name: &str,
+    store: Arc<dyn Store>,
     writers: usize,
     durability: Durability,
     duration: Duration,
@@ -58,7 +66,7 @@ async fn row(
     let count = latencies.len() as f64;
     println!(
         "{:<22} {:>10.0} {:>9} {:>9} {:>12.1}",
-        format!("{durability:?}, {writers} writers"),
+        format!("{name}, {writers} writers"),
         count / duration.as_secs_f64(),
         at(0.5),
         at(0.99),
@@ -68,7 +76,7 @@ async fn row(
 }
 
 async fn write(
-    store: Arc<Embedded>,
+    store: Arc<dyn Store>,
     clock: Arc<SystemClock>,
     writer: usize,
     durability: Durability,
@@ -116,6 +124,17 @@ fn opening(runtime: &tokio::runtime::Runtime, dir: PathBuf, count: usize) -> Res
     );
     drop(range);
     runtime.block_on(store.close())?;
+    Ok(())
+}
+
+/// Opens the store in `dir` in an otherwise empty process.
+fn open(dir: PathBuf) -> Result<(), Failure> {
+    let clock = SystemClock::default();
+    let store = Embedded::open(Options::new(dir))?;
+    let opened = clock.monotonic();
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let count = runtime.block_on(store.range(RangeRequest::all("")))?.items.len();
+    println!("{count} keys: open {opened:.1?}, {} KiB resident", resident()? / 1024);
     Ok(())
 }
 

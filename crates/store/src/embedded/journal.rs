@@ -153,14 +153,26 @@ impl Walk {
     }
 
     /// Where the first end entry after `from` ends, if there is one.
-    fn end_after(&mut self, from: u64) -> std::io::Result<Option<u64>> {
-        let Some(data) = next_data(self.reader.get_ref(), from)? else { return Ok(None) };
-        let mut base = data.max(from);
-        self.reader.seek(SeekFrom::Start(base))?;
+    fn end_after(&mut self, mut from: u64) -> std::io::Result<Option<u64>> {
+        while let Some(data) = seek(self.reader.get_ref(), from, Whence::SeekData)? {
+            let hole = seek(self.reader.get_ref(), data, Whence::SeekHole)?.unwrap_or(self.len);
+            if let Some(end) = self.end_within(data, hole)? {
+                return Ok(Some(end));
+            }
+            from = hole;
+        }
+        Ok(None)
+    }
+
+    /// The same for a stretch of data between holes.
+    fn end_within(&mut self, from: u64, to: u64) -> std::io::Result<Option<u64>> {
+        self.reader.seek(SeekFrom::Start(from))?;
+        let mut base = from;
         let mut window = Vec::new();
         loop {
-            let read = self.reader.by_ref().take(BUFFER as u64).read_to_end(&mut window)?;
-            if let Some(end) = find_end(&window, base + window.len() as u64 == self.len) {
+            let left = to - base - window.len() as u64;
+            let read = self.reader.by_ref().take(left.min(BUFFER as u64)).read_to_end(&mut window)?;
+            if let Some(end) = find_end(&window, base + window.len() as u64 == to) {
                 return Ok(Some(base + end as u64));
             }
             if read == 0 {
@@ -174,7 +186,7 @@ impl Walk {
     }
 }
 
-/// Where the first end entry in `window` ends: the entry, then the end of the file, padding or the next start.
+/// Where the first end entry in `window` ends: the entry, then the end of the data, padding or the next start.
 fn find_end(window: &[u8], last: bool) -> Option<usize> {
     let ends = |at: usize| match window.get(at + END_LEN) {
         Some(&next) => next == 0 || next == START,
@@ -185,13 +197,12 @@ fn find_end(window: &[u8], last: bool) -> Option<usize> {
         .map(|at| at + END_LEN)
 }
 
-/// Where the next data is, skipping the holes of a preallocated file; `None` if only a hole is left.
-fn next_data(file: &File, from: u64) -> std::io::Result<Option<u64>> {
-    match lseek(file, from as i64, Whence::SeekData) {
-        Ok(data) => Ok(Some(data as u64)),
+/// Where the next data or hole is from `from` on; `None` at the end of the file. The holes of a preallocated file
+/// need not be read.
+fn seek(file: &File, from: u64, whence: Whence) -> std::io::Result<Option<u64>> {
+    match lseek(file, from as i64, whence) {
+        Ok(at) => Ok(Some(at as u64)),
         Err(nix::errno::Errno::ENXIO) => Ok(None),
-        // No support for holes: all of it is data.
-        Err(nix::errno::Errno::EINVAL) => Ok(Some(from)),
         Err(error) => Err(error.into()),
     }
 }
