@@ -106,7 +106,7 @@ fn apply(document: &mut Value, operation: &Value, copied: &mut usize) -> Step<()
 }
 
 /// JSON equality: `1` and `1.0` are the same number.
-pub(super) fn equal(a: &Value, b: &Value) -> bool {
+pub(crate) fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(x), Value::Number(y)) => x == y || x.as_f64() == y.as_f64(),
         (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(x, y)| equal(x, y)),

@@ -4,3 +4,4 @@ mod managed;
 mod patches;
 mod server_side;
 mod strategic;
+mod strict;
