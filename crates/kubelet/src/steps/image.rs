@@ -413,8 +413,8 @@ mod tests {
         let digest = format!("a@sha256:{}", "0".repeat(64));
         assert_eq!(tagged(&digest), Ok(digest.clone()));
         assert!(tagged("FAILED_IMAGE").expect_err("upper case").contains("must be lowercase"));
-        assert_eq!(tagged("").as_deref(), Err("invalid reference format"));
-        assert_eq!(tagged("a:b c").as_deref(), Err("invalid reference format"));
+        assert_eq!(tagged("").expect_err("empty"), "invalid reference format");
+        assert_eq!(tagged("a:b c").expect_err("a space"), "invalid reference format");
     }
 
     #[test]
