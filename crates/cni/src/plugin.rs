@@ -140,6 +140,37 @@ mod tests {
     }
 
     #[test]
+    fn a_call_waits_for_the_agent_and_passes_everything_on() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("cni.sock");
+        let config = json!({ "cniVersion": "1.0.0", "name": "gantry", "agent": socket }).to_string();
+        std::thread::scope(|scope| {
+            let plugin = scope.spawn(|| {
+                let env = env(&[
+                    ("CNI_COMMAND", "ADD"),
+                    ("CNI_CONTAINERID", "a"),
+                    ("CNI_NETNS", "/run/netns/x"),
+                    ("CNI_IFNAME", "eth0"),
+                    ("CNI_ARGS", "K8S_POD_NAME=p"),
+                ]);
+                call(&env, config.as_bytes())
+            });
+            // The agent comes up after the plugin has begun (or before: both are right).
+            let listener = std::os::unix::net::UnixListener::bind(&socket).expect("listening");
+            let (mut stream, _) = listener.accept().expect("asked");
+            let mut line = String::new();
+            BufReader::new(stream.try_clone().expect("cloned")).read_line(&mut line).expect("read");
+            let request: Request = serde_json::from_str(&line).expect("a request");
+            assert_eq!((request.command.as_str(), request.ifname.as_str()), ("ADD", "eth0"));
+            assert_eq!((request.netns.as_str(), request.args.as_str()), ("/run/netns/x", "K8S_POD_NAME=p"));
+            assert_eq!(request.config["name"], "gantry");
+            stream.write_all(b"{\"error\":{\"code\":11,\"msg\":\"later\"}}\n").expect("answered");
+            let answer = plugin.join().expect("no panic");
+            assert_eq!(answer, Err(CniError::new(code::TRY_AGAIN_LATER, "later")));
+        });
+    }
+
+    #[test]
     fn wrong_input_has_the_codes_of_the_specification() {
         let add = env(&[("CNI_COMMAND", "ADD")]);
         assert_eq!(call(&env(&[]), b"{}").expect_err("no command").code, code::INVALID_ENVIRONMENT);

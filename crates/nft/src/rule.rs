@@ -106,6 +106,29 @@ impl Rule {
         self.payload(to, 2, 2, 2)
     }
 
+    /// Loads the source address that the connection began with.
+    pub fn load_original_saddr(self, to: Reg) -> Self {
+        self.original(to, 19)
+    }
+
+    /// Loads the destination address that the connection began with, before any translation.
+    pub fn load_original_daddr(self, to: Reg) -> Self {
+        self.original(to, 20)
+    }
+
+    /// Loads the destination port that the connection began with, before any translation.
+    pub fn load_original_dport(self, to: Reg) -> Self {
+        self.original(to, 12)
+    }
+
+    fn original(self, to: Reg, key: u32) -> Self {
+        self.expr("ct", |w| {
+            w.be32(2, key);
+            w.be32(1, to.number());
+            w.attr(3, &[0]);
+        })
+    }
+
     /// Loads a constant.
     pub fn load_constant(self, to: Reg, value: [u8; 4]) -> Self {
         self.expr("immediate", |w| {
