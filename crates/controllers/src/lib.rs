@@ -4,6 +4,7 @@
 //! ones), which observes through informers and plans purely; [`registry`] lists them and starts them.
 
 mod common;
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
 mod endpoints_common;
@@ -17,6 +18,7 @@ pub mod namespaces;
 pub mod registry;
 pub mod replicaset;
 pub mod serviceaccounts;
+pub mod statefulset;
 
 pub use engine::{AlwaysLeader, Leadership, Ports, TokenSigner, VolumeDirectory, VolumeHost};
 pub use registry::{Controllers, Enabled, Options, TransportFor};

@@ -8,7 +8,7 @@ use gantry_client::{InformerSet, Transport};
 
 use crate::engine::{self, Controller, Leadership, Ports, Recorder, Runtime};
 use crate::inventory::Inventory;
-use crate::{deployment, endpoints, endpointslices, garbage, namespaces, replicaset, serviceaccounts};
+use crate::{daemonset, deployment, endpoints, endpointslices, garbage, namespaces, replicaset, serviceaccounts, statefulset};
 
 /// All keys of all controllers are looked at again this often.
 pub const RESYNC: Duration = Duration::from_secs(12 * 3600);
@@ -97,6 +97,8 @@ impl Starter<'_> {
     fn start_all(&mut self) {
         self.start(|s| deployment::Deployments::new(&s.options.informers));
         self.start(|s| replicaset::ReplicaSets::new(&s.options.informers));
+        self.start(|s| statefulset::StatefulSets::new(&s.options.informers));
+        self.start(|s| daemonset::DaemonSets::new(&s.options.informers));
         self.start(|s| endpointslices::EndpointSlices::new(&s.options.informers));
         self.start(|s| endpoints::EndpointsController::new(&s.options.informers));
         self.start(|s| serviceaccounts::DefaultAccounts::new(&s.options.informers));

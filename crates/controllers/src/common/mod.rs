@@ -2,5 +2,7 @@
 
 pub mod claim;
 pub mod hash;
+pub mod nodes;
 pub mod number;
 pub mod pods;
+pub mod revisions;
