@@ -3,11 +3,11 @@
 use std::fmt;
 
 use k8s_openapi::serde::Serialize;
-use k8s_openapi::serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::metav1::ObjectMeta;
 use crate::resource::Resource;
+use crate::schema;
 
 /// A typed Kubernetes object with metadata.
 pub trait Object: Clone + Default + fmt::Debug + PartialEq + Send + Sync + 'static {
@@ -20,14 +20,33 @@ pub trait Object: Clone + Default + fmt::Debug + PartialEq + Send + Sync + 'stat
     fn metadata_mut(&mut self) -> &mut ObjectMeta;
     /// Reads JSON. Unknown fields are dropped.
     fn decode(json: &[u8]) -> Result<Self, DecodeError>;
-    /// Reads JSON and reports the path (`spec.template.spce`) of each unknown field.
-    fn decode_noting(json: &[u8], unknown: &mut dyn FnMut(String)) -> Result<Self, DecodeError>;
-    /// Reads a JSON tree. Unknown fields are dropped.
-    fn decode_value(value: &Value) -> Result<Self, DecodeError>;
     /// Writes JSON, `apiVersion` and `kind` included.
     fn encode(&self) -> Vec<u8>;
+
+    // The serde code of a kind costs seconds to compile: only the two functions above instantiate it. What follows
+    // goes through bytes, which costs a few microseconds.
+
+    /// Reads JSON and what strict validation says of it: `unknown field "spec.template.spce"`, each once.
+    fn decode_strict(json: &[u8]) -> Result<(Self, Vec<String>), DecodeError> {
+        let object = Self::decode(json)?;
+        let resource = Self::RESOURCE;
+        let unknown = match schema::lookup_kind(&resource.group, &resource.version, &resource.kind) {
+            Some(definition) => schema::unknown_fields(&serde_json::from_slice(json)?, definition.node()),
+            None => Vec::new(),
+        };
+        Ok((object, unknown))
+    }
+
+    /// Reads a JSON tree. Unknown fields are dropped.
+    fn decode_value(value: &Value) -> Result<Self, DecodeError> {
+        Self::decode(&serde_json::to_vec(value)?)
+    }
+
     /// The object as a JSON tree, `apiVersion` and `kind` included.
-    fn encode_value(&self) -> Value;
+    fn encode_value(&self) -> Value {
+        serde_json::from_slice(&self.encode())
+            .unwrap_or_else(|e| panic!("what was just written can be read: {e}"))
+    }
 }
 
 /// Why an object could not be read.
@@ -63,34 +82,6 @@ fn encode_json<T: Serialize>(object: &T, kind: &str) -> Vec<u8> {
     out
 }
 
-fn encode_tree<T: Serialize>(object: &T, kind: &str) -> Value {
-    serde_json::to_value(object).unwrap_or_else(|e| panic!("a {kind} can always be written as JSON: {e}"))
-}
-
-fn decode_noting_unknown<T: DeserializeOwned>(
-    json: &[u8],
-    unknown: &mut dyn FnMut(String),
-) -> Result<T, DecodeError> {
-    let mut reader = serde_json::Deserializer::from_slice(json);
-    let object = serde_ignored::deserialize(&mut reader, |path| unknown(go_path(&path)))?;
-    reader.end()?;
-    Ok(object)
-}
-
-/// `spec.containers[0].foo`, as upstream's strict decoder writes paths.
-fn go_path(path: &serde_ignored::Path<'_>) -> String {
-    use serde_ignored::Path as P;
-    match path {
-        P::Root => String::new(),
-        P::Seq { parent, index } => format!("{}[{index}]", go_path(parent)),
-        P::Map { parent, key } => match go_path(parent) {
-            p if p.is_empty() => key.clone(),
-            p => format!("{p}.{key}"),
-        },
-        P::Some { parent } | P::NewtypeStruct { parent } | P::NewtypeVariant { parent } => go_path(parent),
-    }
-}
-
 macro_rules! objects {
     ($($ty:path, $group:literal, $version:literal, $kind:literal, $plural:literal, $namespaced:literal;)*) => {$(
         impl Object for $ty {
@@ -98,14 +89,7 @@ macro_rules! objects {
             fn metadata(&self) -> &ObjectMeta { &self.metadata }
             fn metadata_mut(&mut self) -> &mut ObjectMeta { &mut self.metadata }
             fn decode(json: &[u8]) -> Result<Self, DecodeError> { Ok(serde_json::from_slice(json)?) }
-            fn decode_noting(json: &[u8], unknown: &mut dyn FnMut(String)) -> Result<Self, DecodeError> {
-                decode_noting_unknown(json, unknown)
-            }
-            fn decode_value(value: &Value) -> Result<Self, DecodeError> {
-                Ok(k8s_openapi::serde::Deserialize::deserialize(value)?)
-            }
             fn encode(&self) -> Vec<u8> { encode_json(self, $kind) }
-            fn encode_value(&self) -> Value { encode_tree(self, $kind) }
         }
     )*};
 }
@@ -148,9 +132,9 @@ mod tests {
     fn unknown_fields_are_noted_by_their_path_and_dropped() {
         let json =
             br#"{"apiVersion":"v1","kind":"Pod","spec":{"containers":[{"name":"a","imag":"x"}]},"extra":1}"#;
-        let mut unknown = Vec::new();
-        let pod = Pod::decode_noting(json, &mut |path| unknown.push(path)).expect("a pod");
-        assert_eq!(unknown, ["spec.containers[0].imag", "extra"]);
+        let (pod, mut unknown) = Pod::decode_strict(json).expect("a pod");
+        unknown.sort();
+        assert_eq!(unknown, ["unknown field \"extra\"", "unknown field \"spec.containers[0].imag\""]);
         assert_eq!(pod.spec.expect("spec").containers[0].name, "a");
     }
 }

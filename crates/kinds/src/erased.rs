@@ -85,7 +85,7 @@ impl dyn AnyObject {
 pub struct Decoded {
     /// The object; unknown fields are dropped.
     pub object: Box<dyn AnyObject>,
-    /// Paths of the unknown fields.
+    /// What strict validation says: `unknown field "spec.foo"`.
     pub unknown: Vec<String>,
 }
 
@@ -107,6 +107,11 @@ pub trait AnyKind: Send + Sync + 'static {
     fn is_lazy(&self) -> bool;
     /// The schema's name in `gantry_api::schema` (`io.k8s.api.core.v1.Pod`); `None` for custom resources.
     fn definition(&self) -> Option<String>;
+    /// What fields there are and how they merge: the built-in type's schema, or the custom resource definition's.
+    fn schema(&self) -> gantry_api::schema::Node<'_> {
+        let definition = self.definition().and_then(|name| gantry_api::schema::lookup(&name));
+        definition.map_or(gantry_api::schema::Node::ANY, |d| d.node())
+    }
 
     /// Reads a body; `strict` asks for the unknown fields.
     fn decode(&self, json: &[u8], strict: bool) -> Result<Decoded, DecodeError>;
@@ -246,12 +251,8 @@ impl<K: Kind> AnyKind for Builtin<K> {
     }
 
     fn decode(&self, json: &[u8], strict: bool) -> Result<Decoded, DecodeError> {
-        let mut unknown = Vec::new();
-        let object = if strict {
-            K::Object::decode_noting(json, &mut |path| unknown.push(path))?
-        } else {
-            K::Object::decode(json)?
-        };
+        let (object, unknown) =
+            if strict { K::Object::decode_strict(json)? } else { (K::Object::decode(json)?, Vec::new()) };
         Ok(Decoded { object: Box::new(object), unknown })
     }
 

@@ -11,6 +11,7 @@ mod structural;
 #[cfg(test)]
 mod tests;
 mod types;
+mod unknown;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -19,6 +20,7 @@ pub use descriptions::Descriptions;
 pub use node::{Keys, ListShape, Node, Shape};
 pub use structural::{Additional, Structural, StructuralType, ValueValidation};
 pub use types::{Field, Gvk, ListType, Markers, Type, TypeDef};
+pub use unknown::{MAX_PROBLEMS, unknown_fields};
 
 pub(crate) struct Table {
     pub(crate) defs: Vec<TypeDef>,

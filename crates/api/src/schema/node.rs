@@ -102,7 +102,7 @@ impl<'a> Node<'a> {
             Node::Static(ty, _) => match ty {
                 Type::Ref(_) => self.field(name).map(|f| Node::Static(&f.ty, f.markers)),
                 Type::Map(value) => Some(Node::Static(value, &NO_MARKERS)),
-                Type::Any | Type::AnyObject => Some(Node::ANY),
+                Type::Any(_) | Type::AnyObject(_) => Some(Node::ANY),
                 _ => None,
             },
             Node::Owned(schema) => owned_child(schema, name),
@@ -190,7 +190,7 @@ impl<'a> Node<'a> {
     /// Whether fields that the schema does not know are kept.
     pub fn keeps_unknown(self) -> bool {
         match self {
-            Node::Static(ty, _) => matches!(ty, Type::Any | Type::AnyObject),
+            Node::Static(ty, _) => matches!(ty, Type::Any(_) | Type::AnyObject(_)),
             Node::Owned(schema) => schema.preserve_unknown_fields,
             Node::Untyped { .. } => true,
         }
@@ -210,7 +210,7 @@ fn static_shape(ty: &'static Type, markers: &'static Markers) -> Shape<'static> 
             // The field's word goes before the type's.
             Shape::Object { atomic: markers.atomic || own && !markers.granular }
         }
-        Type::Any | Type::AnyObject => Shape::Any { atomic: markers.atomic },
+        Type::Any(_) | Type::AnyObject(_) => Shape::Any { atomic: markers.atomic },
         _ => Shape::Scalar,
     }
 }

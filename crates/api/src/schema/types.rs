@@ -72,10 +72,10 @@ pub enum Type {
     Time,
     /// RFC 3339, microseconds.
     MicroTime,
-    /// An object of any content.
-    AnyObject,
-    /// Any JSON value.
-    Any,
+    /// An object of any content; the full name of its definition.
+    AnyObject(&'static str),
+    /// Any JSON value; the full name of its definition.
+    Any(&'static str),
     /// A list.
     Array(&'static Type),
     /// A map with text as its keys.
@@ -84,7 +84,48 @@ pub enum Type {
     Ref(u16),
 }
 
+/// The definitions that are no structs.
+const SPECIAL: [(&str, Type); 12] = [
+    (QUANTITY, Type::Quantity),
+    (MICRO_TIME, Type::MicroTime),
+    (TIME, Type::Time),
+    (INT_OR_STRING, Type::IntOrString),
+    any_object("io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1"),
+    any_object("io.k8s.apimachinery.pkg.apis.meta.v1.Patch"),
+    any_object("io.k8s.apimachinery.pkg.runtime.RawExtension"),
+    any_object("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceSubresourceStatus"),
+    any("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON"),
+    any("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray"),
+    any("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool"),
+    any("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray"),
+];
+
+const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+const MICRO_TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime";
+const TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Time";
+const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+
+const fn any_object(name: &'static str) -> (&'static str, Type) {
+    (name, Type::AnyObject(name))
+}
+
+const fn any(name: &'static str) -> (&'static str, Type) {
+    (name, Type::Any(name))
+}
+
 impl Type {
+    /// The full name of the definition of a value that has a codec of its own.
+    pub fn special_name(&self) -> Option<&'static str> {
+        match self {
+            Type::Quantity => Some(QUANTITY),
+            Type::MicroTime => Some(MICRO_TIME),
+            Type::Time => Some(TIME),
+            Type::IntOrString => Some(INT_OR_STRING),
+            Type::AnyObject(name) | Type::Any(name) => Some(name),
+            _ => None,
+        }
+    }
+
     /// The definition a reference points to.
     pub fn definition(&self) -> Option<&'static TypeDef> {
         match self {
@@ -95,7 +136,7 @@ impl Type {
 
     /// Whether a value of the type has no inner structure.
     pub fn is_scalar(&self) -> bool {
-        !matches!(self, Type::AnyObject | Type::Any | Type::Array(_) | Type::Map(_) | Type::Ref(_))
+        !matches!(self, Type::AnyObject(_) | Type::Any(_) | Type::Array(_) | Type::Map(_) | Type::Ref(_))
     }
 }
 
@@ -150,23 +191,8 @@ impl TypeDef {
 
     /// What the definition is, if it is no struct but a value with a codec of its own.
     pub(crate) fn special(name: &str) -> Option<Type> {
-        Some(match name {
-            "apimachinery.pkg.api.resource.Quantity" => Type::Quantity,
-            "apimachinery.pkg.apis.meta.v1.MicroTime" => Type::MicroTime,
-            "apimachinery.pkg.apis.meta.v1.Time" => Type::Time,
-            "apimachinery.pkg.util.intstr.IntOrString" => Type::IntOrString,
-            "apimachinery.pkg.apis.meta.v1.FieldsV1"
-            | "apimachinery.pkg.apis.meta.v1.Patch"
-            | "apimachinery.pkg.runtime.RawExtension"
-            | "apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceSubresourceStatus" => {
-                Type::AnyObject
-            }
-            "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON"
-            | "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray"
-            | "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool"
-            | "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray" => Type::Any,
-            _ => return None,
-        })
+        let full = SPECIAL.iter().find(|(full, _)| full.strip_prefix(PREFIX) == Some(name));
+        full.map(|(_, ty)| *ty)
     }
 
     /// What an instance of the definition is: [`Type::Ref`] for a struct.
