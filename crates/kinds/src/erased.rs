@@ -112,6 +112,10 @@ pub trait AnyKind: Send + Sync + 'static {
         let definition = self.definition().and_then(|name| gantry_api::schema::lookup(&name));
         definition.map_or(gantry_api::schema::Node::ANY, |d| d.node())
     }
+    /// The schema of a custom resource, for OpenAPI.
+    fn structural(&self) -> Option<Arc<gantry_api::schema::Structural>> {
+        None
+    }
 
     /// Reads a body; `strict` asks for the unknown fields.
     fn decode(&self, json: &[u8], strict: bool) -> Result<Decoded, DecodeError>;
