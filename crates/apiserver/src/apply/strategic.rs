@@ -102,7 +102,7 @@ fn lookup<'a>(node: Node<'a>, name: &str) -> Result<Node<'a>, Fault> {
         });
     }
     match node {
-        Node::Static(Type::AnyObject | Type::Any, _) => Err(Fault::Misfit(format!(
+        Node::Static(Type::AnyObject(_) | Type::Any(_), _) => Err(Fault::Misfit(format!(
             "unable to find api field in struct RawExtension for the json field {name:?}"
         ))),
         _ => Err(Fault::Misfit(

@@ -91,7 +91,10 @@ impl<'de> Visitor<'de> for Place<'_> {
         let mut keys: HashSet<String> = HashSet::new();
         while let Some(Key(key)) = map.next_key()? {
             push_name(&mut self.0.path, &key);
-            if !keys.insert(key) && self.0.found.len() < MAX_PROBLEMS && self.0.seen.insert(self.0.path.clone()) {
+            if !keys.insert(key)
+                && self.0.found.len() < MAX_PROBLEMS
+                && self.0.seen.insert(self.0.path.clone())
+            {
                 let text = format!("duplicate field \"{}\"", self.0.path);
                 self.0.found.push(text);
             }

@@ -74,7 +74,11 @@ fn types(schema: &Structural, embedded: bool, level: Level, path: &Path, found: 
     let unset = schema.ty == StructuralType::Unset;
     if embedded && schema.ty != StructuralType::Object {
         let why = "must be object if x-kubernetes-embedded-resource is true";
-        found.push(if unset { Error::required(&at, why) } else { Error::invalid(&at, schema.ty.as_str(), why) });
+        found.push(if unset {
+            Error::required(&at, why)
+        } else {
+            Error::invalid(&at, schema.ty.as_str(), why)
+        });
     } else if unset && !schema.int_or_string && !schema.preserve_unknown_fields {
         let why = match level {
             Level::Root => "must not be empty at the root",
@@ -99,7 +103,11 @@ fn metadata(schema: &Structural, is_resource: bool, level: Level, path: &Path, f
     }
     let Some(metadata) = schema.properties.get("metadata") else { return };
     if is_resource && metadata.ty != StructuralType::Object {
-        found.push(Error::invalid(&property("metadata").child("type"), metadata.ty.as_str(), "must be object"));
+        found.push(Error::invalid(
+            &property("metadata").child("type"),
+            metadata.ty.as_str(),
+            "must be object",
+        ));
     }
     if level == Level::Root {
         let mut rest = metadata.clone();
@@ -164,7 +172,11 @@ fn nested(schema: &Structural, skip_any: bool, path: &Path, found: &mut Vec<Erro
         (schema.title.is_some(), "title", "must be empty to be structural"),
         (schema.description.is_some(), "description", "must be empty to be structural"),
         (schema.nullable, "nullable", "must be false to be structural"),
-        (schema.preserve_unknown_fields, "x-kubernetes-preserve-unknown-fields", "must be false to be structural"),
+        (
+            schema.preserve_unknown_fields,
+            "x-kubernetes-preserve-unknown-fields",
+            "must be false to be structural",
+        ),
         (schema.embedded_resource, "x-kubernetes-embedded-resource", "must be false to be structural"),
         (schema.int_or_string, "x-kubernetes-int-or-string", "must be false to be structural"),
         (!schema.list_map_keys.is_empty(), "x-kubernetes-list-map-keys", "must be empty to be structural"),
@@ -172,7 +184,9 @@ fn nested(schema: &Structural, skip_any: bool, path: &Path, found: &mut Vec<Erro
         (schema.map_type.is_some(), "x-kubernetes-map-type", "must be undefined to be structural"),
         (!schema.validations.is_empty(), "x-kubernetes-validations", "must be empty to be structural"),
     ];
-    found.extend(forbidden.iter().filter(|f| f.0).map(|(_, name, why)| Error::forbidden(&path.child(name), *why)));
+    found.extend(
+        forbidden.iter().filter(|f| f.0).map(|(_, name, why)| Error::forbidden(&path.child(name), *why)),
+    );
     if schema.properties.contains_key("metadata") {
         let at = path.child("properties").key("metadata");
         found.push(Error::forbidden(&at, "must not be specified in a nested context"));

@@ -49,14 +49,24 @@ fn matches(pattern: &Pattern, text: &str) -> bool {
     pattern.is_match(text)
 }
 
-static MAC: Pattern = LazyLock::new(|| compile("^([0-9a-fA-F]{2}[:-]){5}([0-9a-fA-F]{2}|([0-9a-fA-F]{2}[:-]){2}[0-9a-fA-F]{2})$|^([0-9a-fA-F]{4}\\.){2,3}[0-9a-fA-F]{4}$"));
-static UUID: Pattern = LazyLock::new(|| compile("(?i)^[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$"));
+static MAC: Pattern = LazyLock::new(|| {
+    compile(
+        "^([0-9a-fA-F]{2}[:-]){5}([0-9a-fA-F]{2}|([0-9a-fA-F]{2}[:-]){2}[0-9a-fA-F]{2})$|^([0-9a-fA-F]{4}\\.){2,3}[0-9a-fA-F]{4}$",
+    )
+});
+static UUID: Pattern =
+    LazyLock::new(|| compile("(?i)^[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$"));
 static EMAIL: Pattern = LazyLock::new(|| compile("^(?:.*<)?[^\\s@<>]+@[^\\s@<>]+>?$"));
-static HOSTNAME: Pattern =
-    LazyLock::new(|| compile("^([a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]{0,61}[a-zA-Z0-9])(\\.([a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]{0,61}[a-zA-Z0-9]))*$"));
+static HOSTNAME: Pattern = LazyLock::new(|| {
+    compile(
+        "^([a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]{0,61}[a-zA-Z0-9])(\\.([a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]{0,61}[a-zA-Z0-9]))*$",
+    )
+});
 static URI: Pattern = LazyLock::new(|| compile("^([a-zA-Z][a-zA-Z0-9+.-]*:[^\\s]+|/[^\\s]*)$"));
 static DURATION: Pattern = LazyLock::new(|| {
-    compile("^[+-]?(0|(([0-9]+\\.?[0-9]*|\\.[0-9]+)\\s*(ns|us|µs|μs|ms|s|m|h|d|w|nanosecond|microsecond|millisecond|second|minute|hour|day|week)s?\\s*)+)$")
+    compile(
+        "^[+-]?(0|(([0-9]+\\.?[0-9]*|\\.[0-9]+)\\s*(ns|us|µs|μs|ms|s|m|h|d|w|nanosecond|microsecond|millisecond|second|minute|hour|day|week)s?\\s*)+)$",
+    )
 });
 static HEX_COLOR: Pattern = LazyLock::new(|| compile("^#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$"));
 static RGB_COLOR: Pattern = LazyLock::new(|| {
@@ -65,7 +75,9 @@ static RGB_COLOR: Pattern = LazyLock::new(|| {
 });
 static SSN: Pattern = LazyLock::new(|| compile("^[0-9]{3}[- ]?[0-9]{2}[- ]?[0-9]{4}$"));
 static CREDIT_CARD: Pattern = LazyLock::new(|| {
-    compile("^(?:4[0-9]{12}(?:[0-9]{3})?|5[1-5][0-9]{14}|6(?:011|5[0-9][0-9])[0-9]{12}|3[47][0-9]{13}|3(?:0[0-5]|[68][0-9])[0-9]{11}|(?:2131|1800|35[0-9]{3})[0-9]{11})$")
+    compile(
+        "^(?:4[0-9]{12}(?:[0-9]{3})?|5[1-5][0-9]{14}|6(?:011|5[0-9][0-9])[0-9]{12}|3[47][0-9]{13}|3(?:0[0-5]|[68][0-9])[0-9]{11}|(?:2131|1800|35[0-9]{3})[0-9]{11})$",
+    )
 });
 static LABEL: Pattern = LazyLock::new(|| compile("^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"));
 

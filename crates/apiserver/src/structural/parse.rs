@@ -69,7 +69,11 @@ fn read(schema: &Value, depth: usize) -> Result<Structural, String> {
         },
         list_map_keys: texts(schema.get("x-kubernetes-list-map-keys")),
         map_type: text("x-kubernetes-map-type"),
-        validations: schema.get("x-kubernetes-validations").and_then(Value::as_array).cloned().unwrap_or_default(),
+        validations: schema
+            .get("x-kubernetes-validations")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default(),
         validation: read_rules(schema, depth)?,
     })
 }
@@ -103,7 +107,12 @@ fn read_rules(schema: &Map<String, Value>, depth: usize) -> Result<ValueValidati
         all_of: all("allOf")?,
         one_of: all("oneOf")?,
         any_of: all("anyOf")?,
-        not: schema.get("not").filter(|n| n.is_object()).map(|n| read(n, depth + 1)).transpose()?.map(Box::new),
+        not: schema
+            .get("not")
+            .filter(|n| n.is_object())
+            .map(|n| read(n, depth + 1))
+            .transpose()?
+            .map(Box::new),
     })
 }
 
@@ -146,7 +155,9 @@ fn refuse_unsupported(schema: &Map<String, Value>) -> Result<(), String> {
         }
     }
     if schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(false)) {
-        return Err("internal error: 'x-kubernetes-preserve-unknown-fields' must be true or undefined".to_owned());
+        return Err(
+            "internal error: 'x-kubernetes-preserve-unknown-fields' must be true or undefined".to_owned()
+        );
     }
     Ok(())
 }

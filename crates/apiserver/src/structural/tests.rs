@@ -24,42 +24,89 @@ fn texts(schema: &CustomSchema, spec: Value) -> Vec<String> {
 fn errors_read_as_upstream() {
     let integer = json!({"replicas": {"type": "integer", "minimum": 1, "maximum": 10}});
     let cases = [
-        (integer.clone(), json!({"replicas": "x"}),
-            "spec.replicas: Invalid value: \"string\": spec.replicas in body must be of type integer: \"string\""),
-        (integer.clone(), json!({"replicas": 0}),
-            "spec.replicas: Invalid value: 0: spec.replicas in body should be greater than or equal to 1"),
-        (integer.clone(), json!({"replicas": 11}),
-            "spec.replicas: Invalid value: 11: spec.replicas in body should be less than or equal to 10"),
-        (integer.clone(), json!({"replicas": 1.5}),
-            "spec.replicas: Invalid value: \"number\": spec.replicas in body must be of type integer: \"number\""),
-        (integer, json!({"replicas": null}),
-            "spec.replicas: Invalid value: \"null\": spec.replicas in body must be of type integer: \"null\""),
-        (json!({"name": {"type": "string", "pattern": "^[a-z]+$"}}), json!({"name": "A"}),
-            "spec.name: Invalid value: \"A\": spec.name in body should match '^[a-z]+$'"),
-        (json!({"name": {"type": "string", "minLength": 2}}), json!({"name": "A"}),
-            "spec.name: Invalid value: \"A\": spec.name in body should be at least 2 chars long"),
-        (json!({"name": {"type": "string", "enum": ["a", "b"]}}), json!({"name": "c"}),
-            "spec.name: Unsupported value: \"c\": supported values: \"a\", \"b\""),
-        (json!({"list": {"type": "array", "minItems": 1, "items": {"type": "string"}}}), json!({"list": []}),
-            "spec.list: Invalid value: 0: spec.list in body should have at least 1 items"),
-        (json!({"list": {"type": "array", "items": {"type": "string"}}}), json!({"list": ["a", 1]}),
-            "spec.list[1]: Invalid value: \"integer\": spec.list[1] in body must be of type string: \"integer\""),
-        (json!({"list": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}}}),
+        (
+            integer.clone(),
+            json!({"replicas": "x"}),
+            "spec.replicas: Invalid value: \"string\": spec.replicas in body must be of type integer: \"string\"",
+        ),
+        (
+            integer.clone(),
+            json!({"replicas": 0}),
+            "spec.replicas: Invalid value: 0: spec.replicas in body should be greater than or equal to 1",
+        ),
+        (
+            integer.clone(),
+            json!({"replicas": 11}),
+            "spec.replicas: Invalid value: 11: spec.replicas in body should be less than or equal to 10",
+        ),
+        (
+            integer.clone(),
+            json!({"replicas": 1.5}),
+            "spec.replicas: Invalid value: \"number\": spec.replicas in body must be of type integer: \"number\"",
+        ),
+        (
+            integer,
+            json!({"replicas": null}),
+            "spec.replicas: Invalid value: \"null\": spec.replicas in body must be of type integer: \"null\"",
+        ),
+        (
+            json!({"name": {"type": "string", "pattern": "^[a-z]+$"}}),
+            json!({"name": "A"}),
+            "spec.name: Invalid value: \"A\": spec.name in body should match '^[a-z]+$'",
+        ),
+        (
+            json!({"name": {"type": "string", "minLength": 2}}),
+            json!({"name": "A"}),
+            "spec.name: Invalid value: \"A\": spec.name in body should be at least 2 chars long",
+        ),
+        (
+            json!({"name": {"type": "string", "enum": ["a", "b"]}}),
+            json!({"name": "c"}),
+            "spec.name: Unsupported value: \"c\": supported values: \"a\", \"b\"",
+        ),
+        (
+            json!({"list": {"type": "array", "minItems": 1, "items": {"type": "string"}}}),
+            json!({"list": []}),
+            "spec.list: Invalid value: 0: spec.list in body should have at least 1 items",
+        ),
+        (
+            json!({"list": {"type": "array", "items": {"type": "string"}}}),
+            json!({"list": ["a", 1]}),
+            "spec.list[1]: Invalid value: \"integer\": spec.list[1] in body must be of type string: \"integer\"",
+        ),
+        (
+            json!({"list": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}}}),
             json!({"list": ["a", "b", "a", "a"]}),
-            "spec.list[2]: Duplicate value: \"a\""),
-        (json!({"list": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+            "spec.list[2]: Duplicate value: \"a\"",
+        ),
+        (
+            json!({"list": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
                 "items": {"type": "object", "properties": {"k": {"type": "string"}}}}}),
             json!({"list": [{"k": "a"}, {"k": "a"}]}),
-            "spec.list[1]: Duplicate value: {\"k\":\"a\"}"),
-        (json!({"day": {"type": "string", "format": "date"}}), json!({"day": "yesterday"}),
-            "spec.day: Invalid value: \"yesterday\": spec.day in body must be of type date: \"yesterday\""),
-        (json!({"a": {"type": "object", "required": ["b"], "properties": {"b": {"type": "string"}}}}), json!({"a": {}}),
-            "spec.a.b: Required value"),
-        (json!({"a": {"type": "string", "anyOf": [{"pattern": "x"}, {"pattern": "y"}]}}), json!({"a": "xy"}), ""),
+            "spec.list[1]: Duplicate value: {\"k\":\"a\"}",
+        ),
+        (
+            json!({"day": {"type": "string", "format": "date"}}),
+            json!({"day": "yesterday"}),
+            "spec.day: Invalid value: \"yesterday\": spec.day in body must be of type date: \"yesterday\"",
+        ),
+        (
+            json!({"a": {"type": "object", "required": ["b"], "properties": {"b": {"type": "string"}}}}),
+            json!({"a": {}}),
+            "spec.a.b: Required value",
+        ),
+        (
+            json!({"a": {"type": "string", "anyOf": [{"pattern": "x"}, {"pattern": "y"}]}}),
+            json!({"a": "xy"}),
+            "",
+        ),
         (json!({"port": {"x-kubernetes-int-or-string": true}}), json!({"port": "http"}), ""),
         (json!({"port": {"x-kubernetes-int-or-string": true}}), json!({"port": 80}), ""),
-        (json!({"port": {"x-kubernetes-int-or-string": true}}), json!({"port": {}}),
-            "spec.port: Invalid value: \"object\": spec.port in body must be of type integer,string: \"object\""),
+        (
+            json!({"port": {"x-kubernetes-int-or-string": true}}),
+            json!({"port": {}}),
+            "spec.port: Invalid value: \"object\": spec.port in body must be of type integer,string: \"object\"",
+        ),
         (json!({"null": {"type": "string", "nullable": true}}), json!({"null": null}), ""),
     ];
     for (properties, spec, expected) in cases {
@@ -74,7 +121,9 @@ fn junctors() {
     assert!(texts(&schema, json!({"a": 20})).is_empty());
     assert_eq!(
         texts(&schema, json!({"a": 7})),
-        ["<nil>: Invalid value: \"\": \"spec.a\" must validate one and only one schema (oneOf). Found 2 valid alternatives"]
+        [
+            "<nil>: Invalid value: \"\": \"spec.a\" must validate one and only one schema (oneOf). Found 2 valid alternatives"
+        ]
     );
     let schema = with(json!({"a": {"type": "integer", "not": {"minimum": 5}}}));
     assert_eq!(
@@ -101,14 +150,24 @@ fn pruning_and_defaulting() {
             "template": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "t"}, "status": {}}}});
     assert_eq!(
         unknown_fields(&object, schema.node()),
-        ["extra", "spec.free.strict.z", "spec.gone", "spec.list[0].z", "spec.map.k.z", "spec.template.status"]
-            .map(|path| format!("unknown field \"{path}\""))
+        [
+            "extra",
+            "spec.free.strict.z",
+            "spec.gone",
+            "spec.list[0].z",
+            "spec.map.k.z",
+            "spec.template.status"
+        ]
+        .map(|path| format!("unknown field \"{path}\""))
     );
     schema.prune(&mut object);
     schema.default(&mut object);
-    assert_eq!(object["spec"], json!({"kept": "here", "free": {"x": {"y": 1}, "strict": {"a": "1"}},
+    assert_eq!(
+        object["spec"],
+        json!({"kept": "here", "free": {"x": {"y": 1}, "strict": {"a": "1"}},
         "map": {"k": {"b": 3}}, "list": [{"c": true}],
-        "template": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "t"}}}));
+        "template": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "t"}}})
+    );
     assert_eq!(object["metadata"], json!({"name": "n", "labels": {"a": "b"}}));
     assert!(object.get("extra").is_none());
     assert!(schema.validate(&object).is_empty());
@@ -120,8 +179,11 @@ fn what_is_not_structural_is_told() {
         let path = Path::new("schema");
         parse(schema).problems(&path).iter().map(ToString::to_string).collect()
     };
-    assert!(problems(json!({"type": "object", "properties": {"p": {"x-kubernetes-int-or-string": true,
-        "anyOf": [{"type": "integer"}, {"type": "string"}]}}})).is_empty());
+    assert!(
+        problems(json!({"type": "object", "properties": {"p": {"x-kubernetes-int-or-string": true,
+        "anyOf": [{"type": "integer"}, {"type": "string"}]}}}))
+        .is_empty()
+    );
     assert_eq!(problems(json!({})), ["schema.type: Required value: must not be empty at the root"]);
     assert_eq!(
         problems(json!({"type": "object", "properties": {"a": {}, "l": {"type": "array"}}})),
@@ -140,8 +202,10 @@ fn what_is_not_structural_is_told() {
     assert_eq!(
         problems(json!({"type": "object", "properties": {"metadata": {"type": "object", "properties": {
             "labels": {"type": "object"}}}}})),
-        ["schema.properties[metadata]: Forbidden: must not specify anything other than name and generateName, but \
-          metadata is implicitly specified"]
+        [
+            "schema.properties[metadata]: Forbidden: must not specify anything other than name and generateName, but \
+          metadata is implicitly specified"
+        ]
     );
     assert_eq!(
         CustomSchema::parse(&json!({"$ref": "#/x"})).unwrap_err(),
@@ -157,14 +221,24 @@ fn custom_resources_can_be_applied() {
         "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
     }));
     let run = |live: Option<&Value>, manager, spec: Value| {
-        let writer =
-            Writer { manager, api_version: "x/v1", subresource: "", time: "2026-01-01T00:00:00Z", reset: &[] };
+        let writer = Writer {
+            manager,
+            api_version: "x/v1",
+            subresource: "",
+            time: "2026-01-01T00:00:00Z",
+            reset: &[],
+        };
         let config = json!({"apiVersion": "x/v1", "kind": "X", "metadata": {"name": "n"}, "spec": spec});
         apply(live, &config, &writer, "X", false, schema.node())
     };
-    let first = run(None, "a", json!({"list": [{"k": "x", "v": 1}], "free": {"p": {"q": [1]}}})).unwrap().object;
-    let second = run(Some(&first), "b", json!({"list": [{"k": "y"}], "free": {"p": {"r": 2}}})).unwrap().object;
-    assert_eq!(second["spec"], json!({"list": [{"k": "x", "v": 1}, {"k": "y"}], "free": {"p": {"q": [1], "r": 2}}}));
+    let first =
+        run(None, "a", json!({"list": [{"k": "x", "v": 1}], "free": {"p": {"q": [1]}}})).unwrap().object;
+    let second =
+        run(Some(&first), "b", json!({"list": [{"k": "y"}], "free": {"p": {"r": 2}}})).unwrap().object;
+    assert_eq!(
+        second["spec"],
+        json!({"list": [{"k": "x", "v": 1}, {"k": "y"}], "free": {"p": {"q": [1], "r": 2}}})
+    );
     let refused = run(Some(&second), "b", json!({"list": [{"k": "x", "v": 2}]})).unwrap_err();
     assert_eq!(refused.message(), "Apply failed with 1 conflict: conflict with \"a\": .spec.list[k=\"x\"].v");
     assert_eq!(

@@ -115,8 +115,12 @@ impl Judge<'_> {
         let rules = &schema.validation;
         let Some(float) = number.as_f64() else { return };
         let in_range = match (schema.ty, rules.format.as_deref()) {
-            (StructuralType::Integer, Some("int32")) => number.as_i64().is_none_or(|n| i32::try_from(n).is_ok()),
-            (StructuralType::Integer, Some("int64")) => number.is_i64() || float.abs() < 9.3e18 && number.is_f64(),
+            (StructuralType::Integer, Some("int32")) => {
+                number.as_i64().is_none_or(|n| i32::try_from(n).is_ok())
+            }
+            (StructuralType::Integer, Some("int64")) => {
+                number.is_i64() || float.abs() < 9.3e18 && number.is_f64()
+            }
             _ => true,
         };
         if !in_range {

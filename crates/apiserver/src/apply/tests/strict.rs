@@ -18,7 +18,10 @@ fn unknown_fields_have_paths() {
         ]
     );
     let many: serde_json::Map<_, _> = (0..200).map(|i| (format!("x{i}"), json!(1))).collect();
-    assert_eq!(unknown_fields(&json!(many), lookup_kind("", "v1", "Pod").unwrap().node()).len(), MAX_PROBLEMS);
+    assert_eq!(
+        unknown_fields(&json!(many), lookup_kind("", "v1", "Pod").unwrap().node()).len(),
+        MAX_PROBLEMS
+    );
 }
 
 #[test]

@@ -1,0 +1,224 @@
+//! Definitions: the types that a document's operations use, and every type these refer to.
+
+use std::collections::BTreeMap;
+
+use gantry_api::schema::{self, Descriptions, Field, ListType, Markers, Type, TypeDef};
+use serde_json::{Map, Value, json};
+
+use super::custom;
+use super::paths::Dialect;
+use super::served::{Definition, Served};
+
+/// The definitions of one document, gathered while its paths are written.
+pub struct Definitions {
+    dialect: Dialect,
+    texts: Descriptions,
+    done: BTreeMap<String, Value>,
+    wanted: Vec<&'static TypeDef>,
+}
+
+pub const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+
+impl Definitions {
+    /// None yet.
+    pub fn new(dialect: Dialect) -> Self {
+        Self { dialect, texts: Descriptions::load(), done: BTreeMap::new(), wanted: Vec::new() }
+    }
+
+    /// A reference to a type of the table.
+    pub fn reference(&mut self, def: &'static TypeDef) -> Value {
+        self.want(def);
+        self.dialect.reference(&def.name())
+    }
+
+    /// A reference to one of the types every API shares, such as `Status`.
+    pub fn meta(&mut self, name: &str) -> Value {
+        match schema::lookup(&format!("{META}{name}")) {
+            Some(def) => self.reference(def),
+            None => json!({"type": "object"}),
+        }
+    }
+
+    /// References to the objects of a resource and to lists of them.
+    pub fn of_resource(&mut self, resource: &Served) -> (Value, Value) {
+        match &resource.definition {
+            Definition::BuiltIn(def) => {
+                let list = schema::lookup(&format!("{}List", def.name()));
+                (self.reference(def), list.map_or_else(|| json!({"type": "object"}), |l| self.reference(l)))
+            }
+            Definition::Custom(schema) => {
+                let name = custom::name(resource);
+                let (object, list) =
+                    (self.dialect.reference(&name), self.dialect.reference(&format!("{name}List")));
+                if !self.done.contains_key(&name) {
+                    let meta = (self.meta("ObjectMeta"), self.meta("ListMeta"));
+                    let own = custom::object(resource, schema.as_deref(), self.dialect, meta.0);
+                    self.done.insert(name.clone(), own);
+                    self.done.insert(format!("{name}List"), custom::list(resource, object.clone(), meta.1));
+                }
+                (object, list)
+            }
+        }
+    }
+
+    /// Every definition that was referred to.
+    pub fn finish(mut self) -> Map<String, Value> {
+        while let Some(def) = self.wanted.pop() {
+            if !self.done.contains_key(&def.name()) {
+                let value = self.definition(def);
+                self.done.insert(def.name(), value);
+            }
+        }
+        self.done.into_iter().collect()
+    }
+
+    fn want(&mut self, def: &'static TypeDef) {
+        if !self.done.contains_key(&def.name()) {
+            self.wanted.push(def);
+        }
+    }
+
+    fn definition(&mut self, def: &'static TypeDef) -> Value {
+        let mut out = Map::new();
+        let description = self.texts.of(def);
+        if !description.is_empty() {
+            out.insert("description".into(), description.into());
+        }
+        match def.instance() {
+            Type::Ref(_) => {}
+            special => {
+                out.extend(self.scalar(special));
+                return Value::Object(out);
+            }
+        }
+        out.insert("type".into(), "object".into());
+        if !def.fields.is_empty() {
+            let properties = def.fields.iter().map(|f| (f.name.to_owned(), self.property(def, f)));
+            let properties: Map<String, Value> = properties.collect();
+            out.insert("properties".into(), Value::Object(properties));
+        }
+        let required: Vec<&str> = def.fields.iter().filter(|f| f.required).map(|f| f.name).collect();
+        if !required.is_empty() {
+            out.insert("required".into(), json!(required));
+        }
+        if def.markers.atomic {
+            out.insert("x-kubernetes-map-type".into(), "atomic".into());
+        }
+        if let Some(gvk) = def.gvk {
+            let gvk = json!([{"group": gvk.group, "version": gvk.version, "kind": gvk.kind}]);
+            out.insert("x-kubernetes-group-version-kind".into(), gvk);
+        }
+        Value::Object(out)
+    }
+
+    fn property(&mut self, def: &'static TypeDef, field: &'static Field) -> Value {
+        let mut out = match self.ty(&field.ty) {
+            // Beside a reference, v3 tolerates nothing.
+            reference if self.dialect == Dialect::V3 && reference.contains_key("$ref") => {
+                Map::from_iter([("allOf".to_owned(), json!([reference]))])
+            }
+            other => other,
+        };
+        let description = self.texts.of_field(def, field);
+        if !description.is_empty() {
+            out.insert("description".into(), description.into());
+        }
+        if self.dialect == Dialect::V3
+            && let Some(default) = default_of(field)
+        {
+            out.insert("default".into(), default);
+        }
+        extensions(field.markers, &mut out);
+        Value::Object(out)
+    }
+
+    fn ty(&mut self, ty: &'static Type) -> Map<String, Value> {
+        match ty {
+            Type::Array(item) => {
+                let items = Value::Object(self.ty(item));
+                Map::from_iter([("type".to_owned(), "array".into()), ("items".to_owned(), items)])
+            }
+            Type::Map(value) => {
+                let value = Value::Object(self.ty(value));
+                Map::from_iter([
+                    ("type".to_owned(), "object".into()),
+                    ("additionalProperties".to_owned(), value),
+                ])
+            }
+            Type::Ref(_) => self.to(ty.definition()),
+            named => match named.special_name() {
+                Some(name) => self.to(schema::lookup(name)),
+                None => self.scalar(*named),
+            },
+        }
+    }
+
+    fn to(&mut self, def: Option<&'static TypeDef>) -> Map<String, Value> {
+        let reference = def.map_or(Value::Null, |def| self.reference(def));
+        reference.as_object().cloned().unwrap_or_default()
+    }
+
+    fn scalar(&self, ty: Type) -> Map<String, Value> {
+        let v3 = self.dialect == Dialect::V3;
+        let value = match ty {
+            Type::String => json!({"type": "string"}),
+            Type::Int32 => json!({"type": "integer", "format": "int32"}),
+            Type::Int64 => json!({"type": "integer", "format": "int64"}),
+            Type::Double => json!({"type": "number", "format": "double"}),
+            Type::Bool => json!({"type": "boolean"}),
+            Type::Bytes => json!({"type": "string", "format": "byte"}),
+            Type::Quantity if v3 => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
+            Type::Quantity => json!({"type": "string"}),
+            Type::IntOrString if v3 => {
+                json!({"oneOf": [{"type": "integer"}, {"type": "string"}], "format": "int-or-string"})
+            }
+            Type::IntOrString => json!({"type": "string", "format": "int-or-string"}),
+            Type::Time | Type::MicroTime => json!({"type": "string", "format": "date-time"}),
+            Type::Any(_) => json!({}),
+            _ => json!({"type": "object"}),
+        };
+        value.as_object().cloned().unwrap_or_default()
+    }
+}
+
+/// The declared default, or what Go writes for a field that is not optional.
+fn default_of(field: &Field) -> Option<Value> {
+    if let Some(default) = &field.markers.default {
+        return Some(default.clone());
+    }
+    if field.markers.by_value {
+        return Some(json!({}));
+    }
+    field.required.then_some(())?;
+    match field.ty {
+        Type::String => Some(json!("")),
+        Type::Int32 | Type::Int64 | Type::Double => Some(json!(0)),
+        Type::Bool => Some(json!(false)),
+        _ => None,
+    }
+}
+
+fn extensions(markers: &Markers, out: &mut Map<String, Value>) {
+    let mut put = |name: &str, value: Value| drop(out.insert(format!("x-kubernetes-{name}"), value));
+    match markers.list_type {
+        Some(ListType::Atomic) => put("list-type", "atomic".into()),
+        Some(ListType::Set) => put("list-type", "set".into()),
+        Some(ListType::Map) => put("list-type", "map".into()),
+        None => {}
+    }
+    if !markers.list_map_keys.is_empty() {
+        put("list-map-keys", json!(markers.list_map_keys));
+    }
+    if markers.atomic {
+        put("map-type", "atomic".into());
+    }
+    if markers.granular {
+        put("map-type", "granular".into());
+    }
+    if let Some(strategy) = markers.patch_strategy {
+        put("patch-strategy", strategy.into());
+    }
+    if let Some(key) = markers.patch_merge_key {
+        put("patch-merge-key", key.into());
+    }
+}

@@ -1,0 +1,176 @@
+//! The documents as clients read them.
+
+use std::sync::Arc;
+
+use gantry_api::schema::lookup_kind;
+use serde_json::{Value, json};
+
+use super::{Definition, Document, OpenApi, Served, Subresource};
+use crate::structural::CustomSchema;
+
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').filter(|w| !w.is_empty()).map(str::to_owned).collect()
+}
+
+fn served(group: &str, kind: &str, plural: &str, definition: Definition) -> Served {
+    Served {
+        group: group.into(),
+        version: "v1".into(),
+        kind: kind.into(),
+        plural: plural.into(),
+        namespaced: true,
+        verbs: words("create delete deletecollection get list patch update watch"),
+        definition,
+        subresources: vec![Subresource {
+            name: "status".into(),
+            group: group.into(),
+            version: "v1".into(),
+            kind: kind.into(),
+            verbs: words("get patch update"),
+        }],
+    }
+}
+
+fn built_in(group: &str, kind: &str, plural: &str) -> Served {
+    served(group, kind, plural, Definition::BuiltIn(lookup_kind(group, "v1", kind).unwrap()))
+}
+
+fn cron_tab() -> Served {
+    let schema = CustomSchema::parse(&json!({"type": "object", "properties": {
+        "spec": {"type": "object", "description": "what", "required": ["port"], "properties": {
+            "port": {"x-kubernetes-int-or-string": true},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+                "properties": {"a": {"type": "string"}}},
+            "list": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string", "maxLength": 5}},
+            "null": {"type": "string", "nullable": true, "default": "x"}}}}}));
+    let schema = Arc::new(schema.unwrap().root().clone());
+    served("stable.example.com", "CronTab", "crontabs", Definition::Custom(Some(schema)))
+}
+
+fn json(document: &Document) -> Value {
+    serde_json::from_slice(&document.body).unwrap()
+}
+
+/// Every `$ref` in a document.
+fn references(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                match value.as_str().filter(|_| name == "$ref") {
+                    Some(target) => found.push(target.to_owned()),
+                    None => references(value, found),
+                }
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|v| references(v, found)),
+        _ => {}
+    }
+}
+
+fn assert_complete(document: &Value) {
+    let mut found = Vec::new();
+    references(document, &mut found);
+    assert!(!found.is_empty());
+    for target in found {
+        assert!(document.pointer(target.trim_start_matches('#')).is_some(), "{target}");
+    }
+}
+
+#[test]
+fn a_group_has_a_document() {
+    let api = OpenApi::new(
+        "v1.36.0",
+        vec![built_in("", "Pod", "pods"), built_in("apps", "Deployment", "deployments")],
+    );
+    let index = json(&api.index());
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
+    let apps = api.v3("apis/apps/v1").unwrap();
+    assert_eq!(url, format!("/openapi/v3/apis/apps/v1?hash={}", apps.hash));
+    assert!(api.v3("apis/batch/v1").is_none());
+    let apps = json(&apps);
+    assert_complete(&apps);
+    let patch = &apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+    assert_eq!(patch["operationId"], "patchAppsV1NamespacedDeployment");
+    assert_eq!(patch["x-kubernetes-action"], "patch");
+    let gvk = json!({"group": "apps", "version": "v1", "kind": "Deployment"});
+    assert_eq!(patch["x-kubernetes-group-version-kind"], gvk);
+    let names: Vec<&str> =
+        patch["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["dryRun", "fieldManager", "fieldValidation", "force"]);
+    let ids: Vec<&Value> =
+        ["/apis/apps/v1/deployments/get", "/apis/apps/v1/namespaces/{namespace}/deployments/delete"]
+            .map(|p| p.rsplit_once('/').unwrap())
+            .iter()
+            .map(|(path, method)| &apps["paths"][*path][*method]["operationId"])
+            .collect();
+    assert_eq!(ids, ["listAppsV1DeploymentForAllNamespaces", "deleteAppsV1CollectionNamespacedDeployment"]);
+
+    let schemas = &apps["components"]["schemas"];
+    let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+    assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+    assert_eq!(containers["x-kubernetes-patch-strategy"], "merge");
+    assert_eq!(containers["x-kubernetes-list-type"], "map");
+    assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
+    assert_eq!(containers["items"]["$ref"], "#/components/schemas/io.k8s.api.core.v1.Container");
+    let port = &schemas["io.k8s.api.core.v1.ContainerPort"];
+    assert_eq!(port["properties"]["protocol"]["default"], "TCP");
+    assert_eq!(port["required"], json!(["containerPort"]));
+    let spec = &schemas["io.k8s.api.apps.v1.Deployment"]["properties"]["spec"];
+    assert_eq!(spec["allOf"][0]["$ref"], "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec");
+    assert_eq!(spec["default"], json!({}));
+    assert!(spec["description"].as_str().unwrap().starts_with("Specification"));
+    assert_eq!(schemas["io.k8s.api.apps.v1.Deployment"]["x-kubernetes-group-version-kind"], json!([gvk]));
+}
+
+#[test]
+fn everything_is_in_version_2() {
+    let api = OpenApi::new("v1.36.0", vec![built_in("", "Pod", "pods"), cron_tab()]);
+    let document = json(&api.v2());
+    assert_complete(&document);
+    assert_eq!(document["swagger"], "2.0");
+    let free =
+        &document["definitions"]["com.example.stable.v1.CronTab"]["properties"]["spec"]["properties"]["free"];
+    assert_eq!(free, &json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
+    let quantity = &document["definitions"]["io.k8s.apimachinery.pkg.api.resource.Quantity"];
+    assert_eq!(quantity["type"], "string");
+}
+
+#[test]
+fn custom_resources_are_published() {
+    let api = OpenApi::new("v1.36.0", vec![cron_tab()]);
+    let document = json(&api.v3("apis/stable.example.com/v1").unwrap());
+    assert_complete(&document);
+    let definition = &document["components"]["schemas"]["com.example.stable.v1.CronTab"];
+    assert_eq!(
+        definition["properties"]["spec"]["properties"],
+        json!({
+            "port": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+                "properties": {"a": {"type": "string"}}},
+            "list": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string", "maxLength": 5}},
+            "null": {"type": "string", "nullable": true, "default": "x"},
+        })
+    );
+    let path =
+        &document["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}/status"];
+    assert_eq!(path["put"]["operationId"], "replaceStableExampleComV1NamespacedCronTabStatus");
+    assert_eq!(path["put"]["tags"], json!(["stableExampleCom_v1"]));
+    assert!(path["patch"]["requestBody"]["content"].get("application/strategic-merge-patch+json").is_none());
+}
+
+#[test]
+fn documents_are_stable() {
+    let resources = || vec![built_in("", "Pod", "pods"), built_in("apps", "Deployment", "deployments")];
+    let api = OpenApi::new("v1.36.0", resources());
+    let again = OpenApi::new("v1.36.0", resources().into_iter().rev().collect());
+    assert_eq!(api.v2().body, again.v2().body);
+    assert_eq!(api.index().etag(), again.index().etag());
+    let apps = api.v3("apis/apps/v1").unwrap();
+    let more = api.with(resources().into_iter().chain([cron_tab()]).collect());
+    // What did not change is not made again.
+    assert_eq!(more.v3("apis/apps/v1").unwrap().body.as_ptr(), apps.body.as_ptr());
+    assert_ne!(more.index().hash, api.index().hash);
+    let mut fewer = resources();
+    fewer[1].verbs = words("get");
+    assert_ne!(api.with(fewer).v3("apis/apps/v1").unwrap().hash, apps.hash);
+}
