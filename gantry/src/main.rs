@@ -1,3 +1,67 @@
 //! The one binary: roles, flags, configuration and wiring; no logic.
 
-fn main() {}
+mod agent;
+mod down;
+mod image;
+mod instance;
+mod node_ip;
+mod ports;
+mod roles;
+mod server;
+mod settings;
+mod steps;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A container orchestrator in one binary that speaks the Kubernetes API.
+#[derive(Parser)]
+#[command(name = "gantry", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a whole cluster on this machine: server and agent in one process.
+    Up(settings::Flags),
+    /// Run the control plane.
+    Server(roles::ServerArgs),
+    /// Run a node that joins a server.
+    Agent(roles::AgentArgs),
+    /// Stop the cluster of a data directory and remove every trace of it.
+    Down(down::Args),
+    /// Bring images to this machine's containers without a registry.
+    #[command(subcommand)]
+    Image(image::Command),
+    #[command(flatten)]
+    Client(gantry_cli::Command),
+}
+
+fn main() -> ExitCode {
+    // The same binary is the CNI plugin: the runtime calls it by that name.
+    if gantry_cni::plugin::invoked() {
+        return gantry_cni::plugin::main();
+    }
+    let command = Cli::parse().command;
+    let outcome = match command {
+        Command::Up(flags) => roles::up(flags),
+        Command::Server(args) => roles::server(args),
+        Command::Agent(args) => roles::agent(args),
+        Command::Down(args) => roles::block_on(down::run(args)),
+        Command::Image(command) => roles::block_on(image::run(command)),
+        Command::Client(command) => return roles::client(command),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gantry: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
