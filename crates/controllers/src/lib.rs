@@ -12,13 +12,19 @@ pub mod endpointslices;
 pub mod engine;
 pub mod garbage;
 pub mod inventory;
+pub mod job;
 #[cfg(test)]
 mod model;
 pub mod namespaces;
+pub mod nodeipam;
+pub mod nodelifecycle;
+pub mod podgc;
 pub mod registry;
 pub mod replicaset;
 pub mod serviceaccounts;
 pub mod statefulset;
+pub mod tainteviction;
+pub mod ttl;
 
 pub use engine::{AlwaysLeader, Leadership, Ports, TokenSigner, VolumeDirectory, VolumeHost};
 pub use registry::{Controllers, Enabled, Options, TransportFor};

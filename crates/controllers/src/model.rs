@@ -132,7 +132,7 @@ impl Model {
         self.changes.send((id.0.clone(), WatchEvent { kind, object: encoded(&value) })).ok();
         let meta = &value["metadata"];
         let held = meta["finalizers"].as_array().is_some_and(|list| !list.is_empty());
-        if meta["deletionTimestamp"].is_string() && !held && id.0 != "pods" {
+        if meta["deletionTimestamp"].is_string() && !held {
             self.drop_object(resource, &id.1);
         }
         value
@@ -241,6 +241,7 @@ impl Model {
         match check {
             Check::Alive(resource, key, expected) => uid(resource, key).as_ref() == Some(expected),
             Check::Absent(resource, key, expected) => uid(resource, key).as_ref() != Some(expected),
+            Check::Missing(resource, key) => uid(resource, key).is_none(),
             Check::Empty(resource, namespace) => {
                 let plural = resource.qualified();
                 !self.objects.keys().any(|(p, k)| *p == plural && *k.namespace == **namespace)
@@ -326,6 +327,11 @@ fn patch(target: &mut Value, patch_body: &Value) {
             }
             ("ownerReferences", Value::Array(references)) => merge_owners(&mut target[key], references),
             ("resourceVersion", _) => {}
+            ("$deleteFromPrimitiveList/finalizers", Value::Array(gone)) => {
+                if let Some(list) = target["finalizers"].as_array_mut() {
+                    list.retain(|finalizer| !gone.contains(finalizer));
+                }
+            }
             _ => patch(&mut target[key], value),
         }
     }

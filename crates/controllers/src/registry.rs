@@ -8,7 +8,9 @@ use gantry_client::{InformerSet, Transport};
 
 use crate::engine::{self, Controller, Leadership, Ports, Recorder, Runtime};
 use crate::inventory::Inventory;
-use crate::{daemonset, deployment, endpoints, endpointslices, garbage, namespaces, replicaset, serviceaccounts, statefulset};
+use crate::nodeipam::ClusterCidr;
+use crate::{daemonset, deployment, endpoints, endpointslices, garbage, job, namespaces, nodeipam, nodelifecycle, podgc, replicaset, serviceaccounts, statefulset,
+    tainteviction, ttl};
 
 /// All keys of all controllers are looked at again this often.
 pub const RESYNC: Duration = Duration::from_secs(12 * 3600);
@@ -61,6 +63,8 @@ pub struct Options {
     pub ports: Ports,
     /// The certificate, in PEM, that clients verify the server with; it is published in each namespace.
     pub root_ca: Arc<str>,
+    /// What nodes get their pod addresses from, at most one of each family; none if somebody else gives them.
+    pub cluster_cidrs: Vec<ClusterCidr>,
 }
 
 /// The running controllers.
@@ -99,6 +103,17 @@ impl Starter<'_> {
         self.start(|s| replicaset::ReplicaSets::new(&s.options.informers));
         self.start(|s| statefulset::StatefulSets::new(&s.options.informers));
         self.start(|s| daemonset::DaemonSets::new(&s.options.informers));
+        self.start(|s| job::Jobs::new(&s.options.informers));
+        self.start(|s| ttl::TtlAfterFinished::new(&s.options.informers));
+        self.start(|s| {
+            let now = s.options.clock.now();
+            nodelifecycle::NodeLifecycle::new(&s.options.informers, now)
+        });
+        self.start(|s| tainteviction::TaintEviction::new(&s.options.informers, s.clock()));
+        self.start(|s| podgc::PodGarbage::new(&s.options.informers, s.clock()));
+        if !self.options.cluster_cidrs.is_empty() {
+            self.start(|s| nodeipam::NodeIpam::new(&s.options.informers, &s.options.cluster_cidrs));
+        }
         self.start(|s| endpointslices::EndpointSlices::new(&s.options.informers));
         self.start(|s| endpoints::EndpointsController::new(&s.options.informers));
         self.start(|s| serviceaccounts::DefaultAccounts::new(&s.options.informers));
@@ -109,6 +124,10 @@ impl Starter<'_> {
             namespaces::Namespaces::new(&s.options.informers, inventory)
         });
         self.start(|s| garbage::Garbage::new(s.inventory()));
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.options.clock)
     }
 
     fn root_ca(&self) -> Arc<str> {

@@ -18,6 +18,10 @@ pub struct NodeView {
     pub labels: Option<Labels>,
     /// `spec.taints`
     pub taints: Vec<Taint>,
+    /// `spec.podCIDRs`
+    pub pod_cidrs: Vec<String>,
+    /// `metadata.uid`
+    pub uid: String,
 }
 
 impl Projection for NodeView {
@@ -29,6 +33,8 @@ impl Projection for NodeView {
             revision: MetaExt::revision(&*node),
             labels: node.metadata.labels.clone(),
             taints: node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default(),
+            pod_cidrs: node.spec.as_ref().and_then(|s| s.pod_cidrs.clone()).unwrap_or_default(),
+            uid: node.uid().to_owned(),
         })
     }
 

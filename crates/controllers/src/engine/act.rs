@@ -166,6 +166,10 @@ impl Actor {
                 }
                 _ => Ok(()),
             },
+            Check::Missing(resource, key) => match self.identity(&resource, &key).await? {
+                None => Ok(()),
+                Some(_) => unmet(&resource.kind, format!("{} {key} exists", resource.kind)),
+            },
             Check::Empty(resource, namespace) => {
                 let collection = target(&resource, &ObjectKey::new(namespace.as_str(), ""), "");
                 let params = ListParams { limit: 1, ..ListParams::default() };

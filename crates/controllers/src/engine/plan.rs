@@ -188,6 +188,8 @@ pub enum Check {
     Alive(Resource, ObjectKey, String),
     /// No object of this UID has that name.
     Absent(Resource, ObjectKey, String),
+    /// No object has that name.
+    Missing(Resource, ObjectKey),
     /// The namespace holds no object of this resource.
     Empty(Resource, String),
 }
