@@ -1,6 +1,8 @@
 //! A real containerd, started and supervised by us: the life of a pod, its events, logs and usage; and how it
 //! outlives our restart and its own death.
 
+#![allow(clippy::large_futures, reason = "a test is one long future")]
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Images: importing archives, and pulling from a registry on loopback, with the failures that users meet.
 
+#![allow(clippy::large_futures, reason = "a test is one long future")]
+
 mod common;
 
 use std::io::{BufRead, BufReader};

@@ -76,7 +76,7 @@ impl GrpcRuntime {
         let known = Arc::clone(&self.known);
         let opened = async move {
             match client.get_container_events(v1::GetEventsRequest {}).await {
-                Ok(answer) => answer.into_inner().map(|item| from_cri(item)).boxed(),
+                Ok(answer) => answer.into_inner().map(from_cri).boxed(),
                 Err(status) => {
                     let error = RpcError::from_status(&status);
                     if is_unsupported(&error) {

@@ -245,7 +245,8 @@ impl Runtime for GrpcRuntime {
             config: Some(config.clone()),
             sandbox_config: Some(sandbox_config.clone()),
         };
-        let answer = self.changing(self.runtime.clone().create_container(request)).await?;
+        let mut call = self.runtime.clone();
+        let answer = Box::pin(self.changing(call.create_container(request))).await?;
         self.known.sandbox_of.lock().insert(answer.container_id.clone(), sandbox_id.to_owned());
         Ok(answer.container_id)
     }

@@ -166,7 +166,6 @@ pub fn script(name: &str, text: &str) -> v1::ContainerConfig {
                 }),
                 ..Default::default()
             }),
-            ..Default::default()
         }),
         ..Default::default()
     }
