@@ -25,7 +25,7 @@ pub fn is_member(place: &Value) -> bool {
 /// A place of these parts; `None` if nothing belongs to the set.
 fn place(member: bool, mut children: FieldSet) -> Option<Value> {
     if children.is_empty() {
-        return member.then(|| Value::Object(children));
+        return member.then_some(Value::Object(children));
     }
     if member {
         children.insert(SELF.to_owned(), Value::Object(Map::new()));
@@ -82,7 +82,7 @@ pub fn subtract(set: &mut FieldSet, other: &FieldSet) -> bool {
             (Some(old), Some(gone)) => subtract(old, gone),
             _ => false,
         };
-        if !below_changed && !(was && removed) {
+        if !(below_changed || was && removed) {
             continue;
         }
         changed = true;
