@@ -12,7 +12,6 @@ pub const FOR_A_CLUSTER: &[(&str, &str)] = &[
     ("runc", "starts them"),
     ("nftables", "service addresses and network policy"),
     ("busybox-static", "the shell in the example's images"),
-    ("redis-server", "the example's database"),
 ];
 
 /// What the tests need on top.
@@ -21,7 +20,6 @@ pub const FOR_TESTS: &[(&str, &str)] = &[
     ("docker-registry", "a real registry on loopback"),
     ("etcd-server", "the peer that the store is compared with"),
     ("iproute2", "network namespaces of the tests"),
-    ("lld", "links faster"),
 ];
 
 /// Options of `packages`.
