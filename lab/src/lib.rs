@@ -1,1 +1,5 @@
 //! Hollow nodes, benchmarks, golden fixtures, fault simulation and end-to-end tests.
+
+pub mod cluster;
+pub mod netns;
+pub mod wait;

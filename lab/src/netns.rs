@@ -1,0 +1,55 @@
+//! A network namespace for one test cluster: its ports and addresses meet nobody else's.
+
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+/// The address of the machine in its namespace: what stands for the outside.
+pub const NODE_IP: &str = "192.168.77.1";
+
+/// A named network namespace with loopback and one address; removed when dropped.
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes a namespace of this name.
+    ///
+    /// # Errors
+    /// `ip` (package iproute2) refuses: are we root?
+    pub fn make(name: &str) -> anyhow::Result<Self> {
+        ip(&["netns", "add", name])?;
+        let namespace = Self { name: name.to_owned() };
+        ip(&["-n", name, "link", "set", "lo", "up"])?;
+        // Both ends stay here: one carries the address, the other makes it come up.
+        ip(&["-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", "peer0"])?;
+        ip(&["-n", name, "address", "add", &format!("{NODE_IP}/24"), "dev", "eth0"])?;
+        ip(&["-n", name, "link", "set", "peer0", "up"])?;
+        ip(&["-n", name, "link", "set", "eth0", "up"])?;
+        ip(&["-n", name, "route", "add", "default", "via", "192.168.77.254"])?;
+        Ok(namespace)
+    }
+
+    /// A command that runs in the namespace, with this machine's mounts (unlike `ip netns exec`).
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/var/run/netns/{}", self.name)).arg("--").arg(program);
+        command
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Err(error) = ip(&["netns", "delete", &self.name]) {
+            eprintln!("network namespace {} stays behind: {error}", self.name);
+        }
+    }
+}
+
+fn ip(args: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new("ip").args(args).output().context("run ip: install the package iproute2")?;
+    if !output.status.success() {
+        bail!("ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
