@@ -145,6 +145,11 @@ impl PodView {
         key.map(|key| Arc::clone(&key.namespace)).collect()
     }
 
+    /// `namespace/claim` of each claim that it uses: the values of the index `claim`.
+    fn claim_keys(&self) -> Vec<Arc<str>> {
+        self.claims.iter().map(|claim| format!("{}/{claim}", self.namespace()).into()).collect()
+    }
+
     /// The key of its controller, if that is of this kind.
     pub fn owner_of_kind(&self, kind: &str) -> Option<ObjectKey> {
         let (owner, name) = self.owner.split_once('/')?;
@@ -301,6 +306,7 @@ impl Projection for PodView {
             Index { name: "node", values: |pod| vec![pod.node.clone()] },
             Index { name: "owner", values: |pod| vec![pod.owner_uid.clone()] },
             Index { name: "orphans", values: PodView::orphaned_in },
+            Index { name: "claim", values: PodView::claim_keys },
         ]
     }
 }

@@ -25,6 +25,7 @@ pub mod serviceaccounts;
 pub mod statefulset;
 pub mod tainteviction;
 pub mod ttl;
+pub mod volumes;
 
 pub use engine::{AlwaysLeader, Leadership, Ports, TokenSigner, VolumeDirectory, VolumeHost};
 pub use registry::{Controllers, Enabled, Options, TransportFor};

@@ -10,7 +10,7 @@ use crate::engine::{self, Controller, Leadership, Ports, Recorder, Runtime};
 use crate::inventory::Inventory;
 use crate::nodeipam::ClusterCidr;
 use crate::{daemonset, deployment, endpoints, endpointslices, garbage, job, namespaces, nodeipam, nodelifecycle, podgc, replicaset, serviceaccounts, statefulset,
-    tainteviction, ttl};
+    tainteviction, ttl, volumes};
 
 /// All keys of all controllers are looked at again this often.
 pub const RESYNC: Duration = Duration::from_secs(12 * 3600);
@@ -114,6 +114,10 @@ impl Starter<'_> {
         if !self.options.cluster_cidrs.is_empty() {
             self.start(|s| nodeipam::NodeIpam::new(&s.options.informers, &s.options.cluster_cidrs));
         }
+        self.start(|s| volumes::claims::Claims::new(&s.options.informers, s.options.ports.volumes.clone()));
+        self.start(|s| volumes::pvs::Volumes::new(&s.options.informers));
+        self.start(|s| volumes::protection::ClaimProtection::new(&s.options.informers));
+        self.start(|s| volumes::protection::VolumeProtection::new(&s.options.informers));
         self.start(|s| endpointslices::EndpointSlices::new(&s.options.informers));
         self.start(|s| endpoints::EndpointsController::new(&s.options.informers));
         self.start(|s| serviceaccounts::DefaultAccounts::new(&s.options.informers));

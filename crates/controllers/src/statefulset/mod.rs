@@ -149,7 +149,10 @@ impl Controller for StatefulSets {
             plan,
         };
         let status = sync.status(collisions);
+        let current_replicas = status.current_replicas;
         sync.write_status(status);
+        // New pods are made by what is there now, not by what was there when the status was written.
+        sync.stored.current_replicas = current_replicas;
         if !set.is_terminating() {
             sync.reconcile();
         }
