@@ -42,7 +42,8 @@ impl Install {
             .context(Class::Refused, format!("place {}", link.display()))?;
         let conf = self.conflist();
         let next = conf.with_extension("next");
-        let text = serde_json::to_vec_pretty(&self.configuration()).context(Class::Bug, "encode the conflist")?;
+        let text =
+            serde_json::to_vec_pretty(&self.configuration()).context(Class::Bug, "encode the conflist")?;
         fs::write(&next, text)
             .and_then(|()| fs::rename(&next, &conf))
             .context(Class::Refused, format!("write {}", conf.display()))

@@ -123,7 +123,8 @@ impl Links {
             .up()
             .build();
         let created = self.handle.link().add(message).execute().await;
-        created.map_err(|e| failed(e, &format!("create the veth pair {} and {}", spec.host_name, spec.pod_name)))
+        created
+            .map_err(|e| failed(e, &format!("create the veth pair {} and {}", spec.host_name, spec.pod_name)))
     }
 
     /// Deletes an interface if it exists.
@@ -155,16 +156,19 @@ impl Links {
         let index = self.existing(ifname).await?;
         self.up(index).await?;
         // Known from the start: the host need not answer for an address that is on another interface of it.
-        let neighbour = self.handle.neighbours().add(index, IpAddr::V4(gateway)).link_layer_address(&gateway_mac);
-        neighbour.execute().await.map_err(|e| failed(e, &format!("make {gateway} a neighbour of {ifname}")))?;
+        let neighbour =
+            self.handle.neighbours().add(index, IpAddr::V4(gateway)).link_layer_address(&gateway_mac);
+        neighbour
+            .execute()
+            .await
+            .map_err(|e| failed(e, &format!("make {gateway} a neighbour of {ifname}")))?;
         let link = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(gateway, 32)
             .output_interface(index)
             .scope(RouteScope::Link)
             .build();
         self.add_route(link, &format!("route {gateway} to {ifname}")).await?;
-        let default =
-            RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build();
+        let default = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build();
         self.add_route(default, &format!("route everything to {gateway}")).await
     }
 }

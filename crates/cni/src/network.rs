@@ -76,8 +76,9 @@ impl Network {
     /// Invalid if names or ranges cannot work; refused without CAP_NET_ADMIN.
     pub fn new(options: Options, tasks: &Tasks) -> Result<Self> {
         check_interface_name(&options.interface)?;
-        let gateway = ipam::gateway(options.pod_cidr)
-            .ok_or_else(|| Error::invalid(format!("pod range {} is too small: at most /30", options.pod_cidr)))?;
+        let gateway = ipam::gateway(options.pod_cidr).ok_or_else(|| {
+            Error::invalid(format!("pod range {} is too small: at most /30", options.pod_cidr))
+        })?;
         let state = State::load(&options.data_dir)?;
         let inner = Inner {
             gateway,
@@ -307,7 +308,9 @@ fn check_interface_name(name: &str) -> Result<()> {
     if fine {
         return Ok(());
     }
-    Err(Error::invalid(format!("{name:?} is no interface name: 1 to 15 printable characters without / and :")))
+    Err(Error::invalid(format!(
+        "{name:?} is no interface name: 1 to 15 printable characters without / and :"
+    )))
 }
 
 /// A locally administered MAC address that follows from the IP address.

@@ -54,7 +54,8 @@ fn error_text(error: &CniError, input: &[u8]) -> String {
         .ok()
         .and_then(|config| config["cniVersion"].as_str().map(str::to_owned))
         .unwrap_or_else(|| "1.0.0".into());
-    json!({ "cniVersion": version, "code": error.code, "msg": error.msg, "details": error.details }).to_string()
+    json!({ "cniVersion": version, "code": error.code, "msg": error.msg, "details": error.details })
+        .to_string()
 }
 
 /// One call, with the environment as a function.
@@ -79,7 +80,10 @@ fn call(env: &dyn Fn(&str) -> String, input: &[u8]) -> Result<Value, CniError> {
         ));
     }
     let Some(agent) = config["agent"].as_str().map(str::to_owned) else {
-        return Err(CniError::new(code::INVALID_CONFIG, "the configuration has no \"agent\": the agent's socket"));
+        return Err(CniError::new(
+            code::INVALID_CONFIG,
+            "the configuration has no \"agent\": the agent's socket",
+        ));
     };
     let request = Request {
         command,

@@ -139,7 +139,8 @@ pub fn host_ports(config: &Value) -> Result<Vec<HostPort>, CniError> {
         #[serde(default, rename = "hostIP")]
         host_ip: String,
     }
-    let invalid = |what: String| CniError::new(code::INVALID_CONFIG, format!("runtimeConfig.portMappings: {what}"));
+    let invalid =
+        |what: String| CniError::new(code::INVALID_CONFIG, format!("runtimeConfig.portMappings: {what}"));
     let mappings = match config.pointer("/runtimeConfig/portMappings") {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(mappings) => Vec::<Mapping>::deserialize(mappings).map_err(|e| invalid(e.to_string()))?,
@@ -177,10 +178,7 @@ mod tests {
         ]}});
         let ports = host_ports(&config).expect("valid");
         let text: Vec<_> = ports.iter().map(|p| (p.host_ip, p.host_port, p.protocol)).collect();
-        assert_eq!(
-            text,
-            [(None, 54323, Protocol::Udp), (Some(Ipv4Addr::LOCALHOST), 54323, Protocol::Tcp)]
-        );
+        assert_eq!(text, [(None, 54323, Protocol::Udp), (Some(Ipv4Addr::LOCALHOST), 54323, Protocol::Tcp)]);
         assert_eq!(host_ports(&serde_json::json!({})), Ok(Vec::new()));
         let bad = serde_json::json!({"runtimeConfig": {"portMappings": [{"hostPort": 1, "containerPort": 1, "protocol": "x"}]}});
         assert_eq!(host_ports(&bad).expect_err("invalid").code, code::INVALID_CONFIG);

@@ -122,7 +122,8 @@ fn add_fixed(batch: &mut Batch, fixed: &Fixed) -> Result<()> {
     }
     let itself = Rule::new().was_dnated(Reg(0)).load_saddr(Reg(0)).load_daddr(Reg(1));
     batch.add_rule("postrouting", &itself.in_set(TO_ITSELF, Reg(0)).masquerade());
-    let local = Rule::new().was_dnated(Reg(0)).saddr_in(Reg(0), loopback, true).not_to_interface(Reg(0), "lo");
+    let local =
+        Rule::new().was_dnated(Reg(0)).saddr_in(Reg(0), loopback, true).not_to_interface(Reg(0), "lo");
     batch.add_rule("postrouting", &local.masquerade());
     if fixed.masquerade {
         let multicast = Ipv4Cidr::new(Ipv4Addr::new(224, 0, 0, 0), 4)?;

@@ -241,7 +241,8 @@ fn attaching_again_keeps_the_address_and_garbage_is_collected() -> Result<()> {
         let candidates = network.list().await.into_keys();
         assert_eq!(network.collect_garbage(candidates, &live).await?, ["a"]);
         assert_eq!(network.list().await.into_keys().collect::<Vec<_>>(), ["b"]);
-        let gone = network.attach(AttachRequest { netns: "/nonexistent".into(), ..request("c", &old, vec![]) });
+        let gone =
+            network.attach(AttachRequest { netns: "/nonexistent".into(), ..request("c", &old, vec![]) });
         assert_eq!(gone.await.expect_err("no namespace").class(), Class::Missing);
         Ok(())
     })

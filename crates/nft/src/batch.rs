@@ -340,8 +340,11 @@ impl Batch {
         if !fits {
             self.close_elements();
         }
-        let open =
-            self.open.get_or_insert_with(|| OpenElements { kind, set: set.to_owned(), body: Writer::default() });
+        let open = self.open.get_or_insert_with(|| OpenElements {
+            kind,
+            set: set.to_owned(),
+            body: Writer::default(),
+        });
         open.body.nested(1, |w| {
             w.nested(1, |w| w.attr(1, &key.0));
             data(w);

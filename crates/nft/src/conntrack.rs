@@ -42,9 +42,14 @@ impl Conntrack {
     pub fn flows(&mut self, protocol: u8) -> Result<Vec<Flow>> {
         let mut all = Vec::new();
         self.socket
-            .dump(kind(GET), libc::AF_INET as u8, |_| {}, |m| {
-                all.extend(m.body.get(4..).and_then(flow).filter(|f| f.protocol == protocol));
-            })
+            .dump(
+                kind(GET),
+                libc::AF_INET as u8,
+                |_| {},
+                |m| {
+                    all.extend(m.body.get(4..).and_then(flow).filter(|f| f.protocol == protocol));
+                },
+            )
             .map_err(|e| e.while_doing("read the connection tracking table"))?;
         Ok(all)
     }

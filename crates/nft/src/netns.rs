@@ -37,7 +37,8 @@ impl NetNs {
     /// Runs `work` inside, on a thread of its own, and waits for it. Threads that `work` starts are inside too.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         on_thread(|| {
-            setns(&self.file, CloneFlags::CLONE_NEWNET).context(Class::Refused, "enter a network namespace")?;
+            setns(&self.file, CloneFlags::CLONE_NEWNET)
+                .context(Class::Refused, "enter a network namespace")?;
             work()
         })
     }

@@ -260,7 +260,12 @@ impl Netlink {
     }
 
     /// One dump; none if something changed while it was taken.
-    fn dump_once(&mut self, kind: u16, family: u8, fill: impl Fn(&mut Writer)) -> Result<Option<Vec<Vec<u8>>>> {
+    fn dump_once(
+        &mut self,
+        kind: u16,
+        family: u8,
+        fill: impl Fn(&mut Writer),
+    ) -> Result<Option<Vec<Vec<u8>>>> {
         self.seq += 1;
         let seq = self.seq;
         let mut w = Writer::default();

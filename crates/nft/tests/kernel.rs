@@ -21,7 +21,12 @@ fn key(last: u8, port: u16) -> Value {
 fn maps() -> Batch {
     let mut batch = Batch::new(TABLE);
     batch.add_table();
-    batch.add_set(&SetSpec { name: "targets", key: KEY, data: &[Field::Ipv4, Field::Port], ..SetSpec::default() });
+    batch.add_set(&SetSpec {
+        name: "targets",
+        key: KEY,
+        data: &[Field::Ipv4, Field::Port],
+        ..SetSpec::default()
+    });
     batch.add_set(&SetSpec { name: "ways", key: KEY, verdicts: true, ..SetSpec::default() });
     batch.add_chain("end");
     batch
@@ -40,7 +45,11 @@ fn elements_are_added_listed_and_deleted() -> Result<()> {
         let listed = nft.elements(TABLE, "targets")?;
         assert_eq!(
             listed,
-            [Element { key: key(1, 80), data: Some(Value::new().ipv4(address(2)).port(8080)), verdict: None }]
+            [Element {
+                key: key(1, 80),
+                data: Some(Value::new().ipv4(address(2)).port(8080)),
+                verdict: None
+            }]
         );
         let mut ways: Vec<_> = nft.elements(TABLE, "ways")?.into_iter().map(|e| (e.key, e.verdict)).collect();
         ways.sort();
@@ -73,7 +82,8 @@ fn nft_reads_what_we_wrote() -> Result<()> {
         Nft::open()?.apply(batch)
     })?;
     let json: serde_json::Value = serde_json::from_str(&host.sh("nft -j list table ip test")?).expect("JSON");
-    let maps: Vec<_> = json["nftables"].as_array().expect("a list").iter().filter_map(|o| o.get("map")).collect();
+    let maps: Vec<_> =
+        json["nftables"].as_array().expect("a list").iter().filter_map(|o| o.get("map")).collect();
     assert_eq!(maps[0]["type"], serde_json::json!(["ipv4_addr", "inet_proto", "inet_service"]));
     assert_eq!(maps[0]["map"], "ipv4_addr . inet_service");
     assert_eq!(

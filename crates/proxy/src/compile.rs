@@ -119,7 +119,8 @@ fn compile_port(
             (true, false) => Action::Reject,
         }
     };
-    let frontend = |source, address, number| Frontend { source, address, protocol: port.protocol, port: number };
+    let frontend =
+        |source, address, number| Frontend { source, address, protocol: port.protocol, port: number };
     for ip in &service.cluster_ips {
         let action = forward(service.internal_local, Masquerade::OffCluster);
         frontends.insert(frontend(Source::Any, Some(*ip), port.port), action);
@@ -143,7 +144,8 @@ fn compile_port(
 fn reachable(service: &ServiceView, port: &PortView, slices: &[Arc<SliceView>], node: &Node) -> Reachable {
     let mut endpoints: BTreeMap<SocketAddrV4, &EndpointView> = BTreeMap::new();
     for slice in slices {
-        let matching = slice.ports.iter().filter(|(name, protocol, _)| *name == port.name && *protocol == port.protocol);
+        let matching =
+            slice.ports.iter().filter(|(name, protocol, _)| *name == port.name && *protocol == port.protocol);
         for (_, _, number) in matching {
             for endpoint in &slice.endpoints {
                 let known = endpoints.entry(SocketAddrV4::new(endpoint.address, *number)).or_insert(endpoint);
@@ -313,7 +315,8 @@ mod tests {
     #[test]
     fn external_addresses_are_frontends_and_a_cluster_ip_stays_one() {
         let elsewhere = Ipv4Addr::new(192, 0, 2, 80);
-        let service = ServiceView { external_ips: vec![elsewhere, VIP], balancer_ips: vec![elsewhere], ..service() };
+        let service =
+            ServiceView { external_ips: vec![elsewhere, VIP], balancer_ips: vec![elsewhere], ..service() };
         let compiled = compile(&service, &slice(&[(2, "r")]), &node());
         assert_eq!(
             show(&compiled),

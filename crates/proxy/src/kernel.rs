@@ -439,7 +439,13 @@ fn replace_fixed(batch: &mut Batch, fixed: &Fixed) -> Result<()> {
     }
     batch.add_set(&SetSpec { name: ENDPOINTS, key: BY_SLOT, data: TARGET, ..SetSpec::default() });
     let limit = Some(AFFINITY_LIMIT);
-    batch.add_set(&SetSpec { name: AFFINITY, key: BY_CLIENT, data: TARGET, dynamic_limit: limit, ..SetSpec::default() });
+    batch.add_set(&SetSpec {
+        name: AFFINITY,
+        key: BY_CLIENT,
+        data: TARGET,
+        dynamic_limit: limit,
+        ..SetSpec::default()
+    });
     batch.add_set(&SetSpec { name: CLUSTER_IPS, key: &[Field::Ipv4], ..SetSpec::default() });
     batch.add_set(&SetSpec { name: TO_ITSELF, key: &[Field::Ipv4, Field::Ipv4], ..SetSpec::default() });
     batch.add_chain(&schema(fixed));
@@ -533,7 +539,8 @@ fn add_way(batch: &mut Batch, fixed: &Fixed, way: &Way) {
     };
     if let Some(seconds) = way.affinity {
         add_remember(batch, seconds);
-        let client = Rule::new().load_saddr(Reg(0)).load_daddr(Reg(1)).load_protocol(Reg(2)).load_dport(Reg(3));
+        let client =
+            Rule::new().load_saddr(Reg(0)).load_daddr(Reg(1)).load_protocol(Reg(2)).load_dport(Reg(3));
         batch.add_rule(&name, &client.load_from_map(AFFINITY, Reg(0), Reg(4)).dnat(Reg(4)));
     }
     let slot = load_address(Rule::new(), Reg(0)).load_protocol(Reg(1)).load_dport(Reg(2));
@@ -569,7 +576,9 @@ mod tests {
                 }
             }
         }
-        for other in ["prerouting", "dispatch", "vip-any-cluster", "vip-any-cluster-x", "vip-any-cluster-3-4-5"] {
+        for other in
+            ["prerouting", "dispatch", "vip-any-cluster", "vip-any-cluster-x", "vip-any-cluster-3-4-5"]
+        {
             assert_eq!(Way::parse(other), None, "{other}");
         }
     }

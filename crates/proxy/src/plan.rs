@@ -146,9 +146,9 @@ fn assign(slots: &BTreeMap<u32, SocketAddrV4>, wanted: &[SocketAddrV4]) -> Vec<S
         }
     }
     let mut homeless = homeless.into_iter();
-    let fill = (0..count).filter(|slot| !kept.contains(slot)).filter_map(|slot| {
-        Some((slot, slots.get(&slot).copied(), Some(homeless.next()?)))
-    });
+    let fill = (0..count)
+        .filter(|slot| !kept.contains(slot))
+        .filter_map(|slot| Some((slot, slots.get(&slot).copied(), Some(homeless.next()?))));
     let mut changes: Vec<SlotChange> = fill.collect();
     changes.extend(slots.range(count..).map(|(slot, endpoint)| (*slot, Some(*endpoint), None)));
     changes
@@ -244,7 +244,8 @@ mod tests {
     }
 
     fn action() -> impl Strategy<Value = Action> {
-        let masquerade = prop_oneof![Just(Masquerade::Never), Just(Masquerade::OffCluster), Just(Masquerade::Always)];
+        let masquerade =
+            prop_oneof![Just(Masquerade::Never), Just(Masquerade::OffCluster), Just(Masquerade::Always)];
         let endpoints = proptest::collection::btree_set(0u8..12, 1..8);
         prop_oneof![
             1 => Just(Action::Drop),
@@ -256,21 +257,23 @@ mod tests {
     }
 
     fn frontend() -> impl Strategy<Value = Frontend> {
-        (any::<bool>(), proptest::option::of(0u8..3), 0u8..2, 80u16..82).prop_map(|(internal, last, udp, port)| {
-            Frontend {
+        (any::<bool>(), proptest::option::of(0u8..3), 0u8..2, 80u16..82).prop_map(
+            |(internal, last, udp, port)| Frontend {
                 source: if internal { Source::Internal } else { Source::Any },
                 address: last.map(|l| Ipv4Addr::new(10, 43, 0, l)),
                 protocol: if udp == 1 { 17 } else { 6 },
                 port,
-            }
-        })
+            },
+        )
     }
 
     fn compiled() -> impl Strategy<Value = Compiled> {
         let ips = proptest::collection::vec(0u8..3, 0..2);
-        (proptest::collection::btree_map(frontend(), action(), 0..6), ips).prop_map(|(frontends, ips)| Compiled {
-            frontends,
-            cluster_ips: ips.into_iter().map(|l| Ipv4Addr::new(10, 43, 0, l)).collect(),
+        (proptest::collection::btree_map(frontend(), action(), 0..6), ips).prop_map(|(frontends, ips)| {
+            Compiled {
+                frontends,
+                cluster_ips: ips.into_iter().map(|l| Ipv4Addr::new(10, 43, 0, l)).collect(),
+            }
         })
     }
 
@@ -300,8 +303,12 @@ mod tests {
             }
         }
         assert_eq!(installed.ways, ways);
-        assert!(all.cluster_ips.iter().all(|ip| installed.cluster_ips.contains(ip) == table.is_cluster_ip(*ip)));
-        assert!(all.endpoint_ips.iter().all(|ip| installed.endpoint_ips.contains(ip) == table.is_endpoint(*ip)));
+        assert!(
+            all.cluster_ips.iter().all(|ip| installed.cluster_ips.contains(ip) == table.is_cluster_ip(*ip))
+        );
+        assert!(
+            all.endpoint_ips.iter().all(|ip| installed.endpoint_ips.contains(ip) == table.is_endpoint(*ip))
+        );
     }
 
     proptest! {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_api::ObjectKey;
-use gantry_base::{Backoff, BackoffPolicy, Class, Clock, Error, Result, Tasks, error::Context as _, telemetry};
+use gantry_base::{
+    Backoff, BackoffPolicy, Class, Clock, Error, Result, Tasks, error::Context as _, telemetry,
+};
 use gantry_client::{Delta, Informer, InformerSet, Subscription};
 use gantry_nft::{Ipv4Cidr, Nft};
 use parking_lot::Mutex;

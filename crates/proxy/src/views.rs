@@ -125,12 +125,18 @@ impl Projection for ServiceView {
             })
         });
         let ingress = service.status.iter().filter_map(|s| s.load_balancer.as_ref());
-        let balancer = ingress.flat_map(|b| b.ingress.iter().flatten()).filter(|i| i.ip_mode.as_deref() != Some("Proxy"));
+        let balancer = ingress
+            .flat_map(|b| b.ingress.iter().flatten())
+            .filter(|i| i.ip_mode.as_deref() != Some("Proxy"));
         let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
             let config = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
-            config.and_then(|c| c.timeout_seconds).and_then(|s| u32::try_from(s).ok()).unwrap_or(DEFAULT_AFFINITY)
+            config
+                .and_then(|c| c.timeout_seconds)
+                .and_then(|s| u32::try_from(s).ok())
+                .unwrap_or(DEFAULT_AFFINITY)
         });
-        let cluster = spec.cluster_ips.clone().unwrap_or_else(|| spec.cluster_ip.clone().into_iter().collect());
+        let cluster =
+            spec.cluster_ips.clone().unwrap_or_else(|| spec.cluster_ip.clone().into_iter().collect());
         let cluster_ips = if ours { addresses(&cluster) } else { Vec::new() };
         Arc::new(Self {
             key: service.key(),
@@ -160,8 +166,7 @@ impl Projection for SliceView {
     fn project(slice: Arc<EndpointSlice>) -> Arc<Self> {
         let labels = slice.metadata().labels.as_ref();
         let label = |name: &str| labels.and_then(|l| l.get(name)).map(String::as_str);
-        let ours =
-            slice.address_type == "IPv4" && label(PROXY_NAME).is_none() && label(HEADLESS).is_none();
+        let ours = slice.address_type == "IPv4" && label(PROXY_NAME).is_none() && label(HEADLESS).is_none();
         let service = label(SERVICE_NAME).filter(|_| ours).unwrap_or("");
         let ports = slice.ports.iter().flatten().filter_map(|p| {
             Some((
@@ -184,11 +189,8 @@ impl Projection for SliceView {
                 nodes: hints.for_nodes.iter().flatten().map(|n| n.name.as_str().into()).collect(),
             })
         });
-        let service_key = if service.is_empty() {
-            "".into()
-        } else {
-            format!("{}/{service}", slice.namespace()).into()
-        };
+        let service_key =
+            if service.is_empty() { "".into() } else { format!("{}/{service}", slice.namespace()).into() };
         Arc::new(Self {
             key: slice.key(),
             revision: MetaExt::revision(&*slice),

@@ -62,8 +62,12 @@ impl Cluster {
 
     /// Puts a service in with these pods as ready endpoints; those above 100 are on another node.
     fn set(&mut self, service: &ServiceView, endpoints: &[u8]) -> Result<()> {
+        self.set_slices(service, &slices(service, endpoints))
+    }
+
+    fn set_slices(&mut self, service: &ServiceView, slices: &[Arc<SliceView>]) -> Result<()> {
         let node = Node { name: "me".into(), cluster_cidr: fixed().cluster_cidr, ..Node::default() };
-        let compiled = compile(service, &slices(service, endpoints), &node);
+        let compiled = compile(service, slices, &node);
         let mut touched = Touched::default();
         self.table.set(&service.key, Some(compiled), &mut touched);
         self.node.ns.run(|| self.kernel.apply(&self.table, &touched))?;
@@ -163,6 +167,32 @@ fn scaling_changes_who_answers_and_a_pod_reaches_itself() -> Result<()> {
 }
 
 #[test]
+fn a_process_of_the_node_serves_too() -> Result<()> {
+    let mut cluster = Cluster::new(2)?;
+    let sticky = ServiceView { affinity: Some(60), ..service() };
+    let mut slice = (*slices(&sticky, &[1])[0]).clone();
+    slice.endpoints[0].address = NODE;
+    cluster.set_slices(&sticky, &[Arc::new(slice.clone())])?;
+    let on_node = cluster.node.listen(NODE, 8080)?;
+    let in_pod = cluster.pods[1].listen(ANY, 8080)?;
+    for host in [&cluster.pods[0], &cluster.node, &cluster.world] {
+        host.dial(VIP, 80)?;
+        accept(&[&on_node]);
+    }
+    // Clients stay with it although a pod joins.
+    slice.endpoints.push(EndpointView { address: pod_ip(1), ..slice.endpoints[0].clone() });
+    cluster.set_slices(&sticky, &[Arc::new(slice)])?;
+    for _ in 0..20 {
+        cluster.pods[0].dial(VIP, 80)?;
+        assert_eq!(accept(&[&on_node, &in_pod]).0, 0);
+    }
+    // Whoever asks an endpoint directly is not touched.
+    cluster.pods[0].dial(pod_ip(1), 8080)?;
+    assert_eq!(accept(&[&in_pod]).2.ip(), IpAddr::V4(pod_ip(0)));
+    Ok(())
+}
+
+#[test]
 fn what_has_no_endpoint_is_refused_at_once() -> Result<()> {
     let mut cluster = Cluster::new(1)?;
     cluster.set(&service(), &[])?;
@@ -258,7 +288,8 @@ fn a_client_keeps_its_endpoint_until_it_goes_or_the_time_is_over() -> Result<()>
     let by_port = who(&cluster, NODE, 30_080);
     assert!((0..20).all(|_| who(&cluster, NODE, 30_080) == by_port));
     // A change elsewhere in the service leaves clients where they are.
-    let leaver = u8::try_from((1..=3).find(|e| *e != first && *e != by_port).expect("three endpoints")).expect("small");
+    let leaver = u8::try_from((1..=3).find(|e| *e != first && *e != by_port).expect("three endpoints"))
+        .expect("small");
     let rest: Vec<u8> = (1..=3).filter(|e| *e != leaver).collect();
     cluster.set(&sticky, &rest)?;
     assert!((0..20).all(|_| who(&cluster, VIP, 80) == first));
