@@ -2,16 +2,25 @@
 
 use std::sync::Arc;
 
-use gantry_base::Clock;
+use gantry_base::{Clock, Result, Tasks};
 use gantry_client::Transport;
 use gantry_kinds::AnyKind;
 use gantry_store::Store;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
 
 use crate::admission::AdmissionPlugin;
 use crate::authorize::Authorizer;
+use crate::cache::Hub;
 use crate::connect::Connector;
-use crate::identify::Authenticator;
+use crate::core::Core;
+use crate::discovery::Documents;
+use crate::health::Health;
+use crate::identify::{Authenticator, User};
+use crate::in_flight::InFlight;
+use crate::loopback::{Later, Loopback};
 use crate::virtual_resource::{TokenIssuer, VirtualResource};
+use crate::{resources, serve};
 
 /// What every server is given.
 pub struct Options {
@@ -42,4 +51,60 @@ pub struct Parts {
 /// Makes the [`Parts`]. It gets a transport that acts as the API server itself ([`crate::identify::User::apiserver`]);
 /// requests on it wait until the server has started, so informers may be started on it at once but must not be
 /// waited for inside the closure.
-pub type MakeParts = Box<dyn FnOnce(Arc<dyn Transport>) -> Parts + Send>;
+pub type MakeParts = Box<dyn FnOnce(Arc<dyn Transport>) -> Result<Parts> + Send>;
+
+/// A running API server. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiServer {
+    core: Arc<Core>,
+    later: Later,
+}
+
+impl ApiServer {
+    /// Loads the watch caches and begins to serve code in this process; it ends with `tasks`.
+    ///
+    /// # Errors
+    /// The store cannot be read, or the parts cannot be made.
+    pub async fn start(options: Options, make_parts: MakeParts, tasks: &Tasks) -> Result<Self> {
+        let (started, later) = Later::new();
+        let loopback = Loopback { server: later.clone(), user: User::apiserver(), agent: "gantry" };
+        let mut parts = make_parts(Arc::new(loopback))?;
+        let hub = Arc::new(Hub::new(Arc::clone(&options.store)));
+        let virtuals = std::mem::take(&mut parts.virtuals);
+        let table = resources::builtin(&options.kinds, virtuals, &hub).await?;
+        hub.start(tasks).await?;
+        let core = Arc::new(Core {
+            store: options.store,
+            hub,
+            table,
+            parts,
+            clock: options.clock,
+            health: Health::default(),
+            in_flight: InFlight::default(),
+            documents: Documents::default(),
+        });
+        crate::custom::start(&core, &later, tasks).await?;
+        started.send_replace(Some(Arc::clone(&core)));
+        Ok(Self { core, later })
+    }
+
+    /// Carries requests of code in this process on behalf of `user`; `agent` is the default field manager.
+    pub fn transport(&self, user: User, agent: &'static str) -> Arc<dyn Transport> {
+        Arc::new(Loopback { server: self.later.clone(), user, agent })
+    }
+
+    /// Serves HTTPS on `listener` until `tasks` end.
+    pub fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>, tasks: &Tasks) {
+        let (core, group) = (Arc::clone(&self.core), tasks.clone());
+        tasks.spawn_graceful("listener", move |shutdown| serve::listen(core, listener, tls, group, shutdown));
+    }
+
+    pub(crate) fn core(&self) -> Arc<Core> {
+        Arc::clone(&self.core)
+    }
+
+    /// What `/readyz` depends on.
+    pub fn health(&self) -> &Health {
+        &self.core.health
+    }
+}

@@ -1,5 +1,7 @@
 //! HTTP: connections, TLS and bodies.
 
 mod body;
+mod connection;
 
 pub use body::{Body, BodyError, empty, full};
+pub(crate) use connection::listen;

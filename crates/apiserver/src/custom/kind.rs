@@ -1,0 +1,402 @@
+//! A version of a custom resource as a kind, and its objects.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use gantry_api::apiextensions::{
+    CustomResourceColumnDefinition, CustomResourceDefinition, CustomResourceDefinitionVersion,
+    CustomResourceSubresourceScale,
+};
+use gantry_api::metav1::ObjectMeta;
+use gantry_api::schema::{Node, Structural, unknown_fields};
+use gantry_api::time::{human_duration, since};
+use gantry_api::{DecodeError, Encoded, Resource};
+use gantry_kinds::erased::OwnedColumn;
+use gantry_kinds::{AnyKind, AnyObject, Decoded, Errors, NameRule, Scale, Verbs};
+use serde_json::{Map, Value, json};
+
+use super::json_path::JsonPath;
+use crate::structural::CustomSchema;
+
+/// An object of a custom resource: metadata, and a tree of the rest.
+#[derive(Clone, Debug)]
+pub(crate) struct Dynamic {
+    api_version: String,
+    kind: String,
+    metadata: ObjectMeta,
+    rest: Map<String, Value>,
+}
+
+impl AnyObject for Dynamic {
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let text = |value: &str| Value::from(value).to_string();
+        let metadata =
+            serde_json::to_string(&self.metadata).unwrap_or_else(|e| panic!("metadata is always JSON: {e}"));
+        let mut out = format!(
+            r#"{{"apiVersion":{},"kind":{},"metadata":{metadata}"#,
+            text(&self.api_version),
+            text(&self.kind)
+        );
+        for (key, value) in &self.rest {
+            out.push(',');
+            out.push_str(&text(key));
+            out.push(':');
+            out.push_str(&value.to_string());
+        }
+        out.push('}');
+        out.into_bytes()
+    }
+
+    fn to_value(&self) -> Value {
+        let mut map = self.rest.clone();
+        map.insert("apiVersion".into(), self.api_version.as_str().into());
+        map.insert("kind".into(), self.kind.as_str().into());
+        map.insert("metadata".into(), json!(self.metadata));
+        Value::Object(map)
+    }
+
+    fn clone_box(&self) -> Box<dyn AnyObject> {
+        Box::new(self.clone())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn into_encoded(self: Box<Self>, bytes: Bytes, revision: u64) -> Arc<Encoded> {
+        Arc::new(Encoded::new(bytes, revision))
+    }
+}
+
+/// A served version of a custom resource.
+pub(crate) struct CustomKind {
+    resource: Resource,
+    singular: String,
+    short: Vec<String>,
+    categories: Vec<String>,
+    schema: CustomSchema,
+    verbs: Verbs,
+    scale: Option<ScalePaths>,
+    columns: Vec<(OwnedColumn, JsonPath)>,
+    selectable: Vec<(String, JsonPath)>,
+}
+
+struct ScalePaths {
+    replicas: JsonPath,
+    current: JsonPath,
+    selector: Option<JsonPath>,
+}
+
+impl CustomKind {
+    /// The kind of one version of a definition.
+    ///
+    /// # Errors
+    /// The schema or a path in it cannot be read.
+    pub(crate) fn new(
+        crd: &CustomResourceDefinition,
+        version: &CustomResourceDefinitionVersion,
+    ) -> Result<Self, String> {
+        let names = &crd.spec.names;
+        let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
+        let schema = serde_json::to_value(schema).map_err(|e| e.to_string())?;
+        let sub = version.subresources.as_ref();
+        let scale = sub.and_then(|s| s.scale.as_ref()).map(scale_paths).transpose()?;
+        let columns = version.additional_printer_columns.as_deref().unwrap_or_default();
+        let columns: Vec<_> = if columns.is_empty() {
+            vec![age_column()]
+        } else {
+            columns.iter().map(column).collect::<Result<_, _>>()?
+        };
+        let selectable = version.selectable_fields.iter().flatten().map(|field| {
+            let name = field.json_path.trim_start_matches('.').to_owned();
+            Ok((name, JsonPath::parse(&field.json_path)?))
+        });
+        Ok(Self {
+            resource: Resource {
+                group: crd.spec.group.clone().into(),
+                version: version.name.clone().into(),
+                kind: names.kind.clone().into(),
+                plural: names.plural.clone().into(),
+                namespaced: crd.spec.scope == "Namespaced",
+            },
+            singular: names.singular.clone().unwrap_or_default(),
+            short: names.short_names.clone().unwrap_or_default(),
+            categories: names.categories.clone().unwrap_or_default(),
+            schema: CustomSchema::parse(&schema)?,
+            verbs: Verbs {
+                status: sub.is_some_and(|s| s.status.is_some()),
+                scale: scale.is_some(),
+                connect: &[],
+            },
+            scale,
+            columns,
+            selectable: selectable.collect::<Result<_, String>>()?,
+        })
+    }
+
+    fn object(&self, mut tree: Value) -> Result<Dynamic, DecodeError> {
+        self.schema.prune(&mut tree);
+        let Value::Object(mut map) = tree else {
+            return Err(DecodeError::new(
+                "json: cannot unmarshal value into Go value of type map[string]interface {}",
+            ));
+        };
+        map.remove("apiVersion");
+        map.remove("kind");
+        let metadata = match map.remove("metadata") {
+            None | Some(Value::Null) => ObjectMeta::default(),
+            Some(metadata) => serde_json::from_value(metadata)?,
+        };
+        Ok(Dynamic {
+            api_version: self.resource.api_version(),
+            kind: self.resource.kind.to_string(),
+            metadata,
+            rest: map,
+        })
+    }
+}
+
+fn scale_paths(scale: &CustomResourceSubresourceScale) -> Result<ScalePaths, String> {
+    Ok(ScalePaths {
+        replicas: JsonPath::parse(&scale.spec_replicas_path)?,
+        current: JsonPath::parse(&scale.status_replicas_path)?,
+        selector: scale
+            .label_selector_path
+            .as_deref()
+            .filter(|p| !p.is_empty())
+            .map(JsonPath::parse)
+            .transpose()?,
+    })
+}
+
+fn age_column() -> (OwnedColumn, JsonPath) {
+    let age = OwnedColumn::from(&gantry_kinds::table::AGE);
+    let path = JsonPath::parse(".metadata.creationTimestamp").unwrap_or_default();
+    (OwnedColumn { kind: "date".into(), ..age }, path)
+}
+
+fn column(definition: &CustomResourceColumnDefinition) -> Result<(OwnedColumn, JsonPath), String> {
+    let column = OwnedColumn {
+        name: definition.name.clone(),
+        kind: definition.type_.clone(),
+        format: definition.format.clone().unwrap_or_default(),
+        priority: definition.priority.unwrap_or(0),
+        description: definition.description.clone().filter(|d| !d.is_empty()).unwrap_or_else(|| {
+            format!("Custom resource definition column (in JSONPath format): {}", definition.json_path)
+        }),
+    };
+    Ok((column, JsonPath::parse(&definition.json_path)?))
+}
+
+fn dynamic(object: &dyn AnyObject) -> &Dynamic {
+    let found = object.as_any().downcast_ref();
+    found.unwrap_or_else(|| panic!("an object of a built-in kind was given to a custom one"))
+}
+
+fn dynamic_mut(object: &mut dyn AnyObject) -> &mut Dynamic {
+    let found = object.as_any_mut().downcast_mut();
+    found.unwrap_or_else(|| panic!("an object of a built-in kind was given to a custom one"))
+}
+
+impl AnyKind for CustomKind {
+    fn resource(&self) -> &Resource {
+        &self.resource
+    }
+
+    fn singular(&self) -> &str {
+        &self.singular
+    }
+
+    fn short_names(&self) -> Vec<String> {
+        self.short.clone()
+    }
+
+    fn categories(&self) -> Vec<String> {
+        self.categories.clone()
+    }
+
+    fn name_rule(&self) -> NameRule {
+        NameRule::Subdomain
+    }
+
+    fn verbs(&self) -> Verbs {
+        self.verbs
+    }
+
+    fn is_lazy(&self) -> bool {
+        false
+    }
+
+    fn definition(&self) -> Option<String> {
+        None
+    }
+
+    fn schema(&self) -> Node<'_> {
+        self.schema.node()
+    }
+
+    fn structural(&self) -> Option<Arc<Structural>> {
+        Some(Arc::new(self.schema.root().clone()))
+    }
+
+    fn decode(&self, json: &[u8], strict: bool) -> Result<Decoded, DecodeError> {
+        let tree: Value = serde_json::from_slice(json)?;
+        let unknown = if strict { unknown_fields(&tree, self.schema.node()) } else { Vec::new() };
+        Ok(Decoded { object: Box::new(self.object(tree)?), unknown })
+    }
+
+    fn decode_value(&self, value: Value) -> Result<Box<dyn AnyObject>, DecodeError> {
+        Ok(Box::new(self.object(value)?))
+    }
+
+    fn defaults(&self, object: &mut dyn AnyObject) {
+        let object = dynamic_mut(object);
+        let mut tree = Value::Object(std::mem::take(&mut object.rest));
+        self.schema.default(&mut tree);
+        if let Value::Object(rest) = tree {
+            object.rest = rest;
+        }
+    }
+
+    fn prepare_create(&self, object: &mut dyn AnyObject) {
+        let object = dynamic_mut(object);
+        if self.verbs.status {
+            object.rest.remove("status");
+        }
+        object.metadata.generation = Some(1);
+    }
+
+    fn prepare_update(&self, new: &mut dyn AnyObject, old: &dyn AnyObject) {
+        let (new, old) = (dynamic_mut(new), dynamic(old));
+        if self.verbs.status {
+            keep(&mut new.rest, &old.rest, "status");
+        }
+        let generation = old.metadata.generation.unwrap_or(0);
+        // The status does not differ here if it is a subresource.
+        new.metadata.generation = Some(generation + i64::from(new.rest != old.rest));
+    }
+
+    fn prepare_status_update(&self, new: &mut dyn AnyObject, old: &dyn AnyObject) {
+        let (new, old) = (dynamic_mut(new), dynamic(old));
+        let status = new.rest.remove("status");
+        new.rest.clone_from(&old.rest);
+        match status {
+            Some(status) => new.rest.insert("status".into(), status),
+            None => new.rest.remove("status"),
+        };
+        let managed = new.metadata.managed_fields.take();
+        new.metadata = ObjectMeta { managed_fields: managed, ..old.metadata.clone() };
+    }
+
+    fn validate(&self, object: &dyn AnyObject) -> Errors {
+        self.schema.validate(&dynamic(object).to_value())
+    }
+
+    fn validate_update(&self, _new: &dyn AnyObject, _old: &dyn AnyObject) -> Errors {
+        Errors::new()
+    }
+
+    fn validate_status_update(&self, new: &dyn AnyObject, _old: &dyn AnyObject) -> Errors {
+        self.validate(new)
+    }
+
+    fn warnings(&self, _object: &dyn AnyObject) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn columns(&self) -> Vec<OwnedColumn> {
+        self.columns.iter().map(|(column, _)| column.clone()).collect()
+    }
+
+    fn cells(&self, object: &dyn AnyObject, now: SystemTime) -> Vec<Value> {
+        let tree = dynamic(object).to_value();
+        self.columns.iter().map(|(column, path)| cell(&column.kind, path, &tree, now)).collect()
+    }
+
+    fn selectable(&self) -> Vec<String> {
+        self.selectable.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    fn selectable_values(&self, object: &dyn AnyObject) -> Vec<String> {
+        let tree = dynamic(object).to_value();
+        self.selectable.iter().map(|(_, path)| path.first(&tree).map(text).unwrap_or_default()).collect()
+    }
+
+    fn scale(&self, object: &dyn AnyObject) -> Option<Scale> {
+        let paths = self.scale.as_ref()?;
+        let tree = dynamic(object).to_value();
+        let number = |path: &JsonPath| {
+            let found = path.first(&tree).and_then(Value::as_i64).unwrap_or(0);
+            i32::try_from(found).unwrap_or(i32::MAX)
+        };
+        let selector = paths.selector.as_ref().and_then(|path| path.first(&tree)).and_then(Value::as_str);
+        Some(Scale {
+            replicas: number(&paths.replicas),
+            current: number(&paths.current),
+            selector: selector.unwrap_or("").to_owned(),
+        })
+    }
+
+    fn set_replicas(&self, object: &mut dyn AnyObject, replicas: i32) {
+        let Some(paths) = &self.scale else { return };
+        let object = dynamic_mut(object);
+        let mut tree = Value::Object(std::mem::take(&mut object.rest));
+        paths.replicas.set(&mut tree, replicas.into());
+        if let Value::Object(rest) = tree {
+            object.rest = rest;
+        }
+    }
+
+    fn grace_period(&self, _object: &dyn AnyObject, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
+}
+
+fn keep(new: &mut Map<String, Value>, old: &Map<String, Value>, key: &str) {
+    match old.get(key) {
+        Some(value) => drop(new.insert(key.to_owned(), value.clone())),
+        None => drop(new.remove(key)),
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn cell(kind: &str, path: &JsonPath, tree: &Value, now: SystemTime) -> Value {
+    let found = path.find(tree);
+    let [first, rest @ ..] = found.as_slice() else { return Value::Null };
+    match kind {
+        "date" => match first.as_str().and_then(|t| t.parse().ok()) {
+            Some(at) => human_duration(since(&gantry_api::metav1::Time(at), now)).into(),
+            None => "<invalid>".into(),
+        },
+        "integer" | "number" if first.is_number() => (*first).clone(),
+        "boolean" if first.is_boolean() => (*first).clone(),
+        "integer" | "number" | "boolean" => Value::Null,
+        _ if rest.is_empty() => text(first).into(),
+        _ => found.iter().map(|v| text(v)).collect::<Vec<_>>().join(",").into(),
+    }
+}

@@ -1,0 +1,141 @@
+//! Paths that are no resource: discovery, version, health, metrics, OpenAPI.
+
+mod aggregated;
+mod legacy;
+mod open_api;
+
+pub(crate) use legacy::priority;
+pub(crate) use open_api::Documents;
+
+use bytes::Bytes;
+use gantry_api::ApiError;
+use gantry_api::status::Result;
+use http::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, Method, Response, StatusCode};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::core::Core;
+use crate::dispatch::not_allowed;
+use crate::metrics;
+use crate::pipeline::header;
+use crate::query::Query;
+use crate::respond::{self, Format, with_type};
+use crate::route::RequestInfo;
+use crate::serve::{Body, empty};
+
+/// The version of Kubernetes whose API is spoken.
+const GIT_VERSION: &str = concat!("v1.36.2+gantry-", env!("CARGO_PKG_VERSION"));
+
+/// Serves a path that is no resource.
+///
+/// # Errors
+/// 404 if nothing is there, 405 for writes.
+pub(crate) fn path(
+    core: &Core,
+    info: &RequestInfo,
+    query: &Query,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response<Body>> {
+    let path = info.path.trim_end_matches('/');
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(not_allowed());
+    }
+    if let Some(response) = health(core, path, query) {
+        return Ok(response);
+    }
+    let accept = header(headers, ACCEPT.as_str());
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let table = core.table.load();
+    let document = match parts.as_slice() {
+        [""] => json!({"paths": paths(core)}),
+        ["version"] => version(),
+        ["metrics"] => {
+            let text = Bytes::from(metrics::text());
+            return Ok(with_type(200, text, "text/plain; version=0.0.4; charset=utf-8"));
+        }
+        ["api"] | ["apis"] if aggregated::is_wanted(accept) => {
+            return Ok(aggregated::response(&table, parts[0] == "api", headers));
+        }
+        ["openapi", ..] => return open_api::response(core, &parts, headers),
+        ["api"] => legacy::core_versions(),
+        ["apis"] => legacy::groups(&table),
+        ["api", "v1"] => legacy::resources(&table, "", "v1").ok_or_else(ApiError::no_such_path)?,
+        ["apis", group] => legacy::group(&table, group).ok_or_else(ApiError::no_such_path)?,
+        ["apis", group, version] => {
+            legacy::resources(&table, group, version).ok_or_else(ApiError::no_such_path)?
+        }
+        _ => return Err(ApiError::no_such_path()),
+    };
+    let format = respond::negotiate(accept, None)?;
+    Ok(respond::document(
+        200,
+        Bytes::from(document.to_string()),
+        &Format { yaml: format.yaml, ..Format::default() },
+    ))
+}
+
+fn health(core: &Core, path: &str, query: &Query) -> Option<Response<Body>> {
+    let (endpoint, live) = match path {
+        "/healthz" => ("healthz", false),
+        "/livez" => ("livez", true),
+        "/livez/ping" | "/healthz/ping" | "/readyz/ping" => ("ping", true),
+        "/readyz" => ("readyz", false),
+        _ => return None,
+    };
+    let (fine, text) = core.health.report(endpoint, query.get("verbose").is_some(), live);
+    Some(with_type(if fine { 200 } else { 500 }, Bytes::from(text), "text/plain; charset=utf-8"))
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+        "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc",
+        "platform": format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
+    })
+}
+
+fn paths(core: &Core) -> Vec<String> {
+    let mut paths: Vec<String> = [
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ]
+    .map(str::to_owned)
+    .into();
+    for (group, versions) in legacy::group_versions(&core.table.load()) {
+        paths.push(format!("/apis/{group}"));
+        paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
+    }
+    paths.sort();
+    paths
+}
+
+/// A document with an entity tag; 304 if the client has it already.
+fn tagged(document: &Value, content_type: &'static str, headers: &HeaderMap) -> Response<Body> {
+    let bytes = Bytes::from(document.to_string());
+    let hash: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02X}")).collect();
+    let tag = format!("\"{hash}\"");
+    let mut response = if header(headers, IF_NONE_MATCH.as_str()) == tag {
+        let mut response = Response::new(empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        with_type(200, bytes, content_type)
+    };
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
+}

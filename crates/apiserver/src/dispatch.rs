@@ -1,0 +1,253 @@
+//! From an authorized request on a resource to the verb that serves it.
+
+use bytes::Bytes;
+use gantry_api::status::Result;
+use gantry_api::{ApiError, Encoded};
+use serde_json::Value;
+
+use crate::connect::ConnectRequest;
+use crate::core::Core;
+use crate::identify::User;
+use crate::query::{ListOptions, Query, WriteOptions};
+use crate::resources::Served;
+use crate::route::RequestInfo;
+use crate::serve::Body;
+use crate::verbs::list::Page;
+use crate::verbs::watch::Watching;
+use crate::verbs::{
+    Answer, Call, Input, create, decode, delete, delete_collection, get, list, patch, subresources, update,
+    watch,
+};
+use crate::warnings::Warnings;
+
+/// What a verb answers.
+pub(crate) enum Reply {
+    Object(Answer, Option<Served>),
+    List(Page, Served),
+    Watch(Box<Watching>, Served),
+}
+
+/// A request on a resource, with its body.
+pub(crate) struct Incoming<'a> {
+    pub(crate) user: &'a User,
+    pub(crate) info: &'a RequestInfo,
+    pub(crate) query: &'a Query,
+    pub(crate) input: Input<'a>,
+    pub(crate) user_agent: &'a str,
+    pub(crate) warnings: &'a Warnings,
+}
+
+/// Serves it.
+///
+/// # Errors
+/// What the client is told.
+pub(crate) async fn serve(core: &Core, incoming: &Incoming<'_>) -> Result<Reply> {
+    let info = incoming.info;
+    if let Some(answer) = virtual_resource(core, incoming).await? {
+        return Ok(Reply::Object(answer, None));
+    }
+    let served = core.served(&info.group, &info.version, &info.resource)?;
+    if let Some(warning) = &served.deprecation {
+        incoming.warnings.add(warning.clone());
+    }
+    let namespaced = served.resource().namespaced;
+    if namespaced && info.namespace.is_empty() && info.name_in_path {
+        return Err(ApiError::no_such_path());
+    }
+    if !namespaced && !info.namespace.is_empty() && info.resource != "namespaces" {
+        return Err(ApiError::no_such_path());
+    }
+    let call = Call {
+        core,
+        user: incoming.user,
+        served,
+        namespace: if namespaced { &info.namespace } else { "" },
+        name: &info.name,
+        subresource: &info.subresource,
+        warnings: incoming.warnings,
+    };
+    verb(&call, incoming).await
+}
+
+async fn verb(call: &Call<'_>, incoming: &Incoming<'_>) -> Result<Reply> {
+    let (info, query, input) = (incoming.info, incoming.query, &incoming.input);
+    let object = |answer| Ok(Reply::Object(answer, Some(call.served.clone())));
+    let writes = |options: &str| WriteOptions::parse(query, incoming.user_agent, options);
+    match info.verb {
+        "list" => Ok(Reply::List(list::list(call, &ListOptions::parse(query)?).await?, call.served.clone())),
+        "watch" => {
+            let watching = watch::watch(call, &ListOptions::parse(query)?).await?;
+            Ok(Reply::Watch(Box::new(watching), call.served.clone()))
+        }
+        "get" => object(read(call, query).await?),
+        "create" => object(post(call, input, &writes("CreateOptions")?).await?),
+        "update" => object(put(call, input, &writes("UpdateOptions")?).await?),
+        "patch" => object(modify(call, input, &writes("PatchOptions")?).await?),
+        "delete" if call.subresource.is_empty() => {
+            object(delete::delete(call, &delete::Options::read(input, query)?).await?)
+        }
+        "deletecollection" if !call.served.resource().namespaced || !call.namespace.is_empty() => {
+            let options = delete::Options::read(input, query)?;
+            let page =
+                delete_collection::delete_collection(call, &ListOptions::parse(query)?, &options).await?;
+            Ok(Reply::List(page, call.served.clone()))
+        }
+        _ => Err(not_allowed()),
+    }
+}
+
+/// 405 for a verb that a resource does not know.
+pub(crate) fn not_allowed() -> ApiError {
+    ApiError::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+}
+
+/// GET of an object or a subresource.
+pub(crate) async fn read(call: &Call<'_>, query: &Query) -> Result<Answer> {
+    match call.subresource {
+        "" => {}
+        "scale" => return subresources::get_scale(call).await,
+        // What has a part of its own can also be read, and reads as the whole.
+        _ => drop(crate::verbs::lifecycle::Part::of(call)?),
+    }
+    if let Some(revision) = crate::query::parse_revision(query.get("resourceVersion").unwrap_or(""))? {
+        call.core.hub.wait_for(revision).await?;
+    }
+    Ok(Answer::object(200, get::get(call).await?))
+}
+
+/// POST.
+pub(crate) async fn post(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Answer> {
+    if !call.subresource.is_empty() {
+        return subresources::create(call, input, options).await;
+    }
+    if !call.name.is_empty() || (call.served.resource().namespaced && call.namespace.is_empty()) {
+        return Err(not_allowed());
+    }
+    create::create(call, input, options).await
+}
+
+/// PUT.
+pub(crate) async fn put(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Answer> {
+    match (call.name, call.subresource) {
+        ("", _) => Err(not_allowed()),
+        (_, "scale") => subresources::put_scale(call, input, options).await,
+        _ => update::update(call, input, options).await,
+    }
+}
+
+/// PATCH.
+pub(crate) async fn modify(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Answer> {
+    match (call.name, call.subresource) {
+        ("", _) => Err(not_allowed()),
+        (_, "scale") => subresources::patch_scale(call, input, options).await,
+        _ => patch::patch(call, input, options).await,
+    }
+}
+
+/// Resources that are not stored: reviews, and `bindings`.
+async fn virtual_resource(core: &Core, incoming: &Incoming<'_>) -> Result<Option<Answer>> {
+    let info = incoming.info;
+    if info.group.is_empty() && info.version == "v1" && info.resource == "bindings" {
+        return bindings(core, incoming).await.map(Some);
+    }
+    let found = core.table.load().find_virtual(&info.group, &info.version, &info.resource).cloned();
+    let Some(resource) = found else { return Ok(None) };
+    if info.verb != "create" || !info.name.is_empty() {
+        return Err(not_allowed());
+    }
+    let expected = resource.resource();
+    let body = decode::tree(&incoming.input, &expected.kind)?;
+    let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    if (!version.is_empty() && version != expected.api_version())
+        || (!kind.is_empty() && kind != expected.kind)
+    {
+        return Err(ApiError::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {}",
+            expected.kind
+        )));
+    }
+    let answer = resource.create(incoming.user, &info.namespace, body).await?;
+    Ok(Some(Answer::other(201, &answer, 0)))
+}
+
+/// POST of a Binding on the old collection.
+async fn bindings(core: &Core, incoming: &Incoming<'_>) -> Result<Answer> {
+    if incoming.info.verb != "create" {
+        return Err(not_allowed());
+    }
+    let body = decode::tree(&incoming.input, "Binding")?;
+    let name = body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("").to_owned();
+    let call = Call {
+        core,
+        user: incoming.user,
+        served: core.served("", "v1", "pods")?,
+        namespace: &incoming.info.namespace,
+        name: &name,
+        subresource: "binding",
+        warnings: incoming.warnings,
+    };
+    let options = WriteOptions::parse(incoming.query, incoming.user_agent, "CreateOptions")?;
+    subresources::bind(&call, body, &options).await
+}
+
+/// Whether the connector serves the request.
+pub(crate) fn is_connect(info: &RequestInfo) -> bool {
+    info.is_resource
+        && info.group.is_empty()
+        && match info.subresource.as_str() {
+            "proxy" => matches!(info.resource.as_str(), "pods" | "services" | "nodes"),
+            "log" | "exec" | "attach" | "portforward" => info.resource == "pods",
+            _ => false,
+        }
+}
+
+/// Hands the request to the connector.
+///
+/// # Errors
+/// What the client is told.
+pub(crate) async fn connect(
+    core: &Core,
+    user: &User,
+    info: &RequestInfo,
+    warnings: &Warnings,
+    request: http::Request<Body>,
+) -> Result<http::Response<Body>> {
+    let served = core.served(&info.group, &info.version, &info.resource)?;
+    let call = Call {
+        core,
+        user,
+        served,
+        namespace: &info.namespace,
+        name: &info.name,
+        subresource: &info.subresource,
+        warnings,
+    };
+    if info.subresource != "log" {
+        use crate::admission::Operation;
+        let admission = call.admission(Operation::Connect, call.name, false);
+        for plugin in crate::verbs::lifecycle::admitting(&call, Operation::Connect) {
+            plugin.validate(&admission, None, None).await?;
+        }
+    }
+    let object = get::find(&Call { subresource: "", ..call.clone() }).await?;
+    if object.is_none() && info.subresource != "proxy" {
+        return Err(ApiError::not_found(call.served.resource(), call.name));
+    }
+    let request = ConnectRequest {
+        user: user.clone(),
+        resource: call.served.resource().clone(),
+        subresource: info.subresource.clone(),
+        namespace: info.namespace.clone(),
+        name: info.name.clone(),
+        path: info.rest.clone(),
+        object,
+        request,
+    };
+    core.parts.connector.connect(request).await
+}
+
+/// An object of nothing but bytes, for answers that are no objects.
+pub(crate) fn raw(bytes: Bytes) -> Encoded {
+    Encoded::new(bytes, 0)
+}

@@ -1,0 +1,26 @@
+//! What the store's errors say to a client.
+
+use gantry_api::ApiError;
+use gantry_store::StoreError;
+
+/// An error that is nobody's conflict.
+pub(crate) fn store(error: StoreError) -> ApiError {
+    match &error {
+        StoreError::TooLarge { .. } => ApiError::too_large(error),
+        StoreError::Compacted { .. } => {
+            ApiError::expired("The resourceVersion for the provided list is too old.")
+        }
+        StoreError::FutureRevision { requested, current } => {
+            crate::cache::too_large_revision(*requested, *current)
+        }
+        StoreError::Full { .. } => {
+            tracing::error!(%error, "a write was refused");
+            ApiError::new(507, "InsufficientStorage", error.to_string())
+        }
+        StoreError::Closed => ApiError::unavailable("the server is shutting down"),
+        _ => {
+            tracing::error!(%error, "the store failed");
+            ApiError::internal(error)
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Every limit of the server, by name.
+
+use std::time::Duration;
+
+/// Largest request body (upstream's `MaxRequestBodyBytes`).
+pub const MAX_BODY_BYTES: usize = 3 << 20;
+/// Deepest nesting of JSON that is read; serde_json refuses at 128 by itself.
+pub const MAX_JSON_DEPTH: usize = 128;
+/// Requests that read at one time, watches and other long-running ones not counted.
+pub const MAX_READS_IN_FLIGHT: usize = 800;
+/// Requests that write at one time.
+pub const MAX_WRITES_IN_FLIGHT: usize = 400;
+/// A request that does not run long is broken off after this.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// A connection that has not sent a request's headers after this is closed.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
+/// A TLS handshake takes no longer.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Open connections of one listener.
+pub const MAX_CONNECTIONS: usize = 20_000;
+/// Streams (requests, watches) of one HTTP/2 connection.
+pub const MAX_STREAMS: u32 = 1_000;
+/// How long connections may go on after a shutdown began.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Events that one resource's ring keeps.
+pub const RING_EVENTS: usize = 65_536;
+/// Superseded bytes that one resource's ring keeps alive.
+pub const RING_BYTES: usize = 16 << 20;
+/// Events that a watcher takes from the ring at once.
+pub const WATCH_BATCH: usize = 512;
+/// Bytes of one write of a watch or list.
+pub const CHUNK_BYTES: usize = 64 << 10;
+/// How often a watch that wants bookmarks gets one.
+pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// A watch without `timeoutSeconds` ends after this much, or up to twice as much.
+pub const MIN_WATCH_TIMEOUT: Duration = Duration::from_secs(1800);
+/// How long a read waits until the watch cache has reached a revision.
+pub const FRESHNESS_TIMEOUT: Duration = Duration::from_secs(3);
+/// Keys read from the store at once while a page is filled.
+pub const RANGE_CHUNK: usize = 500;
+
+/// Tries to find a free generated name (upstream's `maxNameGenerationCreateAttempts`).
+pub const NAME_ATTEMPTS: usize = 8;
+/// Tries to patch an object that others write as well (upstream's `MaxRetryWhenPatchConflicts`).
+pub const PATCH_ATTEMPTS: usize = 6;
+/// Tries to update without a `resourceVersion`; upstream has no bound.
+pub const UPDATE_ATTEMPTS: usize = 1_000;

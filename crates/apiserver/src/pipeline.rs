@@ -1,0 +1,185 @@
+//! The way of every HTTP request: identify → limit → authorize → verb → respond.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gantry_api::ApiError;
+use gantry_api::status::Result;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT, WARNING};
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::BodyExt;
+use rustls_pki_types::CertificateDer;
+
+use crate::core::Core;
+use crate::dispatch::{self, Incoming};
+use crate::identify::{Credentials, User};
+use crate::impersonate::effective_user;
+use crate::limits::{MAX_BODY_BYTES, REQUEST_TIMEOUT};
+use crate::query::Query;
+use crate::respond::{self, Format};
+use crate::route::{RequestInfo, resolve};
+use crate::serve::Body;
+use crate::verbs::Input;
+use crate::warnings::Warnings;
+use crate::{discovery, metrics};
+
+/// The other end of a connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Peer {
+    pub(crate) remote: Option<SocketAddr>,
+    pub(crate) certificates: Arc<[CertificateDer<'static>]>,
+}
+
+/// Answers one request.
+pub(crate) async fn handle(core: Arc<Core>, peer: Peer, request: Request<Body>) -> Response<Body> {
+    let query = Query::parse(request.uri().query().unwrap_or(""));
+    let info = resolve(request.method(), request.uri().path(), &query);
+    let format = respond::negotiate(header(request.headers(), ACCEPT.as_str()), None)
+        .map(|f| Format { yaml: f.yaml, ..Format::default() })
+        .unwrap_or_default();
+    let started = core.clock.monotonic();
+    let warnings = Warnings::default();
+    let mut response = match enter(&core, &peer, request, &info, &query, &warnings).await {
+        Ok(response) => response,
+        Err(error) => respond::error(&error, &format),
+    };
+    for warning in warnings.headers() {
+        response.headers_mut().append(WARNING, warning);
+    }
+    response.headers_mut().insert("audit-id", audit_id());
+    response.headers_mut().insert("cache-control", HeaderValue::from_static("no-cache, private"));
+    metrics::request(&info, response.status().as_u16(), core.clock.monotonic().saturating_sub(started));
+    response
+}
+
+fn audit_id() -> HeaderValue {
+    HeaderValue::from_str(&crate::verbs::lifecycle::new_uid()).unwrap_or(HeaderValue::from_static(""))
+}
+
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("")
+}
+
+/// Who is it, is there room, may they?
+async fn enter(
+    core: &Arc<Core>,
+    peer: &Peer,
+    request: Request<Body>,
+    info: &RequestInfo,
+    query: &Query,
+    warnings: &Warnings,
+) -> Result<Response<Body>> {
+    let credentials =
+        Credentials { headers: request.headers(), certificates: &peer.certificates, remote: peer.remote };
+    let user =
+        core.parts.authenticator.authenticate(&credentials).await?.ok_or_else(ApiError::unauthorized)?;
+    let user = effective_user(request.headers(), user, &*core.parts.authorizer)?;
+    let _place = core.in_flight.enter(info)?;
+    core.authorize(&user, info)?;
+    let work = authorized(core, &user, request, info, query, warnings);
+    if info.is_long_running() {
+        return work.await;
+    }
+    match tokio::time::timeout(REQUEST_TIMEOUT, work).await {
+        Ok(answer) => answer,
+        Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout", 0)),
+    }
+}
+
+type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<Body>>> + Send + 'a>>;
+
+/// Erased, so that the two ways in share one large future.
+fn authorized<'a>(
+    core: &'a Arc<Core>,
+    user: &'a User,
+    request: Request<Body>,
+    info: &'a RequestInfo,
+    query: &'a Query,
+    warnings: &'a Warnings,
+) -> Answering<'a> {
+    Box::pin(answer(core, user, request, info, query, warnings))
+}
+
+async fn answer(
+    core: &Arc<Core>,
+    user: &User,
+    request: Request<Body>,
+    info: &RequestInfo,
+    query: &Query,
+    warnings: &Warnings,
+) -> Result<Response<Body>> {
+    if !info.is_resource {
+        return discovery::path(core, info, query, request.method(), request.headers());
+    }
+    if info.verb.is_empty() {
+        return Err(dispatch::not_allowed());
+    }
+    if dispatch::is_connect(info) {
+        return dispatch::connect(core, user, info, warnings, request).await;
+    }
+    let accept = header(request.headers(), ACCEPT.as_str());
+    let format = respond::negotiate(accept, query.get("includeObject"))?;
+    let gzip = header(request.headers(), ACCEPT_ENCODING.as_str()).contains("gzip");
+    let (parts, body) = request.into_parts();
+    let bytes = read_body(&parts.method, body).await?;
+    let input = Input { content_type: header(&parts.headers, CONTENT_TYPE.as_str()), bytes };
+    let user_agent = header(&parts.headers, USER_AGENT.as_str());
+    let incoming = Incoming { user, info, query, input, user_agent, warnings };
+    let reply = dispatch::serve(core, &incoming).await?;
+    respond::reply(reply, &format, gzip, core.now())
+}
+
+async fn read_body(method: &Method, mut body: Body) -> Result<Bytes> {
+    if matches!(*method, Method::GET | Method::HEAD) {
+        return Ok(Bytes::new());
+    }
+    let mut first: Option<Bytes> = None;
+    let mut rest = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| ApiError::bad_request(format!("the request's body broke off: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let so_far = first.as_ref().map_or(0, Bytes::len) + rest.len();
+        if so_far + data.len() > MAX_BODY_BYTES {
+            return Err(ApiError::too_large(format!("limit is {MAX_BODY_BYTES}")));
+        }
+        match first {
+            None => first = Some(data),
+            Some(_) => rest.extend_from_slice(&data),
+        }
+    }
+    let first = first.unwrap_or_default();
+    if rest.is_empty() {
+        // Most bodies come in one piece, which is not copied.
+        return Ok(first);
+    }
+    rest.splice(..0, first);
+    Ok(Bytes::from(rest))
+}
+
+/// GET of a path by code in this process.
+pub(crate) async fn raw(core: &Arc<Core>, user: &User, agent: &str, path_and_query: &str) -> Result<Bytes> {
+    let uri: http::Uri =
+        path_and_query.parse().map_err(|e| ApiError::bad_request(format!("{path_and_query}: {e}")))?;
+    let query = Query::parse(uri.query().unwrap_or(""));
+    let info = resolve(&Method::GET, uri.path(), &query);
+    core.authorize(user, &info)?;
+    let mut request = Request::new(crate::serve::empty());
+    *request.uri_mut() = uri;
+    if let Ok(value) = HeaderValue::from_str(agent) {
+        request.headers_mut().insert(USER_AGENT, value);
+    }
+    let warnings = Warnings::default();
+    let response = authorized(core, user, request, &info, &query, &warnings).await?;
+    let code = response.status();
+    let bytes = response.into_body().collect().await.map_err(ApiError::internal)?.to_bytes();
+    if code.is_success() { Ok(bytes) } else { Err(failure(code.as_u16(), &bytes)) }
+}
+
+fn failure(code: u16, bytes: &[u8]) -> ApiError {
+    match serde_json::from_slice(bytes) {
+        Ok(status) => ApiError::from_status(status),
+        Err(_) => ApiError::new(i32::from(code), "", String::from_utf8_lossy(bytes)),
+    }
+}

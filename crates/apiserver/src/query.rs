@@ -1,0 +1,265 @@
+//! Query parameters and the options that they spell.
+
+use std::time::Duration;
+
+use gantry_api::status::Result;
+use gantry_api::{ApiError, FieldSelector, LabelSelector};
+
+use crate::route::percent_decode;
+
+/// The parameters of a URL in their order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Query {
+    pairs: Vec<(String, String)>,
+}
+
+impl Query {
+    pub(crate) fn parse(text: &str) -> Self {
+        let decode = |part: &str| percent_decode(&part.replace('+', " "));
+        let pair = |part: &str| match part.split_once('=') {
+            Some((key, value)) => (decode(key), decode(value)),
+            None => (decode(part), String::new()),
+        };
+        Self { pairs: text.split('&').filter(|part| !part.is_empty()).map(pair).collect() }
+    }
+
+    /// The first value of `key`.
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        self.pairs.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// All values of `key`.
+    pub(crate) fn all(&self, key: &str) -> Vec<&str> {
+        self.pairs.iter().filter(|(k, _)| k == key).map(|(_, v)| v.as_str()).collect()
+    }
+
+    /// A boolean parameter: there, and neither `false` nor `0`.
+    pub(crate) fn flag(&self, key: &str) -> bool {
+        self.get(key).is_some_and(|v| !matches!(v.to_ascii_lowercase().as_str(), "false" | "0"))
+    }
+
+    fn number(&self, key: &str) -> Result<Option<i64>> {
+        match self.get(key) {
+            None | Some("") => Ok(None),
+            Some(text) => text.parse().map(Some).map_err(|_| {
+                let quoted = gantry_api::field::quote(text);
+                ApiError::bad_request(format!("strconv.ParseInt: parsing {quoted}: invalid syntax"))
+            }),
+        }
+    }
+}
+
+/// `resourceVersionMatch`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VersionMatch {
+    Exact,
+    NotOlderThan,
+}
+
+/// `ListOptions`
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ListOptions {
+    pub(crate) labels: LabelSelector,
+    pub(crate) fields: FieldSelector,
+    pub(crate) limit: usize,
+    pub(crate) continue_token: String,
+    /// `None` if the client named none.
+    pub(crate) revision: Option<u64>,
+    pub(crate) version_match: Option<VersionMatch>,
+    pub(crate) bookmarks: bool,
+    pub(crate) initial_events: Option<bool>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl ListOptions {
+    pub(crate) fn parse(query: &Query) -> Result<Self> {
+        let bad = |e: gantry_api::selector::SelectorError| ApiError::bad_request(e.to_string());
+        let revision = parse_revision(query.get("resourceVersion").unwrap_or(""))?;
+        let timeout = query.number("timeoutSeconds")?;
+        Ok(Self {
+            labels: LabelSelector::parse(query.get("labelSelector").unwrap_or("")).map_err(|e| {
+                ApiError::bad_request(format!("unable to parse requirement: {e}").replace(
+                    "unable to parse requirement: unable to parse requirement: ",
+                    "unable to parse requirement: ",
+                ))
+            })?,
+            fields: FieldSelector::parse(query.get("fieldSelector").unwrap_or("")).map_err(bad)?,
+            limit: usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(0),
+            continue_token: query.get("continue").unwrap_or("").to_owned(),
+            revision,
+            version_match: parse_match(query.get("resourceVersionMatch").unwrap_or(""))?,
+            bookmarks: query.flag("allowWatchBookmarks"),
+            initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
+            timeout: timeout.and_then(|t| u64::try_from(t).ok()).filter(|t| *t > 0).map(Duration::from_secs),
+        })
+    }
+
+    /// Checks what may stand together, as `ValidateListOptions` does.
+    pub(crate) fn validate(&self, watch: bool) -> Result<()> {
+        let forbidden = |field: &str, why: &str| {
+            let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: Forbidden: {why}");
+            Err(ApiError::new(422, "Invalid", message))
+        };
+        if watch {
+            return match (self.initial_events, self.version_match) {
+                (Some(_), Some(VersionMatch::NotOlderThan)) => Ok(()),
+                (Some(_), _) => forbidden(
+                    "resourceVersionMatch",
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                ),
+                (None, Some(_)) => forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ),
+                (None, None) => Ok(()),
+            };
+        }
+        if self.initial_events.is_some() {
+            return forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
+        }
+        if self.version_match.is_some() {
+            if self.revision.is_none() {
+                return forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                );
+            }
+            if !self.continue_token.is_empty() {
+                return forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden when continue is provided",
+                );
+            }
+            if self.version_match == Some(VersionMatch::Exact) && self.revision == Some(0) {
+                return forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a `resourceVersion`: `None` if it is empty.
+pub(crate) fn parse_revision(text: &str) -> Result<Option<u64>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        let quoted = gantry_api::field::quote(text);
+        ApiError::bad_request(format!(
+            "Invalid value: {quoted}: strconv.ParseUint: parsing {quoted}: invalid syntax"
+        ))
+    })
+}
+
+pub(crate) fn parse_match(text: &str) -> Result<Option<VersionMatch>> {
+    match text {
+        "" => Ok(None),
+        "Exact" => Ok(Some(VersionMatch::Exact)),
+        "NotOlderThan" => Ok(Some(VersionMatch::NotOlderThan)),
+        other => {
+            let quoted = gantry_api::field::quote(other);
+            let message = format!(
+                "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Unsupported value: {quoted}: supported values: \"Exact\", \"NotOlderThan\", \"\""
+            );
+            Err(ApiError::new(422, "Invalid", message))
+        }
+    }
+}
+
+/// `fieldValidation`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// The options of create, update, patch and apply.
+#[derive(Clone, Debug)]
+pub(crate) struct WriteOptions {
+    pub(crate) dry_run: bool,
+    /// Empty if the client named none.
+    pub(crate) field_manager: String,
+    /// Who stands in for it: made of the user agent.
+    pub(crate) default_manager: String,
+    pub(crate) force: Option<bool>,
+    pub(crate) validation: FieldValidation,
+}
+
+/// Longest field manager.
+const MAX_MANAGER_LEN: usize = 128;
+
+impl WriteOptions {
+    pub(crate) fn parse(query: &Query, user_agent: &str, options: &str) -> Result<Self> {
+        let validation = parse_validation(query.get("fieldValidation").unwrap_or("Warn"), options)?;
+        let field_manager = query.get("fieldManager").unwrap_or("").to_owned();
+        check_manager(&field_manager, options)?;
+        Ok(Self {
+            dry_run: parse_dry_run(&query.all("dryRun"), options)?,
+            field_manager,
+            default_manager: manager_of(user_agent),
+            force: query.get("force").map(|_| query.flag("force")),
+            validation,
+        })
+    }
+
+    /// The manager that writes are recorded under.
+    pub(crate) fn manager(&self) -> &str {
+        if self.field_manager.is_empty() { &self.default_manager } else { &self.field_manager }
+    }
+}
+
+pub(crate) fn parse_validation(text: &str, options: &str) -> Result<FieldValidation> {
+    match text {
+        "Ignore" => Ok(FieldValidation::Ignore),
+        "Warn" | "" => Ok(FieldValidation::Warn),
+        "Strict" => Ok(FieldValidation::Strict),
+        other => {
+            let quoted = gantry_api::field::quote(other);
+            let message = format!(
+                "{options}.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: {quoted}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+            );
+            Err(ApiError::new(422, "Invalid", message))
+        }
+    }
+}
+
+fn check_manager(manager: &str, options: &str) -> Result<()> {
+    if manager.len() > MAX_MANAGER_LEN {
+        let message = format!(
+            "{options}.meta.k8s.io \"\" is invalid: fieldManager: Too long: may not be more than {MAX_MANAGER_LEN} bytes"
+        );
+        return Err(ApiError::new(422, "Invalid", message));
+    }
+    Ok(())
+}
+
+pub(crate) fn parse_dry_run(values: &[&str], options: &str) -> Result<bool> {
+    match values {
+        [] | [""] => Ok(false),
+        all if all.iter().all(|v| *v == "All") => Ok(true),
+        other => {
+            let listed: Vec<String> = other.iter().map(|v| format!("\"{v}\"")).collect();
+            let message = format!(
+                "{options}.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [{}]: supported values: \"All\"",
+                listed.join(",")
+            );
+            Err(ApiError::new(422, "Invalid", message))
+        }
+    }
+}
+
+/// The manager that stands for a client which named none: the first word of its user agent.
+pub(crate) fn manager_of(user_agent: &str) -> String {
+    let word = user_agent.split('/').next().unwrap_or("");
+    let mut name: String = word.chars().filter(|c| !c.is_control()).collect();
+    let mut end = name.len().min(MAX_MANAGER_LEN);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name.truncate(end);
+    if name.is_empty() { "unknown".to_owned() } else { name }
+}

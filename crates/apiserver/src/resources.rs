@@ -1,0 +1,250 @@
+//! What is served: resources, their versions and their watch caches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use gantry_api::status::Result;
+use gantry_api::{ApiError, Encoded, Resource};
+use gantry_base::Result as BaseResult;
+use gantry_kinds::AnyKind;
+use serde_json::{Map, Value};
+
+use crate::cache::{Cache, Hub, ROOT};
+use crate::splice;
+use crate::virtual_resource::VirtualResource;
+
+/// A resource with all its versions.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    /// The version that is stored.
+    pub(crate) storage: Arc<dyn AnyKind>,
+    /// The served versions, the preferred one first.
+    pub(crate) versions: Vec<Version>,
+    pub(crate) cache: Arc<Cache>,
+    /// `/registry/<group>/<plural>/`
+    pub(crate) prefix: Arc<str>,
+    /// Whether it comes from a custom resource definition.
+    pub(crate) custom: bool,
+    /// Whether the definition is being deleted: nothing new may be created.
+    pub(crate) terminating: bool,
+    /// The definition's generation.
+    pub(crate) generation: i64,
+    /// The definition's UID.
+    pub(crate) uid: String,
+}
+
+/// A served version of a resource.
+#[derive(Clone)]
+pub(crate) struct Version {
+    pub(crate) kind: Arc<dyn AnyKind>,
+    pub(crate) conversion: Conversion,
+    /// `ConfigMapList`
+    pub(crate) list_kind: String,
+    /// A `Warning` for every request.
+    pub(crate) deprecation: Option<String>,
+}
+
+/// How the stored form becomes this version's, and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Conversion {
+    /// It is this version's.
+    Same,
+    /// Versions differ in `apiVersion` only; what is read is pruned and defaulted by the schema as it is now.
+    Custom,
+    /// core/v1 Event is stored, events.k8s.io/v1 Event is served.
+    Events,
+}
+
+/// One version of one resource: what a request is about.
+#[derive(Clone)]
+pub(crate) struct Served {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) kind: Arc<dyn AnyKind>,
+    pub(crate) conversion: Conversion,
+    pub(crate) list_kind: String,
+    pub(crate) deprecation: Option<String>,
+}
+
+impl Served {
+    pub(crate) fn resource(&self) -> &Resource {
+        self.kind.resource()
+    }
+
+    /// The store's key of an object.
+    pub(crate) fn key(&self, namespace: &str, name: &str) -> Arc<str> {
+        if self.resource().namespaced {
+            format!("{}{namespace}/{name}", self.entry.prefix).into()
+        } else {
+            format!("{}{name}", self.entry.prefix).into()
+        }
+    }
+
+    /// Stored bytes in this version.
+    pub(crate) fn from_storage(&self, bytes: &Bytes) -> Result<Bytes> {
+        self.convert(bytes, self.resource(), false)
+    }
+
+    /// This version's bytes as they are stored.
+    pub(crate) fn to_storage(&self, bytes: Bytes) -> Result<Bytes> {
+        self.convert(&bytes, self.entry.storage.resource(), true)
+    }
+
+    fn convert(&self, bytes: &Bytes, to: &Resource, storing: bool) -> Result<Bytes> {
+        match self.conversion {
+            Conversion::Same => Ok(bytes.clone()),
+            Conversion::Custom if storing => splice::with_api_version(bytes, &to.api_version())
+                .ok_or_else(|| ApiError::internal(format!("an object of {to} has no apiVersion"))),
+            Conversion::Custom => {
+                let mut object = self.kind.decode(bytes, false).map_err(ApiError::internal)?.object;
+                self.kind.defaults(&mut *object);
+                Ok(Bytes::from(object.encode()))
+            }
+            Conversion::Events => convert_event(bytes, &to.api_version(), storing),
+        }
+    }
+
+    /// A cached object in this version.
+    pub(crate) fn encoded(&self, stored: &Arc<Encoded>) -> Result<Arc<Encoded>> {
+        match self.conversion {
+            Conversion::Same => Ok(Arc::clone(stored)),
+            _ => Ok(Arc::new(Encoded::new(self.from_storage(stored.bytes())?, stored.revision()))),
+        }
+    }
+}
+
+/// The fields of an Event that are named differently: stored name, served name.
+const EVENT_FIELDS: [(&str, &str); 7] = [
+    ("message", "note"),
+    ("involvedObject", "regarding"),
+    ("reportingComponent", "reportingController"),
+    ("source", "deprecatedSource"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("count", "deprecatedCount"),
+];
+
+fn convert_event(bytes: &Bytes, api_version: &str, storing: bool) -> Result<Bytes> {
+    let fields: Map<String, Value> = serde_json::from_slice(bytes).map_err(ApiError::internal)?;
+    let rename = |key: String| {
+        let pair = EVENT_FIELDS.iter().find(|(core, new)| key == if storing { *new } else { *core });
+        pair.map_or(key, |(core, new)| (if storing { *core } else { *new }).to_owned())
+    };
+    let mut out: Map<String, Value> = fields.into_iter().map(|(key, value)| (rename(key), value)).collect();
+    out.insert("apiVersion".into(), api_version.into());
+    Ok(Bytes::from(Value::Object(out).to_string()))
+}
+
+/// Everything that is served now. Replaced as a whole when custom resources come and go.
+#[derive(Clone, Default)]
+pub(crate) struct Table {
+    groups: BTreeMap<String, BTreeMap<String, Arc<Entry>>>,
+    pub(crate) virtuals: Vec<Arc<dyn VirtualResource>>,
+}
+
+impl Table {
+    pub(crate) fn entry(&self, group: &str, plural: &str) -> Option<&Arc<Entry>> {
+        self.groups.get(group)?.get(plural)
+    }
+
+    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Served> {
+        let entry = self.entry(group, plural)?;
+        let version = entry.versions.iter().find(|v| v.kind.resource().version == version)?;
+        Some(Served {
+            entry: Arc::clone(entry),
+            kind: Arc::clone(&version.kind),
+            conversion: version.conversion,
+            list_kind: version.list_kind.clone(),
+            deprecation: version.deprecation.clone(),
+        })
+    }
+
+    /// The stored version, served or not.
+    pub(crate) fn find_stored(&self, group: &str, plural: &str, version: &str) -> Option<Served> {
+        self.find(group, version, plural).or_else(|| {
+            let entry = self.entry(group, plural)?;
+            Some(Served {
+                entry: Arc::clone(entry),
+                kind: Arc::clone(&entry.storage),
+                conversion: Conversion::Custom,
+                list_kind: String::new(),
+                deprecation: None,
+            })
+        })
+    }
+
+    pub(crate) fn find_virtual(
+        &self,
+        group: &str,
+        version: &str,
+        plural: &str,
+    ) -> Option<&Arc<dyn VirtualResource>> {
+        self.virtuals.iter().find(|v| {
+            let r = v.resource();
+            r.group == group && r.version == version && r.plural == plural
+        })
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.groups.values().flat_map(|g| g.values())
+    }
+
+    pub(crate) fn insert(&mut self, group: &str, plural: &str, entry: Arc<Entry>) {
+        self.groups.entry(group.to_owned()).or_default().insert(plural.to_owned(), entry);
+    }
+
+    pub(crate) fn remove(&mut self, group: &str, plural: &str) {
+        if let Some(resources) = self.groups.get_mut(group) {
+            resources.remove(plural);
+            if resources.is_empty() {
+                self.groups.remove(group);
+            }
+        }
+    }
+}
+
+/// The prefix of a resource's keys.
+pub(crate) fn prefix(group: &str, plural: &str) -> Arc<str> {
+    let group = if group.is_empty() { "core" } else { group };
+    format!("{ROOT}{group}/{plural}/").into()
+}
+
+/// Builds the table of the built-in kinds, each with its cache.
+pub(crate) async fn builtin(
+    kinds: &[Arc<dyn AnyKind>],
+    virtuals: Vec<Arc<dyn VirtualResource>>,
+    hub: &Hub,
+) -> BaseResult<ArcSwap<Table>> {
+    let mut table = Table { virtuals, ..Table::default() };
+    for kind in kinds {
+        let resource = kind.resource();
+        let shares_core_events = resource.group == "events.k8s.io" && resource.plural == "events";
+        let storage = if shares_core_events {
+            kinds
+                .iter()
+                .find(|k| k.resource().group.is_empty() && k.resource().plural == "events")
+                .unwrap_or(kind)
+        } else {
+            kind
+        };
+        let stored = storage.resource();
+        let prefix = prefix(&stored.group, &stored.plural);
+        let cache = hub.add(Arc::clone(storage), Arc::clone(&prefix)).await?;
+        let conversion = if stored == resource { Conversion::Same } else { Conversion::Events };
+        let list_kind = format!("{}List", resource.kind);
+        let version = Version { kind: Arc::clone(kind), conversion, list_kind, deprecation: None };
+        let entry = Entry {
+            storage: Arc::clone(storage),
+            versions: vec![version],
+            cache,
+            prefix,
+            custom: false,
+            terminating: false,
+            generation: 0,
+            uid: String::new(),
+        };
+        table.insert(&resource.group, &resource.plural, Arc::new(entry));
+    }
+    Ok(ArcSwap::from_pointee(table))
+}

@@ -1,0 +1,46 @@
+//! Tables: what `kubectl get` prints.
+
+use std::time::SystemTime;
+
+use gantry_api::ApiError;
+use gantry_api::Encoded;
+use gantry_api::status::Result;
+use gantry_kinds::AnyKind;
+use serde_json::{Value, json};
+
+use super::forms::partial;
+use super::negotiate::Include;
+
+const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
+
+/// `columnDefinitions`
+pub(super) fn columns(kind: &dyn AnyKind) -> Value {
+    let mut columns =
+        vec![json!({"name": "Name", "type": "string", "format": "name", "description": NAME, "priority": 0})];
+    columns.extend(kind.columns().iter().map(|c| {
+        json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority})
+    }));
+    Value::Array(columns)
+}
+
+/// One row, as JSON.
+pub(super) fn row(object: &Encoded, kind: &dyn AnyKind, include: Include, now: SystemTime) -> Result<String> {
+    let decoded = kind.decode(object.bytes(), false).map_err(ApiError::internal)?.object;
+    let mut cells = vec![Value::from(decoded.metadata().name.clone().unwrap_or_default())];
+    cells.extend(kind.cells(&*decoded, now));
+    let cells = Value::Array(cells);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(match include {
+        Include::None => format!(r#"{{"cells":{cells},"object":null}}"#),
+        Include::Metadata => format!(r#"{{"cells":{cells},"object":{}}}"#, text(&partial(object)?)),
+        Include::Object => format!(r#"{{"cells":{cells},"object":{}}}"#, text(object.bytes())),
+    })
+}
+
+/// A table of these rows.
+pub(super) fn table(metadata: &Value, columns: &Value, rows: &[String]) -> String {
+    format!(
+        r#"{{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{metadata},"columnDefinitions":{columns},"rows":[{}]}}"#,
+        rows.join(",")
+    )
+}

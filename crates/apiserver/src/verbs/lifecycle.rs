@@ -1,0 +1,305 @@
+//! What happens to every object's metadata, whatever its kind: `registry/rest` and `registry/generic` upstream.
+
+use std::time::SystemTime;
+
+use gantry_api::field::{Error, Path};
+use gantry_api::metav1::ObjectMeta;
+use gantry_api::status::Result;
+use gantry_api::{ApiError, core, time};
+use gantry_kinds::{AnyObject, rules};
+
+use super::Call;
+use super::write::Change;
+use crate::admission::{AdmissionPlugin, Operation};
+use crate::custom;
+
+/// What an update changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Everything but the status.
+    Main,
+    /// The status.
+    Status,
+    /// `namespaces/finalize`: the finalizers of the namespace's spec.
+    Finalize,
+}
+
+impl Part {
+    /// The part that a subresource without a body of its own stands for.
+    pub(crate) fn of(call: &Call<'_>) -> Result<Self> {
+        let resource = call.served.resource();
+        match call.subresource {
+            "" => Ok(Self::Main),
+            "status" if call.served.kind.verbs().status => Ok(Self::Status),
+            "finalize" if resource.group.is_empty() && resource.plural == "namespaces" => Ok(Self::Finalize),
+            "approval" if resource.plural == "certificatesigningrequests" => Ok(Self::Status),
+            "ephemeralcontainers" | "resize" if resource.group.is_empty() && resource.plural == "pods" => {
+                Ok(Self::Main)
+            }
+            _ => Err(ApiError::no_such_path()),
+        }
+    }
+}
+
+/// Puts the namespace of the request into the object, or refuses another one.
+///
+/// # Errors
+/// 400
+pub(crate) fn ensure_namespace(call: &Call<'_>, meta: &mut ObjectMeta) -> Result<()> {
+    let expected = if call.served.resource().namespaced { call.namespace } else { "" };
+    match meta.namespace.as_deref().unwrap_or("") {
+        "" if expected.is_empty() => meta.namespace = None,
+        "" => meta.namespace = Some(expected.to_owned()),
+        found if found == expected => {}
+        _ => {
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Fills in what only the server may say of a new object.
+pub(crate) fn fill_new(meta: &mut ObjectMeta, now: SystemTime) {
+    meta.uid = Some(new_uid());
+    meta.creation_timestamp = Some(time::time(now));
+    meta.deletion_timestamp = None;
+    meta.deletion_grace_period_seconds = None;
+    meta.self_link = None;
+    meta.generation = None;
+    if meta.generate_name.as_deref() == Some("") {
+        meta.generate_name = None;
+    }
+}
+
+/// A random (version 4) UUID.
+pub(crate) fn new_uid() -> String {
+    let mut b: [u8; 16] = rand::random();
+    b[6] = (b[6] & 0x0f) | 0x40;
+    b[8] = (b[8] & 0x3f) | 0x80;
+    let hex: String = b.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// Longest base of a generated name.
+const MAX_NAME_BASE: usize = 63 - 5;
+
+/// `base` and five characters that make no words.
+pub(crate) fn generated_name(base: &str) -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let mut end = base.len().min(MAX_NAME_BASE);
+    while !base.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut name = base[..end].to_owned();
+    name.extend((0..5).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])));
+    name
+}
+
+/// Checks a new object.
+///
+/// # Errors
+/// 422 with all complaints.
+pub(crate) fn validate_new(call: &Call<'_>, object: &dyn AnyObject) -> Result<()> {
+    let kind = &call.served.kind;
+    let mut errors = rules::validate_metadata(object.metadata(), kind.resource(), kind.name_rule());
+    errors.extend(kind.validate(object));
+    errors.extend(custom::schema_errors(object));
+    refuse(call, object, &errors)?;
+    for warning in kind.warnings(object) {
+        call.warnings.add(warning);
+    }
+    Ok(())
+}
+
+fn refuse(call: &Call<'_>, object: &dyn AnyObject, errors: &[Error]) -> Result<()> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let name = object.metadata().name.as_deref().unwrap_or("");
+    Err(ApiError::invalid(call.served.resource(), name, errors))
+}
+
+/// Everything between a client's new object and the commit of an update: admission, what may not change, checks,
+/// and whether the update removed the last thing that kept a deleted object.
+///
+/// # Errors
+/// What admission or validation says.
+pub(crate) async fn update(
+    call: &Call<'_>,
+    part: Part,
+    mut new: Box<dyn AnyObject>,
+    old: &dyn AnyObject,
+    dry_run: bool,
+) -> Result<Change> {
+    ensure_namespace(call, new.metadata_mut())?;
+    let admission = call.admission(Operation::Update, call.name, dry_run);
+    for plugin in admitting(call, Operation::Update) {
+        plugin.mutate(&admission, &mut *new, Some(old)).await?;
+    }
+    before_update(call, part, &mut *new, old)?;
+    for plugin in admitting(call, Operation::Update) {
+        plugin.validate(&admission, Some(&*new), Some(old)).await?;
+    }
+    if is_finished(&*new, old) { Ok(Change::Remove(new)) } else { Ok(Change::Put(new)) }
+}
+
+/// The plugins that want to see such a request.
+pub(crate) fn admitting<'a>(call: &'a Call<'_>, operation: Operation) -> Vec<&'a dyn AdmissionPlugin> {
+    let (resource, subresource) = (call.served.resource(), call.subresource);
+    let plugins = call.core.parts.admission.iter().map(|plugin| &**plugin);
+    plugins.filter(|plugin| plugin.handles(operation, resource, subresource)).collect()
+}
+
+fn before_update(call: &Call<'_>, part: Part, new: &mut dyn AnyObject, old: &dyn AnyObject) -> Result<()> {
+    let kind = &call.served.kind;
+    new.metadata_mut().generation = old.metadata().generation;
+    match part {
+        Part::Main => kind.prepare_update(new, old),
+        Part::Status => kind.prepare_status_update(new, old),
+        Part::Finalize => prepare_finalize(new, old)?,
+    }
+    keep_metadata(new.metadata_mut(), old.metadata());
+    let mut errors = rules::validate_metadata_update(new.metadata(), old.metadata());
+    match part {
+        Part::Main => {
+            errors.extend(kind.validate(new));
+            errors.extend(kind.validate_update(new, old));
+            errors.extend(custom::schema_errors(new));
+        }
+        Part::Status => errors.extend(kind.validate_status_update(new, old)),
+        Part::Finalize => {}
+    }
+    refuse(call, new, &dedupe(errors))?;
+    if part == Part::Main {
+        for warning in kind.warnings(new) {
+            call.warnings.add(warning);
+        }
+    }
+    Ok(())
+}
+
+/// The new object in itself and the step from the old one may bring up the same complaint.
+fn dedupe(errors: Vec<Error>) -> Vec<Error> {
+    let mut seen = std::collections::HashSet::new();
+    errors.into_iter().filter(|e| seen.insert(e.to_string())).collect()
+}
+
+fn keep_metadata(new: &mut ObjectMeta, old: &ObjectMeta) {
+    if new.uid.as_deref().unwrap_or("").is_empty() {
+        new.uid.clone_from(&old.uid);
+    }
+    if old.creation_timestamp.is_some() {
+        new.creation_timestamp.clone_from(&old.creation_timestamp);
+    }
+    if old.deletion_timestamp.is_some() {
+        new.deletion_timestamp.clone_from(&old.deletion_timestamp);
+    }
+    if new.deletion_grace_period_seconds.is_none() {
+        new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
+    }
+    new.self_link = None;
+}
+
+fn prepare_finalize(new: &mut dyn AnyObject, old: &dyn AnyObject) -> Result<()> {
+    let wrong = || ApiError::internal("finalize was called on something that is no namespace");
+    let old = old.downcast::<core::Namespace>().ok_or_else(wrong)?;
+    let new = new.downcast_mut::<core::Namespace>().ok_or_else(wrong)?;
+    new.status.clone_from(&old.status);
+    Ok(())
+}
+
+/// Whether nothing keeps the object any more: its deletion was asked for, its time is over and its last finalizer
+/// is gone.
+fn is_finished(new: &dyn AnyObject, old: &dyn AnyObject) -> bool {
+    let old_meta = old.metadata();
+    let spec_finalizers = new.downcast::<core::Namespace>().is_some_and(|namespace| {
+        namespace.spec.as_ref().and_then(|s| s.finalizers.as_ref()).is_some_and(|f| !f.is_empty())
+    });
+    !spec_finalizers
+        && new.metadata().finalizers.as_ref().is_none_or(Vec::is_empty)
+        && old_meta.deletion_timestamp.is_some()
+        && old_meta.deletion_grace_period_seconds.unwrap_or(0) == 0
+}
+
+/// Checks the `resourceVersion` and UID that an update names against what is stored.
+///
+/// # Errors
+/// 409, or 422 where the kind wants a `resourceVersion`.
+pub(crate) fn check_preconditions(
+    call: &Call<'_>,
+    new: &ObjectMeta,
+    current: &ObjectMeta,
+    revision: u64,
+) -> Result<()> {
+    let resource = call.served.resource();
+    if let Some(uid) = new.uid.as_deref().filter(|uid| !uid.is_empty())
+        && Some(uid) != current.uid.as_deref()
+    {
+        let stored = current.uid.as_deref().unwrap_or("");
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {stored}");
+        return Err(ApiError::conflict(resource, call.name, why));
+    }
+    match new.resource_version.as_deref().unwrap_or("") {
+        "" | "0" if unconditional(call) => Ok(()),
+        "" | "0" => {
+            let path = Path::new("metadata").child("resourceVersion");
+            let error = Error::invalid(&path, "0x0", "must be specified for an update");
+            Err(ApiError::invalid(resource, call.name, &[error]))
+        }
+        text => match text.parse::<u64>() {
+            Ok(wanted) if wanted == revision => Ok(()),
+            Ok(_) => Err(ApiError::stale(resource, call.name)),
+            Err(_) => {
+                let path = Path::new("metadata").child("resourceVersion");
+                let error = Error::invalid(
+                    &path,
+                    text,
+                    format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
+                );
+                Err(ApiError::invalid(resource, call.name, &[error]))
+            }
+        },
+    }
+}
+
+/// Kinds whose updates must name a `resourceVersion` (`AllowUnconditionalUpdate` upstream).
+const CONDITIONAL: [&str; 12] = [
+    "poddisruptionbudgets",
+    "csidrivers",
+    "csinodes",
+    "csistoragecapacities",
+    "volumeattachments",
+    "leases",
+    "runtimeclasses",
+    "validatingadmissionpolicies",
+    "validatingadmissionpolicybindings",
+    "validatingwebhookconfigurations",
+    "mutatingwebhookconfigurations",
+    "customresourcedefinitions",
+];
+
+fn unconditional(call: &Call<'_>) -> bool {
+    !call.served.entry.custom && !CONDITIONAL.contains(&&*call.served.resource().plural)
+}
+
+/// Kinds that a PUT may create (`AllowCreateOnUpdate` upstream).
+const CREATED_BY_UPDATE: [&str; 10] = [
+    "runtimeclasses",
+    "rolebindings",
+    "clusterrolebindings",
+    "roles",
+    "clusterroles",
+    "leases",
+    "limitranges",
+    "events",
+    "services",
+    "endpoints",
+];
+
+pub(crate) fn may_create_by_update(call: &Call<'_>) -> bool {
+    call.subresource.is_empty()
+        && !call.served.entry.custom
+        && CREATED_BY_UPDATE.contains(&&*call.served.resource().plural)
+}

@@ -1,0 +1,173 @@
+//! GET of a collection: from the watch cache, or page by page from the store's history.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use gantry_api::metav1::ListMeta;
+use gantry_api::status::Result;
+use gantry_api::{ApiError, Encoded};
+use gantry_store::{RangeRequest, StoreError};
+use serde::{Deserialize, Serialize};
+
+use super::Call;
+use crate::cache::{Entry, Selection};
+use crate::limits::RANGE_CHUNK;
+use crate::query::{ListOptions, VersionMatch};
+
+/// A page.
+pub(crate) struct Page {
+    pub(crate) entries: Vec<Arc<Entry>>,
+    pub(crate) revision: u64,
+    pub(crate) continue_token: String,
+    pub(crate) remaining: Option<u64>,
+}
+
+/// Where a list goes on: upstream's token.
+#[derive(Serialize, Deserialize)]
+struct Token {
+    v: String,
+    rv: i64,
+    start: String,
+}
+
+const TOKEN_VERSION: &str = "meta.k8s.io/v1";
+
+/// Reads a page of what the options pick.
+///
+/// # Errors
+/// 410 if the revision or token is too old, 504 if the revision lies in the future, 400 for what makes no sense.
+pub(crate) async fn list(call: &Call<'_>, options: &ListOptions) -> Result<Page> {
+    options.validate(false)?;
+    let selection = Selection::new(&*call.served.kind, call.namespace, &options.labels, &options.fields)?
+        .named(call.name);
+    if !options.continue_token.is_empty() {
+        if options.revision.is_some_and(|r| r != 0) {
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        return proceed(call, options, &selection).await;
+    }
+    let exact = options.version_match == Some(VersionMatch::Exact)
+        || (options.version_match.is_none() && options.limit > 0 && options.revision.is_some_and(|r| r > 0));
+    match options.revision {
+        Some(revision) if exact => page(call, &selection, options.limit, None, Some(revision)).await,
+        revision => {
+            match revision {
+                None => drop(call.core.hub.catch_up().await?),
+                Some(0) => {}
+                Some(revision) => call.core.hub.wait_for(revision).await?,
+            }
+            Ok(from_cache(call, &selection, options.limit))
+        }
+    }
+}
+
+fn from_cache(call: &Call<'_>, selection: &Selection, limit: usize) -> Page {
+    let cache = &call.served.entry.cache;
+    let snapshot = cache.snapshot(selection, limit, None);
+    let continue_token = match snapshot.entries.last().filter(|_| snapshot.more) {
+        Some(last) => token(&cache.range_prefix(selection), &last.key, signed(snapshot.revision)),
+        None => String::new(),
+    };
+    let remaining = (snapshot.more && !selection.is_selective()).then_some(snapshot.remaining);
+    Page { entries: snapshot.entries, revision: snapshot.revision, continue_token, remaining }
+}
+
+async fn proceed(call: &Call<'_>, options: &ListOptions, selection: &Selection) -> Result<Page> {
+    let prefix = call.served.entry.cache.range_prefix(selection);
+    let (start, revision) = read_token(&options.continue_token, &prefix)?;
+    let at = u64::try_from(revision).ok();
+    match page(call, selection, options.limit, Some(&start), at).await {
+        Err(error) if error.is_expired() => Err(expired_token(&prefix, &start)),
+        answer => answer,
+    }
+}
+
+/// Fills a page from the store, as of `at` (now if `None`).
+async fn page(
+    call: &Call<'_>,
+    selection: &Selection,
+    limit: usize,
+    start: Option<&str>,
+    at: Option<u64>,
+) -> Result<Page> {
+    let cache = &call.served.entry.cache;
+    let prefix = cache.range_prefix(selection);
+    let wanted = if limit == 0 { usize::MAX } else { limit };
+    let mut entries: Vec<Arc<Entry>> = Vec::new();
+    let mut after: Option<String> = start.map(str::to_owned);
+    let mut at = at;
+    loop {
+        let chunk = if selection.is_selective() { RANGE_CHUNK } else { wanted.min(RANGE_CHUNK) };
+        let request = RangeRequest { prefix: &prefix, start_after: after.as_deref(), limit: chunk, at };
+        let range = match call.core.store.range(request).await {
+            Err(StoreError::Compacted { .. }) => {
+                return Err(ApiError::expired("The resourceVersion for the provided list is too old."));
+            }
+            other => other.map_err(crate::errors::store)?,
+        };
+        at = Some(range.revision);
+        let count = range.items.len();
+        for (i, kv) in range.items.into_iter().enumerate() {
+            let encoded = Arc::new(Encoded::new(kv.value, kv.modified));
+            let entry = Entry::new(kv.key.clone(), cache.prefix.len(), encoded, &*cache.kind);
+            after = Some(kv.key.to_string());
+            if selection.matches(&entry) {
+                entries.push(Arc::new(entry));
+            }
+            if entries.len() == wanted {
+                let rest = range.remaining + (count - i - 1) as u64;
+                let continue_token =
+                    if rest > 0 { token(&prefix, &kv.key, signed(range.revision)) } else { String::new() };
+                let remaining = (rest > 0 && !selection.is_selective()).then_some(rest);
+                return Ok(Page { entries, revision: range.revision, continue_token, remaining });
+            }
+        }
+        if !range.more {
+            let continue_token = String::new();
+            return Ok(Page { entries, revision: range.revision, continue_token, remaining: None });
+        }
+    }
+}
+
+fn signed(revision: u64) -> i64 {
+    i64::try_from(revision).unwrap_or(i64::MAX)
+}
+
+fn token(prefix: &str, last_key: &str, revision: i64) -> String {
+    let start = format!("{}\0", last_key.strip_prefix(prefix).unwrap_or(last_key));
+    let token = Token { v: TOKEN_VERSION.into(), rv: revision, start };
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+}
+
+/// The key after which to go on, and the revision (negative: now).
+fn read_token(text: &str, prefix: &str) -> Result<(String, i64)> {
+    let bad = |why: &str| ApiError::bad_request(format!("continue key is not valid: {why}"));
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|e| bad(&e.to_string()))?;
+    let token: Token = serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))?;
+    if token.v != TOKEN_VERSION {
+        return Err(bad(&format!("server does not recognize this encoded version {}", token.v)));
+    }
+    if token.rv == 0 {
+        return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
+    }
+    if token.start.is_empty() {
+        return Err(bad("encoded start key empty (version meta.k8s.io/v1)"));
+    }
+    let path = token.start.trim_end_matches('\0');
+    if path.split('/').any(|part| part == "." || part == ".." || part.is_empty()) {
+        return Err(ApiError::bad_request(format!("continue key is not valid: {}", token.start)));
+    }
+    Ok((format!("{prefix}{path}"), token.rv))
+}
+
+/// 410, with a token that goes on at the present state.
+fn expired_token(prefix: &str, start: &str) -> ApiError {
+    const MESSAGE: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+    let mut status = ApiError::expired(MESSAGE).status().clone();
+    let metadata = ListMeta { continue_: Some(token(prefix, start, -1)), ..ListMeta::default() };
+    status.metadata = metadata;
+    ApiError::from_status(status)
+}

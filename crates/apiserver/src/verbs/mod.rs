@@ -1,0 +1,110 @@
+//! The verbs: what a request does once it may.
+
+pub(crate) mod create;
+pub(crate) mod decode;
+pub(crate) mod delete;
+pub(crate) mod delete_collection;
+pub(crate) mod get;
+pub(crate) mod lifecycle;
+pub(crate) mod list;
+pub(crate) mod patch;
+pub(crate) mod subresources;
+pub(crate) mod update;
+pub(crate) mod watch;
+pub(crate) mod write;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gantry_api::Encoded;
+use gantry_api::metav1::Status;
+use serde_json::Value;
+
+use crate::admission::{AdmissionRequest, Operation};
+use crate::core::Core;
+use crate::identify::User;
+use crate::resources::Served;
+use crate::warnings::Warnings;
+
+/// A request on a stored resource, authorized.
+#[derive(Clone)]
+pub(crate) struct Call<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) user: &'a User,
+    pub(crate) served: Served,
+    /// Empty for cluster scope and across namespaces.
+    pub(crate) namespace: &'a str,
+    /// Empty for collections.
+    pub(crate) name: &'a str,
+    pub(crate) subresource: &'a str,
+    pub(crate) warnings: &'a Warnings,
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn key(&self) -> Arc<str> {
+        self.served.key(self.namespace, self.name)
+    }
+
+    /// The same call on another object of the collection.
+    pub(crate) fn on<'b>(&'b self, namespace: &'b str, name: &'b str) -> Call<'b> {
+        Call { namespace, name, ..self.clone() }
+    }
+
+    pub(crate) fn admission<'b>(
+        &'b self,
+        operation: Operation,
+        name: &'b str,
+        dry_run: bool,
+    ) -> AdmissionRequest<'b> {
+        AdmissionRequest {
+            user: self.user,
+            operation,
+            resource: self.served.resource(),
+            subresource: self.subresource,
+            namespace: self.namespace,
+            name,
+            dry_run,
+            kind: &*self.served.kind,
+            warnings: self.warnings,
+        }
+    }
+}
+
+/// A request's body.
+#[derive(Clone, Debug)]
+pub(crate) struct Input<'a> {
+    pub(crate) content_type: &'a str,
+    pub(crate) bytes: Bytes,
+}
+
+/// What a verb on one object answers.
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) body: Arc<Encoded>,
+    /// Whether the body is an object of the resource's kind (else a `Status`, `Scale`, …).
+    pub(crate) is_object: bool,
+}
+
+impl Answer {
+    pub(crate) fn object(code: u16, body: Arc<Encoded>) -> Self {
+        Self { code, body, is_object: true }
+    }
+
+    pub(crate) fn other(code: u16, body: &Value, revision: u64) -> Self {
+        let bytes = Bytes::from(body.to_string());
+        Self { code, body: Arc::new(Encoded::new(bytes, revision)), is_object: false }
+    }
+
+    pub(crate) fn status(code: u16, status: &Status) -> Self {
+        Self { code, body: Arc::new(Encoded::new(status_bytes(status), 0)), is_object: false }
+    }
+}
+
+/// A `Status` as JSON.
+pub(crate) fn status_bytes(status: &Status) -> Bytes {
+    let mut value = serde_json::to_value(status).unwrap_or_default();
+    if let Value::Object(map) = &mut value {
+        map.entry("metadata").or_insert_with(|| Value::Object(serde_json::Map::new()));
+    }
+    Bytes::from(value.to_string())
+}

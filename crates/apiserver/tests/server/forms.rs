@@ -1,0 +1,95 @@
+//! Tables, partial metadata, discovery, health.
+
+use gantry_apiserver::testing::http;
+use serde_json::json;
+
+use crate::{Lab, MAPS, map};
+
+#[tokio::test]
+async fn tables_and_metadata_are_derived() {
+    let lab = Lab::new().await;
+    lab.create(MAPS, &map("a")).await;
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let answer = http(&lab.server, "GET", MAPS, &[("accept", table)], "").await.json();
+    assert_eq!(
+        (answer["kind"].as_str(), answer["apiVersion"].as_str()),
+        (Some("Table"), Some("meta.k8s.io/v1"))
+    );
+    let titles: Vec<&str> = answer["columnDefinitions"]
+        .as_array()
+        .expect("columns")
+        .iter()
+        .filter_map(|c| c["name"].as_str())
+        .collect();
+    assert_eq!(titles, ["Name", "Data", "Age"]);
+    assert_eq!(answer["rows"][0]["cells"][0], "a");
+    assert_eq!(answer["rows"][0]["cells"][1], 1);
+    assert_eq!(answer["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    let one = http(&lab.server, "GET", &format!("{MAPS}/a?includeObject=None"), &[("accept", table)], "")
+        .await
+        .json();
+    assert_eq!(one["rows"][0]["object"], json!(null));
+    let partial = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    let list = http(&lab.server, "GET", MAPS, &[("accept", partial)], "").await.json();
+    assert_eq!(list["kind"], "PartialObjectMetadataList");
+    assert!(list["items"][0].get("data").is_none());
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    assert_eq!(http(&lab.server, "GET", MAPS, &[("accept", protobuf)], "").await.code, 406);
+    let both = format!("{protobuf},application/json");
+    assert_eq!(http(&lab.server, "GET", MAPS, &[("accept", &both)], "").await.code, 200);
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn large_lists_are_compressed_for_those_who_accept_it() {
+    let lab = Lab::new().await;
+    for name in ["a", "b", "c"] {
+        let mut body = map(name);
+        body["data"]["large"] = json!("x".repeat(100_000));
+        lab.create(MAPS, &body).await;
+    }
+    let answer = http(&lab.server, "GET", MAPS, &[("accept-encoding", "gzip")], "").await;
+    assert_eq!(answer.headers["content-encoding"], "gzip");
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&answer.bytes[..]), &mut text)
+        .expect("gzip");
+    let plain = lab.get(MAPS).await;
+    assert_eq!(plain.headers["content-length"], plain.bytes.len().to_string());
+    assert_eq!(text.as_bytes(), &plain.bytes[..]);
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn discovery_lists_what_is_served() {
+    let lab = Lab::new().await;
+    let core = lab.get("/api/v1").await.json();
+    let find = |list: &serde_json::Value, name: &str| {
+        list["resources"].as_array().and_then(|r| r.iter().find(|r| r["name"] == name).cloned())
+    };
+    let pods = find(&core, "pods").expect("pods");
+    assert_eq!(pods["shortNames"], json!(["po"]));
+    assert!(find(&core, "pods/log").is_some() && find(&core, "pods/binding").is_some());
+    let apps = lab.get("/apis/apps/v1").await.json();
+    assert_eq!(find(&apps, "deployments/scale").expect("scale")["group"], "autoscaling");
+    let groups = lab.get("/apis").await.json();
+    assert!(groups["groups"].as_array().is_some_and(|g| g.iter().any(|g| g["name"] == "apps")));
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let whole = http(&lab.server, "GET", "/apis", &[("accept", accept)], "").await;
+    assert_eq!(whole.json()["kind"], "APIGroupDiscoveryList");
+    let tag = whole.headers["etag"].to_str().expect("a tag").to_owned();
+    let same = http(&lab.server, "GET", "/apis", &[("accept", accept), ("if-none-match", &tag)], "").await;
+    assert_eq!(same.code, 304);
+    assert_eq!(lab.get("/version").await.json()["minor"], "36");
+    assert_eq!(&lab.get("/readyz").await.bytes[..], b"ok");
+    assert_eq!(
+        lab.get("/openapi/v3").await.json()["paths"]["api/v1"]["serverRelativeURL"]
+            .as_str()
+            .map(|u| &u[..16]),
+        Some("/openapi/v3/api/")
+    );
+    lab.server.health().add("never", Box::new(|| Err("not today".to_owned())));
+    assert_eq!(lab.get("/readyz?verbose").await.code, 500);
+    let metrics = lab.get("/metrics").await;
+    assert!(String::from_utf8_lossy(&metrics.bytes).contains("apiserver_request_total{"));
+    lab.end().await;
+}

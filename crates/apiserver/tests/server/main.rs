@@ -1,0 +1,70 @@
+//! The API server at its boundary: requests in, responses and events out.
+
+mod crud;
+mod custom;
+mod delete;
+mod forms;
+mod lists;
+mod patches;
+mod tls;
+mod watches;
+
+use gantry_apiserver::server::ApiServer;
+use gantry_apiserver::testing::{Answered, http, in_memory};
+use gantry_base::Tasks;
+use serde_json::Value;
+
+/// A server and the group its tasks run in.
+pub struct Lab {
+    pub server: ApiServer,
+    pub tasks: Tasks,
+}
+
+impl Lab {
+    pub async fn new() -> Self {
+        let tasks = Tasks::new();
+        let (server, _) = in_memory(&tasks).await;
+        Self { server, tasks }
+    }
+
+    pub async fn send(&self, method: &str, path: &str, body: &Value) -> Answered {
+        http(&self.server, method, path, &[], body.to_string()).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answered {
+        http(&self.server, "GET", path, &[], "").await
+    }
+
+    pub async fn patch(&self, path: &str, kind: &str, body: &Value) -> Answered {
+        let content_type = format!("application/{kind}");
+        http(&self.server, "PATCH", path, &[("content-type", &content_type)], body.to_string()).await
+    }
+
+    /// Creates an object, which must work.
+    pub async fn create(&self, path: &str, body: &Value) -> Value {
+        let answer = self.send("POST", path, body).await;
+        assert_eq!(answer.code, 201, "{}", answer.json());
+        answer.json()
+    }
+
+    pub async fn end(self) {
+        assert!(self.tasks.shut_down(std::time::Duration::from_secs(20)).await, "all tasks end");
+    }
+}
+
+/// Checks a failure's code, reason and message.
+#[track_caller]
+pub fn refused(answer: &Answered, code: u16, reason: &str, message: &str) {
+    let status = answer.json();
+    assert_eq!(answer.code, code, "{status}");
+    assert_eq!(status["kind"], "Status");
+    assert_eq!(status["reason"].as_str().unwrap_or(""), reason, "{status}");
+    assert_eq!(status["message"], message);
+    assert_eq!(status["code"], code);
+}
+
+pub const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+pub fn map(name: &str) -> Value {
+    serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}})
+}
