@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_api::apps::{ControllerRevision, DaemonSet, DaemonSetSpec, DaemonSetStatus};
-use gantry_api::core::{
-    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration,
-};
+use gantry_api::core::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration};
 use gantry_api::meta::MetaExt;
 use gantry_api::time::since;
 use gantry_api::{LabelSelector, Object, ObjectKey};
@@ -49,12 +47,7 @@ pub struct DaemonSets {
 impl DaemonSets {
     /// A controller that reads `informers`.
     pub fn new(informers: &InformerSet) -> Self {
-        Self {
-            sets: informers.of(),
-            pods: informers.of(),
-            nodes: informers.of(),
-            revisions: informers.of(),
-        }
+        Self { sets: informers.of(), pods: informers.of(), nodes: informers.of(), revisions: informers.of() }
     }
 }
 
@@ -102,7 +95,10 @@ impl Controller for DaemonSets {
             Watch::on(&self.revisions, |delta| {
                 let owner = delta.new.as_deref().or(delta.old.as_deref()).and_then(|r| r.controller());
                 let owner = owner.filter(|o| o.kind == "DaemonSet");
-                owner.map(|o| ObjectKey::new(Arc::clone(&delta.key.namespace), &*o.name)).into_iter().collect()
+                owner
+                    .map(|o| ObjectKey::new(Arc::clone(&delta.key.namespace), &*o.name))
+                    .into_iter()
+                    .collect()
             }),
         ]
     }
@@ -189,7 +185,10 @@ impl<'a> Sync<'a> {
             // Bound before pending, then the oldest.
             pods.sort_by(|a, b| {
                 let rank = |p: &PodView| (p.node.is_empty(), p.phase == Phase::Pending);
-                rank(a).cmp(&rank(b)).then_with(|| a.created.cmp(&b.created)).then_with(|| a.name().cmp(b.name()))
+                rank(a)
+                    .cmp(&rank(b))
+                    .then_with(|| a.created.cmp(&b.created))
+                    .then_with(|| a.name().cmp(b.name()))
             });
         }
         let template = spec.template.spec.clone().unwrap_or_default();

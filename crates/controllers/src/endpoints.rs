@@ -165,7 +165,8 @@ fn subsets(seen: &Seen, service: &Service, spec: &ServiceSpec) -> Vec<EndpointSu
         if ports.is_empty() && spec.ports.as_ref().is_some_and(|p| !p.is_empty()) {
             continue;
         }
-        let key = ports.iter().map(|p| format!("{:?}/{:?}/{}", p.name, p.protocol, p.port)).collect::<String>();
+        let key =
+            ports.iter().map(|p| format!("{:?}/{:?}/{}", p.name, p.protocol, p.port)).collect::<String>();
         let group = groups.entry(key).or_insert_with(|| Group { ports, ..Group::default() });
         let side = if publishes || pod.ready { &mut group.ready } else { &mut group.unready };
         side.push(endpoint_address(pod, service, ip));

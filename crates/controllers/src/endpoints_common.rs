@@ -43,8 +43,7 @@ pub fn services_of(delta: &Delta<PodView>, services: &Informer<Service>) -> Vec<
     services.iter().filter(selects).map(|service| service.key()).collect()
 }
 
-type Shown<'a> =
-    (bool, bool, bool, &'a [Arc<str>], &'a str, &'a str, &'a str, Option<&'a Labels>, &'a str);
+type Shown<'a> = (bool, bool, bool, &'a [Arc<str>], &'a str, &'a str, &'a str, Option<&'a Labels>, &'a str);
 
 fn shown(pod: &PodView) -> Shown<'_> {
     (

@@ -6,13 +6,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use gantry_api::core::{Node, ObjectReference, Service, ServiceSpec};
+use gantry_api::core::{ObjectReference, Service, ServiceSpec};
 use gantry_api::discovery::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use gantry_api::meta::{MetaExt, controller_reference};
 use gantry_api::{Object, ObjectKey};
 use gantry_client::views::PodView;
 use gantry_client::{Delta, Index, Informer, InformerSet, Projection};
 
+use crate::common::nodes::NodeView;
 use crate::endpoints_common::{
     HEADLESS, address, families, has_endpoint, hostname, is_headless, port_number, selector, services_of,
 };
@@ -59,48 +60,18 @@ impl SliceView {
     }
 }
 
-/// The zone of a node.
-#[derive(Debug)]
-pub struct ZoneView {
-    key: ObjectKey,
-    revision: u64,
-    zone: Arc<str>,
-}
-
-impl Projection for ZoneView {
-    type Object = Node;
-
-    fn project(node: Arc<Node>) -> Arc<Self> {
-        let zone = node.label(ZONE).unwrap_or("").into();
-        Arc::new(Self { key: node.key(), revision: MetaExt::revision(&*node), zone })
-    }
-
-    fn object_key(&self) -> ObjectKey {
-        self.key.clone()
-    }
-
-    fn object_revision(&self) -> u64 {
-        self.revision
-    }
-}
-
 /// The endpointslice controller.
 pub struct EndpointSlices {
     services: Informer<Service>,
     pods: Informer<PodView>,
     slices: Informer<SliceView>,
-    nodes: Informer<ZoneView>,
+    nodes: Informer<NodeView>,
 }
 
 impl EndpointSlices {
     /// A controller that reads `informers`.
     pub fn new(informers: &InformerSet) -> Self {
-        Self {
-            services: informers.of(),
-            pods: informers.of(),
-            slices: informers.of(),
-            nodes: informers.of(),
-        }
+        Self { services: informers.of(), pods: informers.of(), slices: informers.of(), nodes: informers.of() }
     }
 }
 
@@ -111,6 +82,10 @@ pub struct Seen {
     slices: Vec<Arc<SliceView>>,
     /// The zones of the pods' nodes; a node that is not there is missing here.
     zones: HashMap<Arc<str>, Arc<str>>,
+}
+
+fn zone_of(node: &NodeView) -> Arc<str> {
+    node.labels.as_ref().and_then(|l| l.get(ZONE)).map_or("", String::as_str).into()
 }
 
 fn service_of(delta: &Delta<SliceView>) -> Vec<ObjectKey> {
@@ -133,16 +108,12 @@ impl Controller for EndpointSlices {
             Watch::on(&self.slices, service_of),
             // A node that appears, or moves to another zone, concerns the services of its pods.
             Watch::on(&self.nodes, move |delta| {
-                let zone = |view: &Option<Arc<ZoneView>>| view.as_ref().map(|v| Arc::clone(&v.zone));
+                let zone = |view: &Option<Arc<NodeView>>| view.as_ref().map(|v| zone_of(v));
                 if zone(&delta.old) == zone(&delta.new) || delta.new.is_none() {
                     return Vec::new();
                 }
                 let pods = pods.by_index("node", &delta.key.name);
-                let appears = |pod: Arc<PodView>| Delta {
-                    key: pod.object_key(),
-                    old: None,
-                    new: Some(pod),
-                };
+                let appears = |pod: Arc<PodView>| Delta { key: pod.object_key(), old: None, new: Some(pod) };
                 pods.into_iter().flat_map(|pod| services_of(&appears(pod), &all)).collect()
             }),
         ]
@@ -160,7 +131,7 @@ impl Controller for EndpointSlices {
         };
         let zone = |pod: &Arc<PodView>| {
             let node = self.nodes.get(&ObjectKey::cluster(Arc::clone(&pod.node)))?;
-            Some((Arc::clone(&pod.node), Arc::clone(&node.zone)))
+            Some((Arc::clone(&pod.node), zone_of(&node)))
         };
         let zones = pods.iter().filter_map(zone).collect();
         Some(Seen { service, pods, slices, zones })
@@ -289,7 +260,13 @@ fn port_key(ports: &[EndpointPort]) -> String {
         .iter()
         .map(|p| {
             let text = |value: &Option<String>| value.clone().unwrap_or_default();
-            format!("{}/{}/{}/{}", text(&p.name), text(&p.protocol), p.port.unwrap_or(0), text(&p.app_protocol))
+            format!(
+                "{}/{}/{}/{}",
+                text(&p.name),
+                text(&p.protocol),
+                p.port.unwrap_or(0),
+                text(&p.app_protocol)
+            )
         })
         .collect();
     keys.sort();
@@ -428,4 +405,88 @@ fn new_slice(
 
 fn delete(slice: &EndpointSlice) -> Write {
     Write::delete_exactly(EndpointSlice::RESOURCE, slice.key(), slice.uid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Model;
+    use gantry_api::core::{Node, Pod};
+    use serde_json::json;
+
+    fn fixture(service: serde_json::Value) -> (Model, EndpointSlices, ObjectKey) {
+        let mut model = Model::default();
+        let controller = EndpointSlices {
+            services: Informer::detached(),
+            pods: Informer::detached(),
+            slices: Informer::detached(),
+            nodes: Informer::detached(),
+        };
+        model.feed(&controller.services);
+        model.feed(&controller.pods);
+        model.feed(&controller.slices);
+        model.feed(&controller.nodes);
+        let node = json!({"apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": "n", "labels": {"topology.kubernetes.io/zone": "z"}}});
+        model.create(&Node::decode_value(&node).expect("a node"));
+        let service = json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "web", "namespace": "a"}, "spec": service});
+        let key = model.create(&Service::decode_value(&service).expect("a service")).key();
+        (model, controller, key)
+    }
+
+    fn pods(model: &mut Model, numbers: std::ops::Range<u8>, ready: bool) {
+        for n in numbers {
+            let ready = if ready { "True" } else { "False" };
+            let pod = json!({"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": format!("p{n:03}"), "namespace": "a", "labels": {"app": "web"}},
+                "spec": {"nodeName": "n", "containers": [
+                    {"name": "c", "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]}]},
+                "status": {"phase": "Running", "podIPs": [{"ip": format!("10.0.0.{n}")}],
+                    "conditions": [{"type": "Ready", "status": ready}]}});
+            model.create(&Pod::decode_value(&pod).expect("a pod"));
+        }
+    }
+
+    fn sizes(model: &Model) -> Vec<usize> {
+        let slices = model.all::<EndpointSlice>();
+        let mut sizes: Vec<_> =
+            slices.iter().map(|slice| slice.endpoints.as_ref().map_or(0, Vec::len)).collect();
+        sizes.sort_unstable();
+        sizes
+    }
+
+    fn by_name() -> serde_json::Value {
+        json!({"selector": {"app": "web"}, "clusterIP": "10.1.0.1", "ipFamilies": ["IPv4"],
+            "ports": [{"name": "web", "port": 80, "targetPort": "http", "protocol": "TCP"}]})
+    }
+
+    #[test]
+    fn endpoints_are_split_into_slices_of_a_hundred_and_stay_where_they_are() {
+        let (mut model, controller, key) = fixture(by_name());
+        model.settle(&controller, &key);
+        assert_eq!(sizes(&model), [0], "an empty slice says that there are none");
+        pods(&mut model, 0..150, true);
+        model.settle(&controller, &key);
+        assert_eq!(sizes(&model), [50, 100]);
+        model.remove::<Pod>(&ObjectKey::new("a", "p000"));
+        let before: Vec<_> = model.all::<EndpointSlice>().iter().map(MetaExt::revision).collect();
+        model.settle(&controller, &key);
+        let after: Vec<_> = model.all::<EndpointSlice>().iter().map(MetaExt::revision).collect();
+        assert_eq!(before.iter().zip(&after).filter(|(a, b)| a != b).count(), 1, "one slice changes");
+    }
+
+    #[test]
+    fn an_endpoint_tells_readiness_port_and_place() {
+        let (mut model, controller, key) = fixture(by_name());
+        pods(&mut model, 1..2, false);
+        model.settle(&controller, &key);
+        let slice = model.all::<EndpointSlice>().into_iter().find(|s| s.ports.is_some()).expect("a slice");
+        assert_eq!(slice.label(SERVICE_NAME), Some("web"));
+        assert_eq!(slice.ports.expect("ports")[0].port, Some(8080));
+        let endpoint = slice.endpoints.expect("endpoints").remove(0);
+        let conditions = endpoint.conditions.expect("conditions");
+        assert_eq!((conditions.ready, conditions.serving), (Some(false), Some(false)));
+        assert_eq!((endpoint.zone.as_deref(), endpoint.node_name.as_deref()), (Some("z"), Some("n")));
+    }
 }

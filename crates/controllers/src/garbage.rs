@@ -38,7 +38,11 @@ impl Garbage {
         let key = ObjectKey::new(namespace, name.name.as_str());
         match graph.get(&name.uid) {
             Some(found) if *found.resource == resource && found.key == key => {
-                if found.awaits_dependents() { Standing::Waiting } else { Standing::Solid }
+                if found.awaits_dependents() {
+                    Standing::Waiting
+                } else {
+                    Standing::Solid
+                }
             }
             found => Standing::Absent { resource, key, elsewhere: found.is_some() },
         }
@@ -252,5 +256,107 @@ fn invalid_namespace(node: &Node, owner: &OwnerName) -> Event {
         message: format!(
             "ownerRef [{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}] does not exist in namespace \"{namespace}\""
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Action;
+    use gantry_client::Verb;
+    use std::time::SystemTime;
+
+    const SETS: Resource = Resource::fixed("apps", "v1", "ReplicaSet", "replicasets", true);
+    const PODS: Resource = Resource::fixed("", "v1", "Pod", "pods", true);
+
+    fn node(resource: Resource, uid: &str, owners: &[&str]) -> Node {
+        let owner = |uid: &&str| Owner {
+            name: Arc::new(OwnerName {
+                api_version: "apps/v1".into(),
+                kind: "ReplicaSet".into(),
+                name: (*uid).into(),
+                uid: (*uid).into(),
+            }),
+            controller: Some(true),
+            blocking: Some(true),
+        };
+        Node {
+            resource: Arc::new(resource),
+            key: ObjectKey::new("a", uid),
+            uid: uid.into(),
+            revision: 1,
+            deleting: false,
+            finalizers: Box::default(),
+            owners: owners.iter().map(owner).collect(),
+        }
+    }
+
+    fn deleting(mut node: Node, finalizer: &str) -> Node {
+        node.deleting = true;
+        node.finalizers = [finalizer.into()].into();
+        node
+    }
+
+    fn plan(nodes: Vec<Node>, uid: &str) -> Plan {
+        let inventory = Arc::new(Inventory::detached());
+        inventory.change(|graph| {
+            let mut changes = graph.replace(&Arc::new(SETS), Vec::new(), 1);
+            changes.extend(nodes.into_iter().filter_map(|node| graph.put(node)));
+            changes
+        });
+        let collector = Garbage::new(inventory);
+        let seen = collector.observe(&ObjectKey::cluster(uid)).expect("an object");
+        Garbage::plan(&seen, &Moment::at(SystemTime::UNIX_EPOCH))
+    }
+
+    fn text(plan: &Plan) -> Vec<String> {
+        let describe = |action: &Action| match action {
+            Action::Write(write) => {
+                let verb = if write.verb == Verb::Delete { "delete" } else { "patch" };
+                format!("{verb} {} {}", write.key.name, String::from_utf8_lossy(&write.payload.bytes))
+            }
+            Action::Check(check) => format!("{check:?}").split('(').next().unwrap_or("").to_owned(),
+            Action::Event(event) => event.reason.to_owned(),
+            Action::Effect(_) => String::new(),
+        };
+        plan.actions().map(describe).collect()
+    }
+
+    #[test]
+    fn an_object_with_an_owner_stays() {
+        assert!(plan(vec![node(SETS, "set", &[]), node(PODS, "pod", &["set"])], "pod").is_empty());
+    }
+
+    #[test]
+    fn an_object_without_owners_is_verified_and_deleted() {
+        let actions = text(&plan(vec![node(PODS, "pod", &["gone"])], "pod"));
+        assert_eq!(actions[0], "Absent");
+        assert!(actions[1].starts_with("delete pod") && actions[1].contains("Background"), "{actions:?}");
+    }
+
+    #[test]
+    fn of_several_owners_only_the_lost_reference_goes() {
+        let nodes = vec![node(SETS, "set", &[]), node(PODS, "pod", &["set", "gone"])];
+        let actions = text(&plan(nodes, "pod"));
+        assert!(actions[1].starts_with("patch pod") && actions[1].contains("\"uid\":\"set\""), "{actions:?}");
+        assert!(!actions[1].contains("gone"));
+    }
+
+    #[test]
+    fn a_foreground_deletion_waits_for_its_dependents() {
+        let set = || deleting(node(SETS, "set", &[]), FOREGROUND);
+        let with_pod = vec![set(), node(PODS, "pod", &["set"])];
+        assert!(plan(with_pod.clone(), "set").is_empty(), "the set waits");
+        assert!(text(&plan(with_pod, "pod"))[0].starts_with("delete pod"));
+        assert!(text(&plan(vec![set()], "set"))[0].contains("\"finalizers\":[]"));
+    }
+
+    #[test]
+    fn an_orphaning_deletion_frees_its_dependents_first() {
+        let set = deleting(node(SETS, "set", &[]), ORPHAN);
+        let plan = plan(vec![set, node(PODS, "pod", &["set"])], "set");
+        assert_eq!(plan.stages.len(), 2);
+        let actions = text(&plan);
+        assert!(actions[0].contains("\"ownerReferences\":[]") && actions[1].starts_with("patch set"));
     }
 }

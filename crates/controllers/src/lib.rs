@@ -3,6 +3,7 @@
 //! [`engine`] owns the loop and knows no controller; every other module is one controller (or a family of small
 //! ones), which observes through informers and plans purely; [`registry`] lists them and starts them.
 
+pub mod clusterroles;
 mod common;
 pub mod daemonset;
 pub mod deployment;

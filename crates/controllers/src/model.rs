@@ -153,8 +153,12 @@ impl Model {
         if write.verb == Verb::DeleteCollection {
             let plural = write.resource.qualified();
             let within = |k: &ObjectKey| k.namespace == write.key.namespace;
-            let keys: Vec<_> =
-                self.objects.keys().filter(|(p, k)| *p == plural && within(k)).map(|(_, k)| k.clone()).collect();
+            let keys: Vec<_> = self
+                .objects
+                .keys()
+                .filter(|(p, k)| *p == plural && within(k))
+                .map(|(_, k)| k.clone())
+                .collect();
             for key in keys {
                 self.perform_delete(&write.resource, &key, &Value::Null)?;
             }
@@ -259,7 +263,9 @@ impl Model {
                         self.events.push(event.reason.to_owned());
                         None
                     }
-                    Action::Check(check) => (!self.check(check)).then(|| failure(Attempt::Other, "", "unmet")),
+                    Action::Check(check) => {
+                        (!self.check(check)).then(|| failure(Attempt::Other, "", "unmet"))
+                    }
                     Action::Effect(_) => None,
                 };
                 if failure.is_some() {
@@ -406,7 +412,8 @@ impl Transport for InMemory {
             return Err(ApiError::new(403, "Forbidden", message));
         }
         let key = ObjectKey::new(mutation.target.namespace.clone(), mutation.target.name.clone());
-        let mut write = Write::delete(mutation.target.resource, key, &gantry_client::DeleteOptions::default());
+        let mut write =
+            Write::delete(mutation.target.resource, key, &gantry_client::DeleteOptions::default());
         write.subresource = mutation.target.subresource;
         write.verb = mutation.verb;
         write.payload = mutation.payload;

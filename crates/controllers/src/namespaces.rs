@@ -103,7 +103,9 @@ fn empty(seen: &Seen, moment: &Moment) -> Plan {
             let write = Write::delete_collection(resource.clone(), name, &background());
             plan.push(write.tolerating("NotFound").tolerating("MethodNotAllowed"));
         } else {
-            plan.extend(nodes.into_iter().map(|n| Write::delete(resource.clone(), n.key.clone(), &background())));
+            plan.extend(
+                nodes.into_iter().map(|n| Write::delete(resource.clone(), n.key.clone(), &background())),
+            );
         }
     }
     plan.requeue_after(RETRY);

@@ -173,7 +173,10 @@ mod tests {
         let shares: Vec<_> = model
             .all::<Node>()
             .into_iter()
-            .map(|n| format!("{} {:?}", n.name(), n.spec.and_then(|s| s.pod_cidrs).unwrap_or_default()))
+            .map(|n| {
+                let shares = n.spec.as_ref().and_then(|s| s.pod_cidrs.clone()).unwrap_or_default();
+                format!("{} {shares:?}", n.name())
+            })
             .collect();
         assert_eq!(
             shares,

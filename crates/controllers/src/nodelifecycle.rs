@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use gantry_api::core::{Node, NodeCondition, ObjectReference, Pod, Taint};
 use gantry_api::coordination::Lease;
+use gantry_api::core::{Node, NodeCondition, ObjectReference, Pod, Taint};
 use gantry_api::meta::MetaExt;
 use gantry_api::time::{system_time, time};
 use gantry_api::{Object, ObjectKey, conditions};

@@ -9,8 +9,10 @@ use gantry_client::{InformerSet, Transport};
 use crate::engine::{self, Controller, Leadership, Ports, Recorder, Runtime};
 use crate::inventory::Inventory;
 use crate::nodeipam::ClusterCidr;
-use crate::{daemonset, deployment, endpoints, endpointslices, garbage, job, namespaces, nodeipam, nodelifecycle, podgc, replicaset, serviceaccounts, statefulset,
-    tainteviction, ttl, volumes};
+use crate::{
+    clusterroles, daemonset, deployment, endpoints, endpointslices, garbage, job, namespaces, nodeipam,
+    nodelifecycle, podgc, replicaset, serviceaccounts, statefulset, tainteviction, ttl, volumes,
+};
 
 /// All keys of all controllers are looked at again this often.
 pub const RESYNC: Duration = Duration::from_secs(12 * 3600);
@@ -118,6 +120,7 @@ impl Starter<'_> {
         self.start(|s| volumes::pvs::Volumes::new(&s.options.informers));
         self.start(|s| volumes::protection::ClaimProtection::new(&s.options.informers));
         self.start(|s| volumes::protection::VolumeProtection::new(&s.options.informers));
+        self.start(|s| clusterroles::ClusterRoles::new(&s.options.informers));
         self.start(|s| endpointslices::EndpointSlices::new(&s.options.informers));
         self.start(|s| endpoints::EndpointsController::new(&s.options.informers));
         self.start(|s| serviceaccounts::DefaultAccounts::new(&s.options.informers));

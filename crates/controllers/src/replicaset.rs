@@ -42,7 +42,11 @@ impl ReplicaSets {
             None => vec![set.uid().to_owned()],
             Some(owner) => {
                 let siblings = self.sets.in_namespace(set.namespace());
-                siblings.iter().filter(|s| s.is_controlled_by(&owner.uid)).map(|s| s.uid().to_owned()).collect()
+                siblings
+                    .iter()
+                    .filter(|s| s.is_controlled_by(&owner.uid))
+                    .map(|s| s.uid().to_owned())
+                    .collect()
             }
         };
         for uid in related {
@@ -68,9 +72,8 @@ fn owners_of(delta: &Delta<PodView>, sets: &Informer<ReplicaSet>) -> Vec<ObjectK
         old.into_iter().chain(new).filter_map(|pod| pods::owner_keys(pod, "ReplicaSet")).collect();
     if pods::is_new_orphan(old, new) {
         let labels = new.and_then(|pod| pod.labels.as_ref());
-        let selects = |set: &&Arc<ReplicaSet>| {
-            selector(set).is_some_and(|s| !s.is_everything() && s.matches(labels))
-        };
+        let selects =
+            |set: &&Arc<ReplicaSet>| selector(set).is_some_and(|s| !s.is_everything() && s.matches(labels));
         let sets = sets.in_namespace(&delta.key.namespace);
         keys.extend(sets.iter().filter(selects).map(|set| set.key()));
     }
@@ -108,10 +111,8 @@ impl Controller for ReplicaSets {
         let mut plan = Plan::nothing();
         let set = &*seen.set;
         let pods = seen.pods.claim(set, &seen.selector, &mut plan);
-        let (terminating, pods): (Vec<_>, Vec<_>) = pods
-            .into_iter()
-            .filter(|pod| !pod.is_finished())
-            .partition(|pod| pod.deleted.is_some());
+        let (terminating, pods): (Vec<_>, Vec<_>) =
+            pods.into_iter().filter(|pod| !pod.is_finished()).partition(|pod| pod.deleted.is_some());
         let status = status(set, &pods, terminating.len(), moment);
         if set.status.as_ref() != Some(&status) {
             let mut updated = set.clone();
@@ -168,8 +169,14 @@ fn delete(set: &ReplicaSet, pod: &PodView) -> Write {
         .lamenting(Event::warning(set, "FailedDelete", "Error deleting: {error}"))
 }
 
-fn status(set: &ReplicaSet, active: &[Arc<PodView>], terminating: usize, moment: &Moment) -> ReplicaSetStatus {
-    let template_labels = set.spec.as_ref().and_then(|s| s.template.as_ref()?.metadata.as_ref()?.labels.clone());
+fn status(
+    set: &ReplicaSet,
+    active: &[Arc<PodView>],
+    terminating: usize,
+    moment: &Moment,
+) -> ReplicaSetStatus {
+    let template_labels =
+        set.spec.as_ref().and_then(|s| s.template.as_ref()?.metadata.as_ref()?.labels.clone());
     let template = LabelSelector::exactly(&template_labels.unwrap_or_default());
     let number = |pick: &dyn Fn(&PodView) -> bool| count(active.iter().filter(|pod| pick(pod)).count());
     let mut conditions = set.status.as_ref().and_then(|s| s.conditions.clone());

@@ -86,11 +86,7 @@ impl Projection for RootCaView {
 
     fn project(map: Arc<ConfigMap>) -> Arc<Self> {
         let published = map.name() == ROOT_CA;
-        Arc::new(Self {
-            key: map.key(),
-            revision: MetaExt::revision(&*map),
-            map: published.then_some(map),
-        })
+        Arc::new(Self { key: map.key(), revision: MetaExt::revision(&*map), map: published.then_some(map) })
     }
 
     fn object_key(&self) -> ObjectKey {

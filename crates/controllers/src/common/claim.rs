@@ -63,9 +63,11 @@ impl Candidates {
         if !adopted.is_empty() {
             plan.push(may_adopt(owner));
             plan.next_stage();
-            plan.extend(adopted.iter().map(|pod| {
-                adopt(owner, pods.clone(), pod.view_key(), &pod.uid).tolerating("NotFound")
-            }));
+            plan.extend(
+                adopted
+                    .iter()
+                    .map(|pod| adopt(owner, pods.clone(), pod.view_key(), &pod.uid).tolerating("NotFound")),
+            );
             plan.next_stage();
         }
         kept.extend(adopted);

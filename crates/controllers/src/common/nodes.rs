@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use gantry_api::ObjectKey;
-use gantry_api::core::{Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration};
+use gantry_api::core::{
+    Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
+};
 use gantry_api::meta::MetaExt;
 use gantry_api::selector::{Labels, Operator, Requirement};
 use gantry_client::Projection;

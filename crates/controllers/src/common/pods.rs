@@ -36,7 +36,12 @@ pub fn name_prefix<K: Object>(owner: &K) -> String {
 }
 
 /// The pods that a workload of this UID looks at.
-pub fn candidates(pods: &Informer<PodView>, uid: &str, namespace: &str, selector: &LabelSelector) -> Candidates {
+pub fn candidates(
+    pods: &Informer<PodView>,
+    uid: &str,
+    namespace: &str,
+    selector: &LabelSelector,
+) -> Candidates {
     let orphans = pods.by_index("orphans", namespace);
     Candidates {
         owned: pods.by_index("owner", uid),
@@ -73,7 +78,11 @@ pub fn next_availability<'a>(
 
 /// Orders pods by how readily they are removed, the first to go first. `crowd` says how many pods of the same
 /// kind share each node.
-pub fn removal_order(mut pods: Vec<Arc<PodView>>, crowd: &HashMap<Arc<str>, usize>, now: SystemTime) -> Vec<Arc<PodView>> {
+pub fn removal_order(
+    mut pods: Vec<Arc<PodView>>,
+    crowd: &HashMap<Arc<str>, usize>,
+    now: SystemTime,
+) -> Vec<Arc<PodView>> {
     let rank = |pod: &PodView| crowd.get(&pod.node).copied().unwrap_or(0);
     pods.sort_by(|a, b| {
         let assigned = |p: &PodView| !p.node.is_empty();
@@ -136,7 +145,13 @@ mod tests {
     use gantry_api::time::time;
 
     fn pod(uid: &str) -> PodView {
-        PodView { uid: uid.into(), node: "n".into(), phase: Phase::Running, ready: true, ..PodView::default() }
+        PodView {
+            uid: uid.into(),
+            node: "n".into(),
+            phase: Phase::Running,
+            ready: true,
+            ..PodView::default()
+        }
     }
 
     #[test]

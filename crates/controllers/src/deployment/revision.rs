@@ -128,8 +128,8 @@ impl Sync<'_> {
     fn plan_creation(&mut self, set: &ReplicaSet, size: i32) {
         let name = set.name();
         let message = format!("Failed to create new replica set {name:?}: {{error}}");
-        let mut create = Write::create(set)
-            .lamenting(Event::warning(&self.deployment, "ReplicaSetCreateError", message));
+        let mut create =
+            Write::create(set).lamenting(Event::warning(&self.deployment, "ReplicaSetCreateError", message));
         if size > 0 {
             let message = format!("Scaled up replica set {name} from 0 to {size}");
             create = create.announcing(Event::normal(&self.deployment, "ScalingReplicaSet", message));
@@ -268,8 +268,7 @@ impl Sync<'_> {
             return wanted;
         }
         let rolling = self.spec.strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
-        let surge =
-            crate::common::number::scaled(rolling.and_then(|r| r.max_surge.as_ref()), wanted, true);
+        let surge = crate::common::number::scaled(rolling.and_then(|r| r.max_surge.as_ref()), wanted, true);
         let own = replicas(set);
         let others: i32 = self.old.iter().map(replicas).sum();
         let room = wanted + surge - others - own;

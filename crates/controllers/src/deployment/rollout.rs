@@ -1,9 +1,9 @@
 //! Moving replicas: rolling, recreating, scaling in proportion, pausing, cleaning up.
 
+use gantry_api::Object;
 use gantry_api::apps::ReplicaSet;
 use gantry_api::core::ObjectReference;
 use gantry_api::meta::MetaExt;
-use gantry_api::Object;
 
 use super::revision::{DESIRED, MAXIMUM, revision, set_replicas_annotations};
 use super::status::{Progress, has_deadline};

@@ -33,7 +33,13 @@ pub(super) fn has_deadline(spec: &DeploymentSpec) -> bool {
     spec.progress_deadline_seconds.is_some_and(|s| s != i32::MAX)
 }
 
-fn condition(kind: &str, status: &str, reason: &str, message: String, now: SystemTime) -> DeploymentCondition {
+fn condition(
+    kind: &str,
+    status: &str,
+    reason: &str,
+    message: String,
+    now: SystemTime,
+) -> DeploymentCondition {
     DeploymentCondition {
         type_: kind.into(),
         status: status.into(),
@@ -159,7 +165,9 @@ impl Sync<'_> {
     }
 
     fn timed_out(&self, status: &DeploymentStatus) -> bool {
-        let Some(condition) = conditions::find(status.conditions.as_ref(), "Progressing") else { return false };
+        let Some(condition) = conditions::find(status.conditions.as_ref(), "Progressing") else {
+            return false;
+        };
         match condition.reason.as_deref() {
             Some("NewReplicaSetAvailable") => false,
             Some("ProgressDeadlineExceeded") => true,

@@ -8,9 +8,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use gantry_api::ObjectKey;
 use gantry_api::core::{Event as CoreEvent, EventSource};
 use gantry_api::time::time;
-use gantry_api::ObjectKey;
 use gantry_base::{Clock, Tasks};
 use gantry_client::{Api, PatchKind, Transport};
 use serde_json::json;
@@ -205,8 +205,7 @@ fn wire(component: &str, event: Event, count: i32, first: SystemTime, now: Syste
         type_: Some(if event.warning { "Warning" } else { "Normal" }.to_owned()),
         ..CoreEvent::default()
     };
-    out.metadata.name =
-        Some(format!("{}.{nanos:x}", event.regarding.name.as_deref().unwrap_or("unknown")));
+    out.metadata.name = Some(format!("{}.{nanos:x}", event.regarding.name.as_deref().unwrap_or("unknown")));
     out.metadata.namespace = Some(namespace);
     out.involved_object = event.regarding;
     out

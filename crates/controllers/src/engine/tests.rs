@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_api::ObjectKey;
 use gantry_api::core::ConfigMap;
 use gantry_api::meta::MetaExt;
-use gantry_api::ObjectKey;
 use gantry_base::{ManualClock, Tasks};
 use gantry_client::{Informer, InformerSet};
 

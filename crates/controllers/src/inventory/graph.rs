@@ -160,7 +160,12 @@ impl Graph {
     }
 
     /// Replaces all objects of a resource: the result of a list.
-    pub(super) fn replace(&mut self, resource: &Arc<Resource>, nodes: Vec<Node>, revision: u64) -> Vec<Change> {
+    pub(crate) fn replace(
+        &mut self,
+        resource: &Arc<Resource>,
+        nodes: Vec<Node>,
+        revision: u64,
+    ) -> Vec<Change> {
         let fresh: HashSet<Uid> = nodes.iter().map(|node| node.uid.clone()).collect();
         let old = self.shelves.entry(Arc::clone(resource)).or_default().uids.values();
         let gone: Vec<Uid> = old.filter(|uid| !fresh.contains(*uid)).cloned().collect();
@@ -188,7 +193,7 @@ impl Graph {
     }
 
     /// Adds or changes an object; `None` if that is no news.
-    pub(super) fn put(&mut self, mut node: Node) -> Option<Change> {
+    pub(crate) fn put(&mut self, mut node: Node) -> Option<Change> {
         if self.nodes.get(&node.uid).is_some_and(|old| old.revision >= node.revision) {
             return None;
         }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use gantry_api::meta::ObjectKey;
 use gantry_api::Resource;
+use gantry_api::meta::ObjectKey;
 use gantry_base::Tasks;
 use gantry_client::{InformerSet, Transport};
 use parking_lot::RwLock;

@@ -142,7 +142,8 @@ impl Controller for Jobs {
 /// When a Job ended, well or badly.
 pub(crate) fn finished_at(job: &Job) -> Option<SystemTime> {
     let list = job.status.as_ref()?.conditions.as_ref()?;
-    let over = list.iter().find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")?;
+    let over =
+        list.iter().find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")?;
     Some(over.last_transition_time.as_ref().map_or(SystemTime::UNIX_EPOCH, |t| system_time(&t.0)))
 }
 
@@ -182,13 +183,7 @@ struct Sync<'a> {
 }
 
 impl<'a> Sync<'a> {
-    fn new(
-        job: &'a Job,
-        spec: &'a JobSpec,
-        pods: Vec<Arc<PodView>>,
-        moment: &'a Moment,
-        plan: Plan,
-    ) -> Self {
+    fn new(job: &'a Job, spec: &'a JobSpec, pods: Vec<Arc<PodView>>, moment: &'a Moment, plan: Plan) -> Self {
         let mut status = job.status.clone().unwrap_or_default();
         status.uncounted_terminated_pods.get_or_insert_default();
         let active: Vec<_> = pods.iter().filter(|pod| pod.is_active()).cloned().collect();
@@ -226,7 +221,8 @@ impl<'a> Sync<'a> {
 
     /// Whether only a pod that has failed for good is replaced, not one that is being deleted.
     fn replaces_failed_only(&self) -> bool {
-        self.spec.pod_replacement_policy.as_deref() == Some("Failed") || self.spec.pod_failure_policy.is_some()
+        self.spec.pod_replacement_policy.as_deref() == Some("Failed")
+            || self.spec.pod_failure_policy.is_some()
     }
 
     fn index_of(&self, pod: &PodView) -> Option<i32> {

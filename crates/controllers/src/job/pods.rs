@@ -119,9 +119,8 @@ impl Sync<'_> {
     }
 
     fn pending_indexes(&mut self, most: usize) -> Vec<i32> {
-        let replaced = |pod: &&Arc<PodView>| {
-            pod.is_active() || (self.replaces_failed_only() && !pod.is_finished())
-        };
+        let replaced =
+            |pod: &&Arc<PodView>| pod.is_active() || (self.replaces_failed_only() && !pod.is_finished());
         let held: std::collections::BTreeSet<i32> =
             self.pods.iter().filter(replaced).filter_map(|pod| self.index_of(pod)).collect();
         let failures = policy::failures_by_index(self);
@@ -135,9 +134,10 @@ impl Sync<'_> {
             if over || held.contains(&index) {
                 continue;
             }
-            let wait = failures.get(&index).filter(|_| per_index).and_then(|failures| {
-                left(failures.last?, size(failures.count), self.now())
-            });
+            let wait = failures
+                .get(&index)
+                .filter(|_| per_index)
+                .and_then(|failures| left(failures.last?, size(failures.count), self.now()));
             match wait {
                 Some(wait) => waits.push(wait),
                 None => chosen.push(index),

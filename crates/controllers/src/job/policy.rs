@@ -31,8 +31,7 @@ fn matched<'a>(spec: &'a JobSpec, pod: &PodView) -> Option<(usize, &'a PodFailur
                 let holds = |kind: &str, status: &str| {
                     failure.conditions.iter().any(|(k, s)| k == kind && s == status)
                 };
-                let hit =
-                    patterns.iter().find(|p| holds(&p.type_, p.status.as_deref().unwrap_or("True")))?;
+                let hit = patterns.iter().find(|p| holds(&p.type_, p.status.as_deref().unwrap_or("True")))?;
                 format!("Pod {}/{} has condition {}", pod.namespace(), pod.name(), hit.type_)
             }
             (None, None) => return None,

@@ -17,7 +17,8 @@ fn fixture(spec: serde_json::Value) -> (Model, Jobs, ObjectKey) {
     let labels = std::collections::BTreeMap::from([("job-name".to_owned(), "sum".to_owned())]);
     let mut spec: JobSpec = {
         let mut value = spec;
-        value["template"] = serde_json::json!({"spec": {"containers": [{"name": "c"}], "restartPolicy": "Never"}});
+        value["template"] =
+            serde_json::json!({"spec": {"containers": [{"name": "c"}], "restartPolicy": "Never"}});
         serde_json::from_value(value).expect("a job's spec")
     };
     spec.selector = Some(metav1::LabelSelector { match_labels: Some(labels.clone()), ..Default::default() });

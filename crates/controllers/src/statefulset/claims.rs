@@ -58,8 +58,9 @@ impl Sync<'_> {
     fn announced(&self, claim: &PersistentVolumeClaim, ordinal: i32) -> Write {
         let (name, set) = (claim.name(), self.set().name());
         let done = format!("Create Claim {name} Pod {set}-{ordinal} in StatefulSet {set} success");
-        let failed =
-            format!("Create Claim {name} for Pod {set}-{ordinal} in StatefulSet {set} failed error: {{error}}");
+        let failed = format!(
+            "Create Claim {name} for Pod {set}-{ordinal} in StatefulSet {set} failed error: {{error}}"
+        );
         Write::create(claim)
             .announcing(Event::normal(self.set(), "SuccessfulCreate", done))
             .lamenting(Event::warning(self.set(), "FailedCreate", failed))
@@ -95,7 +96,8 @@ impl Sync<'_> {
             let Some(stored) = self.seen.claims.get(claim.name()).cloned() else { continue };
             let owners = stored.metadata.owner_references.clone().unwrap_or_default();
             let ours = |o: &OwnerReference| {
-                (o.kind == "StatefulSet" && o.name == self.set().name()) || (o.kind == "Pod" && o.name == pod_name)
+                (o.kind == "StatefulSet" && o.name == self.set().name())
+                    || (o.kind == "Pod" && o.name == pod_name)
             };
             let stale = |o: &&OwnerReference| {
                 ours(o) && o.uid != self.set().uid() && pod.is_none_or(|pod| *pod.uid != *o.uid)
@@ -135,7 +137,8 @@ impl Sync<'_> {
     fn conflict(&mut self, claim: &str) {
         let policy = self.spec.persistent_volume_claim_retention_policy.as_ref();
         let retains = |when: Option<&String>| when.is_none_or(|w| w == "Retain");
-        let retained = policy.is_none_or(|p| retains(p.when_scaled.as_ref()) && retains(p.when_deleted.as_ref()));
+        let retained =
+            policy.is_none_or(|p| retains(p.when_scaled.as_ref()) && retains(p.when_deleted.as_ref()));
         if !retained {
             let message = format!(
                 "PersistentVolumeClaim {claim} has a conflicting OwnerReference that acts as a manging controller, the retention policy is ignored for this claim"

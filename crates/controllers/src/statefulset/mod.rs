@@ -34,12 +34,7 @@ pub struct StatefulSets {
 impl StatefulSets {
     /// A controller that reads `informers`.
     pub fn new(informers: &InformerSet) -> Self {
-        Self {
-            sets: informers.of(),
-            pods: informers.of(),
-            claims: informers.of(),
-            revisions: informers.of(),
-        }
+        Self { sets: informers.of(), pods: informers.of(), claims: informers.of(), revisions: informers.of() }
     }
 
     /// The claims that the pods of a set may use, by name.
@@ -112,7 +107,10 @@ impl Controller for StatefulSets {
             Watch::on(&self.revisions, |delta| {
                 let owner = delta.new.as_deref().or(delta.old.as_deref()).and_then(|r| r.controller());
                 let owner = owner.filter(|o| o.kind == "StatefulSet");
-                owner.map(|o| ObjectKey::new(Arc::clone(&delta.key.namespace), &*o.name)).into_iter().collect()
+                owner
+                    .map(|o| ObjectKey::new(Arc::clone(&delta.key.namespace), &*o.name))
+                    .into_iter()
+                    .collect()
             }),
         ]
     }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use gantry_api::Object;
 use gantry_api::core::{PersistentVolumeClaimVolumeSource, Pod, Volume};
 use gantry_api::meta::MetaExt;
-use gantry_api::Object;
 use gantry_client::PatchKind;
 use gantry_client::views::{Phase, PodView};
 use serde_json::json;
@@ -113,9 +113,8 @@ impl Sync<'_> {
         let unavailable = |pod: &Option<Arc<PodView>>| pod.as_ref().is_none_or(|p| self.is_unavailable(p));
         let down = replicas.iter().filter(|pod| unavailable(pod)).count();
         let room = size(most).saturating_sub(down);
-        let old = |pod: &&Arc<PodView>| {
-            pod.deleted.is_none() && revision_of(pod) != Some(self.update.as_str())
-        };
+        let old =
+            |pod: &&Arc<PodView>| pod.deleted.is_none() && revision_of(pod) != Some(self.update.as_str());
         let chosen = replicas.iter().skip(partition).rev().flatten().filter(old).take(room);
         for pod in chosen.cloned().collect::<Vec<_>>() {
             self.delete(&pod);
@@ -198,7 +197,8 @@ impl Sync<'_> {
         if label(POD_NAME) == Some(pod.name()) && label(POD_INDEX) == Some(&index) {
             return;
         }
-        let patch = json!({"metadata": {"uid": &*pod.uid, "labels": {POD_NAME: pod.name(), POD_INDEX: index}}});
+        let patch =
+            json!({"metadata": {"uid": &*pod.uid, "labels": {POD_NAME: pod.name(), POD_INDEX: index}}});
         let write = Write::patch(Pod::RESOURCE, pod.view_key(), "", PatchKind::Strategic, &patch);
         self.plan.push(write.tolerating("NotFound"));
     }

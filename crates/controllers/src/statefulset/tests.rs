@@ -62,7 +62,8 @@ fn make_ready(model: &mut Model) {
                 ..PodCondition::default()
             };
             let conditions = Some(vec![ready]);
-            pod.status = Some(PodStatus { phase: Some("Running".into()), conditions, ..PodStatus::default() });
+            pod.status =
+                Some(PodStatus { phase: Some("Running".into()), conditions, ..PodStatus::default() });
         });
     }
 }
@@ -85,8 +86,7 @@ fn pods_are_made_one_after_the_other_with_their_claims() {
     assert_eq!(names(&model), ["db-0", "db-1"]);
     roll(&mut model, &controller, &key);
     assert_eq!(names(&model), ["db-0", "db-1", "db-2"]);
-    let claims: Vec<_> =
-        model.all::<PersistentVolumeClaim>().iter().map(|c| c.name().to_owned()).collect();
+    let claims: Vec<_> = model.all::<PersistentVolumeClaim>().iter().map(|c| c.name().to_owned()).collect();
     assert_eq!(claims, ["data-db-0", "data-db-1", "data-db-2"]);
     let pod = model.get::<Pod>(&ObjectKey::new("a", "db-1")).expect("it is there");
     assert_eq!(pod.label("apps.kubernetes.io/pod-index"), Some("1"));

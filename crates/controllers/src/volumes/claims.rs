@@ -2,22 +2,25 @@
 
 use std::sync::Arc;
 
+use gantry_api::ObjectKey;
 use gantry_api::core::{
     HostPathVolumeSource, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, ObjectReference,
     PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, VolumeNodeAffinity,
 };
 use gantry_api::meta::MetaExt;
 use gantry_api::storage::StorageClass;
-use gantry_api::ObjectKey;
 use gantry_client::views::PodView;
 use gantry_client::{Informer, InformerSet};
 
 use super::matching::{claim_ref, find, mismatch, refers_to, requested};
 use super::{
-    BIND_COMPLETED, BOUND_BY_CONTROLLER, LOCAL_PATH, PROVISIONED_BY, PROVISIONER, PROVISIONER_BETA, SELECTED_NODE,
+    BIND_COMPLETED, BOUND_BY_CONTROLLER, LOCAL_PATH, PROVISIONED_BY, PROVISIONER, PROVISIONER_BETA,
+    SELECTED_NODE,
 };
 use crate::common::nodes::NodeView;
-use crate::engine::{Controller, Effect, Event, Moment, Plan, VolumeDirectory, VolumeHost, Watch, Write, reference};
+use crate::engine::{
+    Controller, Effect, Event, Moment, Plan, VolumeDirectory, VolumeHost, Watch, Write, reference,
+};
 
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -125,7 +128,8 @@ impl Controller for Claims {
                 let mut keys: Vec<_> = named.collect();
                 if delta.new.as_deref().is_some_and(|v| claim_ref(v).is_none()) {
                     // A free volume: any unbound claim may want it.
-                    let unbound = claims.list().into_iter().filter(|c| c.annotation(BIND_COMPLETED).is_none());
+                    let unbound =
+                        claims.list().into_iter().filter(|c| c.annotation(BIND_COMPLETED).is_none());
                     keys.extend(unbound.map(|claim| claim.key()));
                 }
                 keys
@@ -184,10 +188,9 @@ fn bound(seen: &Seen) -> Plan {
         return lost("ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!");
     };
     match claim_ref(volume) {
-        Some(r) if !refers_to(r, claim) => lost(
-            "ClaimMisbound",
-            "Two claims are bound to the same volume, this one is bound incorrectly",
-        ),
+        Some(r) if !refers_to(r, claim) => {
+            lost("ClaimMisbound", "Two claims are bound to the same volume, this one is bound incorrectly")
+        }
         _ => bind(claim, volume),
     }
 }
@@ -377,7 +380,9 @@ fn local_volume(claim: &PersistentVolumeClaim, class: &StorageClass, site: &Site
         access_modes: spec.access_modes,
         volume_mode: spec.volume_mode,
         storage_class_name: Some(class.name().to_owned()),
-        persistent_volume_reclaim_policy: Some(class.reclaim_policy.clone().unwrap_or_else(|| "Delete".into())),
+        persistent_volume_reclaim_policy: Some(
+            class.reclaim_policy.clone().unwrap_or_else(|| "Delete".into()),
+        ),
         mount_options: class.mount_options.clone(),
         claim_ref: Some(ObjectReference { resource_version: None, ..reference(claim) }),
         host_path: Some(HostPathVolumeSource {

@@ -66,7 +66,8 @@ pub(super) fn find(
         None => LabelSelector::everything(),
         spec => LabelSelector::from_spec(spec).unwrap_or_else(|_| LabelSelector::nothing()),
     };
-    let available = |v: &PersistentVolume| v.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Available");
+    let available =
+        |v: &PersistentVolume| v.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Available");
     let fits = |v: &&Arc<PersistentVolume>| {
         claim_ref(v).is_none()
             && available(v)

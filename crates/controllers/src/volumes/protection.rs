@@ -45,7 +45,9 @@ impl Controller for ClaimProtection {
                 // Only the end of a use matters.
                 let over = delta.new.as_ref().is_none_or(|pod| pod.is_finished());
                 let claims = delta.old.iter().filter(|_| over).flat_map(|pod| pod.claims.iter());
-                claims.map(|claim| ObjectKey::new(Arc::clone(&delta.key.namespace), Arc::clone(claim))).collect()
+                claims
+                    .map(|claim| ObjectKey::new(Arc::clone(&delta.key.namespace), Arc::clone(claim)))
+                    .collect()
             }),
         ]
     }

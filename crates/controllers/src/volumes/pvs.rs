@@ -97,7 +97,8 @@ fn in_phase(volume: &PersistentVolume, phase: &str) -> Plan {
     let mut plan = Plan::nothing();
     if phase_of(volume) != phase {
         let mut updated = volume.clone();
-        let status = PersistentVolumeStatus { phase: Some(phase.into()), ..PersistentVolumeStatus::default() };
+        let status =
+            PersistentVolumeStatus { phase: Some(phase.into()), ..PersistentVolumeStatus::default() };
         updated.status = Some(status);
         plan.push(Write::update_status(&updated));
     }
@@ -165,6 +166,8 @@ fn reclaim(volume: &PersistentVolume) -> Plan {
         plan.next_stage();
     }
     let failed = Event::warning(volume, "VolumeFailedDelete", "{error}");
-    plan.push(Write::delete_exactly(PersistentVolume::RESOURCE, volume.key(), volume.uid()).lamenting(failed));
+    plan.push(
+        Write::delete_exactly(PersistentVolume::RESOURCE, volume.key(), volume.uid()).lamenting(failed),
+    );
     plan
 }

@@ -103,7 +103,8 @@ fn class() -> Value {
 
 #[test]
 fn a_claim_takes_the_smallest_volume_that_fits_and_leaves_it_released() {
-    let objects = vec![volume("big", "9Gi"), volume("fits", "3Gi"), volume("small", "1Gi"), claim("", json!({}))];
+    let objects =
+        vec![volume("big", "9Gi"), volume("fits", "3Gi"), volume("small", "1Gi"), claim("", json!({}))];
     let mut fixture = Fixture::new(objects);
     assert_eq!(fixture.claim_phase().as_deref(), Some("Bound"));
     assert_eq!(fixture.volumes(), ["big Available", "fits Bound", "small Available"]);
@@ -119,7 +120,9 @@ fn a_local_volume_is_made_on_the_node_that_the_scheduler_chose_and_goes_with_its
         "metadata": {"name": "n", "labels": {"kubernetes.io/hostname": "n"}}});
     let mut waiting = Fixture::new(vec![class(), node.clone(), claim("local-path", json!({}))]);
     assert_eq!(waiting.claim_phase().as_deref(), Some("Pending"));
-    assert!(waiting.volumes().is_empty() && waiting.model.events.contains(&"WaitForFirstConsumer".to_owned()));
+    assert!(
+        waiting.volumes().is_empty() && waiting.model.events.contains(&"WaitForFirstConsumer".to_owned())
+    );
     let key = waiting.model.all::<PersistentVolumeClaim>()[0].key();
     waiting.model.edit::<PersistentVolumeClaim>(&key, |claim| {
         let annotations = claim.metadata.annotations.get_or_insert_default();
