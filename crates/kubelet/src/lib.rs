@@ -2,7 +2,8 @@
 //!
 //! [`Kubelet::start`] takes [`Options`] and returns a handle. [`engine`] follows the pods that are bound to the
 //! node and gives each a worker; a worker looks ([`engine::observed`]), decides ([`engine::plan`], a pure function)
-//! and has [`steps`], [`volumes`] and [`probes`] do it. [`node`] keeps the Node object and its lease.
+//! and has [`steps`], [`volumes`] and [`probes`] do it. [`node`] keeps the Node object and its lease; the HTTPS server
+//! gives logs, exec, attach, port-forward and statistics to the API server.
 
 pub mod engine;
 pub mod logs;
@@ -10,6 +11,7 @@ pub mod node;
 mod options;
 pub mod pod;
 pub mod probes;
+mod server;
 pub mod steps;
 pub mod volumes;
 
@@ -45,12 +47,16 @@ impl Kubelet {
         let scope =
             Scope { fields: FieldSelector::equals("spec.nodeName", &options.node_name), ..Scope::default() };
         let core = Core::new(options, tasks);
-        let address = None;
+        let address = match core.options.server.clone() {
+            Some(server) => Some(server::start(core.clone(), &server, tasks).await?),
+            None => None,
+        };
         let pods = Informer::<Pod>::start(transport, scope, tasks);
-        let port = address.map(|a: SocketAddr| a.port());
+        let port = address.map(|a| a.port());
         tasks.spawn("node status", Box::pin(node::status::run(core.clone(), port)));
         tasks.spawn("node lease", Box::pin(node::lease::run(core.clone())));
         tasks.spawn("pods", engine::dispatch(core.clone(), pods.clone()));
+        tasks.spawn("log rotation", engine::log_rotation::run(core.clone()));
         tasks.spawn("relist", Box::pin(engine::relist::run(core.clone(), pods)));
         Ok(Self { core, address })
     }

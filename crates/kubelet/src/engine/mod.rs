@@ -4,6 +4,7 @@ pub mod admission;
 pub mod backoff;
 pub mod core;
 pub mod events;
+pub mod log_rotation;
 pub mod objects;
 pub mod observed;
 pub mod plan;

@@ -129,7 +129,8 @@ impl Planner<'_> {
     fn with_new_sandbox(&self, attempt: u32) -> Vec<Action> {
         let (pod, seen) = (self.pod, self.seen);
         let mut actions = Vec::new();
-        if !seen.sandboxes.is_empty() {
+        // Containers may have outlived a sandbox that the runtime has forgotten.
+        if !seen.sandboxes.is_empty() || seen.any_alive() {
             actions.push(Action::KillPod { recreate: true });
         }
         let no_restart = pod::restart_policy(pod) == Restart::Never
@@ -396,4 +397,219 @@ fn kill(container: &Running, message: String, reason: KillReason) -> Action {
 /// Nanoseconds since the epoch as a time.
 pub fn system_time(nanos: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use gantry_api::Object;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::engine::observed::{Sandbox, Verdicts};
+
+    fn pod(spec: &str) -> Pod {
+        let text = format!(r#"{{"metadata":{{"name":"p","namespace":"n","uid":"u"}},"spec":{spec}}}"#);
+        Pod::decode(text.as_bytes()).expect("a pod")
+    }
+
+    fn sandbox(ready: bool) -> Sandbox {
+        Sandbox {
+            id: "s".into(),
+            attempt: 0,
+            ready,
+            created_at: 1,
+            ips: vec!["10.0.0.1".into()],
+            host_network: false,
+        }
+    }
+
+    fn record(pod: &Pod, name: &str, state: RunState, exit_code: i32) -> Running {
+        let container = pod::find_container(pod, name).map(|(_, c)| c).unwrap_or_default();
+        Running {
+            id: format!("id-{name}"),
+            name: name.into(),
+            sandbox_id: "s".into(),
+            restart_count: 0,
+            state,
+            created_at: 2,
+            started_at: 2,
+            finished_at: 3,
+            exit_code,
+            reason: String::new(),
+            message: String::new(),
+            image: String::new(),
+            image_ref: String::new(),
+            hash: container_hash(&container),
+            log_path: String::new(),
+            user: None,
+            verdicts: Verdicts::default(),
+        }
+    }
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1000)
+    }
+
+    fn names(actions: &[Action]) -> Vec<String> {
+        actions
+            .iter()
+            .map(|a| match a {
+                Action::KillPod { .. } => "kill pod".to_owned(),
+                Action::CreateSandbox { attempt } => format!("sandbox {attempt}"),
+                Action::KillContainer { name, .. } => format!("kill {name}"),
+                Action::RemoveContainers { .. } => "remove".to_owned(),
+                Action::Start { name, .. } => format!("start {name}"),
+                Action::BackOff { name, .. } => format!("wait {name}"),
+            })
+            .collect()
+    }
+
+    fn planned(pod: &Pod, seen: &Observed) -> Vec<String> {
+        names(&plan(pod, seen, &Backoffs::default(), now()))
+    }
+
+    const INITS: &str = r#"{"restartPolicy":"Always","initContainers":[{"name":"i"},
+        {"name":"s","restartPolicy":"Always"},{"name":"j"}],"containers":[{"name":"a"},{"name":"b"}]}"#;
+
+    #[test]
+    fn a_new_pod_gets_a_sandbox_and_its_first_containers() {
+        let plain = pod(r#"{"containers":[{"name":"a"},{"name":"b"}]}"#);
+        assert_eq!(planned(&plain, &Observed::default()), ["sandbox 0", "start a", "start b"]);
+        assert_eq!(planned(&pod(INITS), &Observed::default()), ["sandbox 0", "start i"]);
+    }
+
+    #[test]
+    fn init_containers_go_one_by_one_and_sidecars_stay() {
+        let pod = pod(INITS);
+        let mut seen = Observed { sandboxes: vec![sandbox(true)], containers: vec![] };
+        assert_eq!(planned(&pod, &seen), ["start i"]);
+        seen.containers = vec![record(&pod, "i", RunState::Running, 0)];
+        assert!(planned(&pod, &seen).is_empty());
+        seen.containers = vec![record(&pod, "i", RunState::Exited, 0)];
+        assert_eq!(planned(&pod, &seen), ["start s"]);
+        seen.containers.insert(0, record(&pod, "s", RunState::Running, 0));
+        assert_eq!(planned(&pod, &seen), ["start j"]);
+        seen.containers.insert(0, record(&pod, "j", RunState::Exited, 0));
+        assert_eq!(planned(&pod, &seen), ["start a", "start b"]);
+        for name in ["a", "b"] {
+            seen.containers.insert(0, record(&pod, name, RunState::Running, 0));
+        }
+        assert!(planned(&pod, &seen).is_empty());
+        seen.containers.retain(|c| c.name != "s");
+        assert_eq!(planned(&pod, &seen), ["start s"], "a lost sidecar comes back");
+    }
+
+    #[test]
+    fn a_failed_init_container_fails_a_pod_that_never_restarts() {
+        let pod =
+            pod(r#"{"restartPolicy":"Never","initContainers":[{"name":"i"}],"containers":[{"name":"a"}]}"#);
+        let containers = vec![record(&pod, "i", RunState::Exited, 1)];
+        let seen = Observed { sandboxes: vec![sandbox(true)], containers };
+        assert_eq!(planned(&pod, &seen), ["kill pod"]);
+    }
+
+    #[test]
+    fn restart_policies_decide() {
+        for (policy, code, expected) in [
+            ("Always", 0, vec!["start a"]),
+            ("OnFailure", 0, vec!["kill pod"]),
+            ("OnFailure", 1, vec!["start a"]),
+            ("Never", 1, vec!["kill pod"]),
+        ] {
+            let pod = pod(&format!(r#"{{"restartPolicy":"{policy}","containers":[{{"name":"a"}}]}}"#));
+            let containers = vec![record(&pod, "a", RunState::Exited, code)];
+            let seen = Observed { sandboxes: vec![sandbox(true)], containers };
+            assert_eq!(planned(&pod, &seen), expected, "{policy} {code}");
+        }
+    }
+
+    #[test]
+    fn a_crashed_container_waits_out_its_back_off() {
+        let pod = pod(r#"{"containers":[{"name":"a"},{"name":"b"}]}"#);
+        let mut a = record(&pod, "a", RunState::Exited, 1);
+        a.finished_at = 995_000_000_000;
+        let containers = vec![a, record(&pod, "b", RunState::Running, 0)];
+        let seen = Observed { sandboxes: vec![sandbox(true)], containers };
+        let mut backoffs = Backoffs::default();
+        backoffs.next(&backoff_key(&pod::containers(&pod)[0]), now() - Duration::from_secs(6));
+        let actions = plan(&pod, &seen, &backoffs, now());
+        let expected = Action::BackOff {
+            role: Role::App,
+            name: "a".into(),
+            delay: Duration::from_secs(10),
+            left: Duration::from_secs(5),
+        };
+        assert_eq!(actions, [expected]);
+    }
+
+    #[test]
+    fn a_dead_sandbox_is_replaced_and_takes_the_init_containers_with_it() {
+        let pod = pod(r#"{"initContainers":[{"name":"i"}],"containers":[{"name":"a"}]}"#);
+        let containers =
+            vec![record(&pod, "a", RunState::Exited, 137), record(&pod, "i", RunState::Exited, 0)];
+        let seen = Observed { sandboxes: vec![sandbox(false)], containers };
+        assert_eq!(planned(&pod, &seen), ["kill pod", "remove", "sandbox 1", "start i"]);
+    }
+
+    #[test]
+    fn a_failed_liveness_probe_or_a_changed_image_restarts() {
+        let pod = pod(r#"{"containers":[{"name":"a","image":"x:1"}]}"#);
+        let mut a = record(&pod, "a", RunState::Running, 0);
+        a.verdicts.liveness = Some(false);
+        let mut seen = Observed { sandboxes: vec![sandbox(true)], containers: vec![a] };
+        assert_eq!(planned(&pod, &seen), ["kill a", "start a"]);
+        seen.containers[0].verdicts.liveness = None;
+        seen.containers[0].hash = "other".into();
+        assert_eq!(planned(&pod, &seen), ["kill a", "start a"]);
+    }
+
+    fn states() -> impl Strategy<Value = Option<(RunState, i32)>> {
+        let state = prop_oneof![
+            Just(RunState::Created),
+            Just(RunState::Running),
+            Just(RunState::Exited),
+            Just(RunState::Unknown)
+        ];
+        prop::option::of((state, prop_oneof![Just(0), Just(1)]))
+    }
+
+    proptest! {
+        #[test]
+        fn no_plan_starts_what_runs_or_starts_anything_twice(
+            policy in prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")],
+            states in prop::collection::vec(states(), 5),
+            sandbox_ready in prop::option::of(any::<bool>()),
+        ) {
+            let pod = pod(&INITS.replacen("Always", policy, 1));
+            let names = ["i", "s", "j", "a", "b"];
+            let containers = names
+                .iter()
+                .zip(&states)
+                .filter_map(|(name, state)| state.map(|(state, code)| record(&pod, name, state, code)))
+                .collect();
+            let seen = Observed { sandboxes: sandbox_ready.map(sandbox).into_iter().collect(), containers };
+            let actions = plan(&pod, &seen, &Backoffs::default(), now());
+            let killed: Vec<&str> = actions.iter().filter_map(|a| match a {
+                Action::KillContainer { name, .. } => Some(name.as_str()),
+                _ => None,
+            }).collect();
+            let kills_all = actions.iter().any(|a| matches!(a, Action::KillPod { .. }));
+            let mut started: Vec<&str> = actions.iter().filter_map(|a| match a {
+                Action::Start { name, .. } => Some(name.as_str()),
+                _ => None,
+            }).collect();
+            for name in &started {
+                let runs = seen.latest(name).is_some_and(|r| r.state == RunState::Running);
+                prop_assert!(!runs || killed.contains(name) || kills_all, "{name} runs already: {actions:?}");
+            }
+            started.sort_unstable();
+            let count = started.len();
+            started.dedup();
+            prop_assert_eq!(count, started.len(), "twice: {:?}", actions);
+            let ready = sandbox_ready == Some(true);
+            let makes = actions.iter().any(|a| matches!(a, Action::CreateSandbox { .. }));
+            prop_assert!(ready || makes || count == 0, "nothing starts without a sandbox: {:?}", actions);
+            prop_assert_eq!(actions, plan(&pod, &seen, &Backoffs::default(), now()));
+        }
+    }
 }

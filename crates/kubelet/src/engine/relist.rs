@@ -77,11 +77,9 @@ impl Relister {
     fn take(&self, event: &ContainerEvent) {
         let registry = &self.core.registry;
         let sandbox = event.pod_sandbox_id.as_deref().unwrap_or(&event.container_id);
-        match registry.owner(sandbox) {
-            Some(uid) => registry.wake(&uid),
-            // Whose it is is not known yet: let all look.
-            None if event.pod_sandbox_id.is_none() => registry.all().iter().for_each(|d| d.wake.notify_one()),
-            None => {}
+        // A sandbox that nobody knows yet is being made by a worker, or found by the next list.
+        if let Some(uid) = registry.owner(sandbox) {
+            registry.wake(&uid);
         }
     }
 

@@ -109,6 +109,7 @@ pub struct Worker {
     cleaned: bool,
     retry: Backoff,
     retry_at: Option<Instant>,
+    performed: Option<(Vec<Action>, Vec<String>)>,
     publishing: Option<BoxFuture<'static, PublishEnd>>,
     publish_retry: Backoff,
     publish_at: Option<Instant>,
@@ -142,6 +143,7 @@ impl Worker {
             cleaned: false,
             retry: Backoff::new(RETRY),
             retry_at: None,
+            performed: None,
             publishing: None,
             publish_retry: Backoff::new(RETRY),
             publish_at: None,
@@ -153,6 +155,9 @@ impl Worker {
 
     /// Runs until the pod is gone from the API and nothing of it is left here.
     pub async fn run(mut self) {
+        // Container ids carry the runtime's name. The sender lives as long as the core.
+        let mut runtime = self.core.runtime_state.subscribe();
+        let _named = runtime.wait_for(|state| !state.name.is_empty()).await.map(drop);
         while !self.cleaned {
             self.take_order();
             let observed = self.observe().await;
@@ -170,6 +175,8 @@ impl Worker {
         self.core.tokens.forget(&self.uid);
         self.core.config_maps.set_users(&self.uid, &Default::default());
         self.core.secrets.set_users(&self.uid, &Default::default());
+        // Who still reads this pod's logs learns that nothing runs any more.
+        *self.door.seen.write() = Arc::default();
         self.core.registry.remove(&self.uid);
     }
 
@@ -336,10 +343,17 @@ impl Worker {
             self.retry.reset();
             return;
         }
+        // What was done and is to be done again had no effect: not at once, then.
+        if self.retry_at.is_none()
+            && self.performed.take().is_some_and(|(a, e)| !volumes_due && a == actions && e == excess)
+        {
+            self.retry_at = Some(Instant::now() + self.retry.next_delay());
+        }
         if let Some(at) = self.retry_at.filter(|at| *at > Instant::now()) {
             *next = (*next).min(at);
             return;
         }
+        self.performed = Some((actions.clone(), excess.clone()));
         self.stop = self.core.tasks.shutdown_signal().child_token();
         let job = sync::Job {
             core: self.core.clone(),

@@ -10,7 +10,7 @@ use crate::pod;
 use crate::steps::resources::{CPU_PERIOD, MIN_SHARES, quota, shares};
 
 /// The controllers that a pod's cgroup is made in, on the first cgroup version.
-const CONTROLLERS: [&str; 11] = [
+const CONTROLLERS: [&str; 12] = [
     "cpu",
     "cpuacct",
     "cpuset",
@@ -22,6 +22,7 @@ const CONTROLLERS: [&str; 11] = [
     "hugetlb",
     "perf_event",
     "systemd",
+    "unified",
 ];
 /// The controllers that are passed down on the second cgroup version.
 const DELEGATED: [&str; 6] = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"];
@@ -127,6 +128,13 @@ impl Cgroups {
             if best_effort { MIN_SHARES } else { shares(pod::total_request(pod, "cpu").millis()) };
         let cpu_limit = pod::total_limit(pod, "cpu").map(|q| quota(q.millis()));
         let memory_limit = pod::total_limit(pod, "memory").map(|q| q.value());
+        if best_effort {
+            // All of them together get what is left over.
+            let class = format!("{}/{}", self.root, Self::class(pod));
+            let class = class.trim_start_matches('/');
+            write_if_there(&self.mount.join("cpu").join(class).join("cpu.shares"), &MIN_SHARES.to_string())?;
+            write_if_there(&self.mount.join(class).join("cpu.weight"), &weight(MIN_SHARES).to_string())?;
+        }
         match self.version {
             Version::One => {
                 let cpu = self.mount.join("cpu").join(path);
