@@ -1,12 +1,42 @@
 //! The API server: pipeline, verbs, patch and apply, admission, watch cache, custom resources, discovery.
+//!
+//! Values flow one way: `serve` → `pipeline` (identify, limit, authorize) → `dispatch` → `verbs` → `respond`. Code in
+//! the same process enters at [`server::ApiServer::transport`], which skips TCP, TLS and HTTP and nothing else.
 
 pub mod admission;
 pub mod apply;
 pub mod authorize;
+pub mod bootstrap;
+mod cache;
 pub mod connect;
+mod core;
+mod custom;
+mod discovery;
+mod dispatch;
+mod errors;
+pub mod health;
 pub mod identify;
+mod impersonate;
+mod in_flight;
+mod lookup;
+pub mod limits;
+mod loopback;
+mod managed;
+pub mod parts;
+mod metrics;
+pub mod openapi;
 pub mod pki;
+mod pipeline;
+mod query;
+mod resources;
+pub mod reviews;
+mod respond;
+mod route;
 pub mod serve;
 pub mod server;
+mod splice;
+pub mod structural;
+pub mod testing;
+mod verbs;
 pub mod virtual_resource;
 pub mod warnings;

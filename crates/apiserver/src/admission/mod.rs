@@ -7,6 +7,22 @@
 //! A plugin reads other objects through the loopback transport that it was built with (see
 //! [`crate::server::ApiServer::start`]).
 
+mod default_storage_class;
+mod default_tolerations;
+mod escalation;
+mod namespace_lifecycle;
+mod node_restriction;
+mod node_taint;
+mod priority;
+mod registry;
+mod service_account;
+mod service_addresses;
+mod storage_in_use;
+mod volume_resize;
+
+pub use registry::{PluginDeps, default_plugins};
+pub(crate) use service_addresses::AddressRange;
+
 use async_trait::async_trait;
 use gantry_api::Resource;
 use gantry_api::status::Result;

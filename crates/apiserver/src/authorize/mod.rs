@@ -1,5 +1,11 @@
 //! May they do that?
 
+mod rbac;
+pub mod rules;
+mod views;
+
+pub use rbac::Rbac;
+
 use crate::identify::User;
 
 /// What a request wants to do.
@@ -92,7 +98,12 @@ impl Authorizer for AllowAll {
     fn rules_for(&self, _user: &User, _namespace: &str) -> Rules {
         let all = || vec!["*".to_owned()];
         Rules {
-            resources: vec![ResourceRule { verbs: all(), groups: all(), resources: all(), names: Vec::new() }],
+            resources: vec![ResourceRule {
+                verbs: all(),
+                groups: all(),
+                resources: all(),
+                names: Vec::new(),
+            }],
             paths: vec![(all(), all())],
             incomplete: false,
         }

@@ -1,5 +1,13 @@
 //! Subresources that lead out of the API server: `log`, `exec`, `attach`, `portforward` and `proxy`.
 
+mod containers;
+mod dial;
+mod kubelets;
+mod logs;
+mod proxies;
+
+pub use kubelets::Kubelets;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

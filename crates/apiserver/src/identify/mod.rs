@@ -3,6 +3,22 @@
 //! The pipeline asks one [`Authenticator`] (usually a chain of several); what it does not know is answered with
 //! 401, so an authenticator that lets strangers in returns [`User::anonymous`] for a request without credentials.
 
+mod cache;
+mod certificates;
+mod chain;
+mod discovery;
+mod issuer;
+mod jws;
+mod tokens;
+
+pub use certificates::Certificates;
+pub use chain::{Chain, bearer_token};
+pub use discovery::{jwks, openid_configuration};
+pub(crate) use issuer::POD_TOKEN_SECONDS;
+pub use issuer::{Issuer, LegacyTokens};
+pub use jws::TokenKey;
+pub use tokens::{ServiceAccountTokens, Verdict};
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;

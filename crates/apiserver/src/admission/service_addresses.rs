@@ -1,0 +1,345 @@
+//! Cluster IPs and node ports of services.
+//!
+//! What is taken is known from an informer; what was given to a write that is still on its way is reserved for the
+//! object's UID under one lock, so that two writes never get the same. A reservation whose write never came ends by
+//! itself.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gantry_api::core::{Service, ServiceSpec};
+use gantry_api::field::{Error, Path};
+use gantry_api::meta::MetaExt;
+use gantry_api::status::Result;
+use gantry_api::{ApiError, ObjectKey, Resource};
+use gantry_base::Clock;
+use gantry_client::{Informer, InformerSet, Projection, Transport};
+use gantry_kinds::AnyObject;
+use serde_json::json;
+
+use super::{AdmissionPlugin, AdmissionRequest, Operation};
+use crate::lookup::Lookup;
+
+mod pool;
+mod range;
+
+use pool::{Pool, Stored, Taken};
+pub(crate) use range::AddressRange;
+use range::PortRange;
+
+/// What is kept of a service.
+pub(super) struct ServiceView {
+    key: ObjectKey,
+    revision: u64,
+    stored: Stored,
+}
+
+impl Projection for ServiceView {
+    type Object = Service;
+
+    fn project(service: Arc<Service>) -> Arc<Self> {
+        let spec = service.spec.as_ref();
+        Arc::new(Self {
+            key: service.key(),
+            revision: MetaExt::revision(&*service),
+            stored: Stored {
+                uid: service.uid().into(),
+                addresses: spec.map(addresses).unwrap_or_default(),
+                ports: spec.map(ports).unwrap_or_default(),
+            },
+        })
+    }
+
+    fn object_key(&self) -> ObjectKey {
+        self.key.clone()
+    }
+
+    fn object_revision(&self) -> u64 {
+        self.revision
+    }
+}
+
+fn addresses(spec: &ServiceSpec) -> Vec<Ipv4Addr> {
+    let all = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+    let mut list: Vec<Ipv4Addr> = all.filter_map(|ip| ip.parse().ok()).collect();
+    list.sort_unstable();
+    list.dedup();
+    list
+}
+
+fn ports(spec: &ServiceSpec) -> Vec<u16> {
+    let own = spec.ports.iter().flatten().filter_map(|p| p.node_port).chain(spec.health_check_node_port);
+    let mut list: Vec<u16> = own.filter_map(|p| u16::try_from(p).ok()).filter(|p| *p > 0).collect();
+    list.sort_unstable();
+    list.dedup();
+    list
+}
+
+/// The plugin.
+pub(super) struct ServiceAddresses {
+    services: Informer<ServiceView>,
+    lookup: Lookup,
+    addresses: AddressRange,
+    ports: PortRange,
+    pool: Pool,
+}
+
+impl ServiceAddresses {
+    pub(super) fn new(
+        cidr: (Ipv4Addr, u8),
+        informers: &InformerSet,
+        transport: Arc<dyn Transport>,
+        clock: Arc<dyn Clock>,
+    ) -> gantry_base::Result<Self> {
+        Ok(Self {
+            services: informers.of(),
+            lookup: Lookup::new(transport),
+            addresses: AddressRange::new(cidr.0, cidr.1)?,
+            ports: PortRange::default(),
+            pool: Pool::new(clock),
+        })
+    }
+
+    /// Brings the pool in step with what the informer has seen.
+    async fn refresh(&self) {
+        self.services.synced().await;
+        self.pool.replace_stored(|| self.services.list().iter().map(|s| s.stored.clone()).collect());
+    }
+
+    /// Whether `holder` really holds what somebody else asks for: the informer may be a moment behind a deletion.
+    async fn still_holds(&self, holder: &str, has: impl Fn(&ServiceSpec) -> bool) -> bool {
+        let Some(view) = self.services.list().into_iter().find(|s| &*s.stored.uid == holder) else {
+            return true;
+        };
+        match self.lookup.find::<Service>(&view.key.namespace, &view.key.name).await {
+            Ok(Some(service)) => service.uid() == holder && service.spec.as_ref().is_some_and(has),
+            Ok(None) => false,
+            Err(_) => true,
+        }
+    }
+
+    async fn take_address(&self, owner: &str, address: Ipv4Addr, dry_run: bool) -> Result<(), &'static str> {
+        loop {
+            let Taken::By(holder) = self.pool.take_address(owner, address, dry_run) else { return Ok(()) };
+            if self.still_holds(&holder, |spec| addresses(spec).contains(&address)).await {
+                return Err("provided IP is already allocated");
+            }
+            self.pool.forget_stored(&holder);
+        }
+    }
+
+    async fn take_port(&self, owner: &str, port: u16, dry_run: bool) -> Result<(), String> {
+        loop {
+            let Taken::By(holder) = self.pool.take_port(owner, port, dry_run) else { return Ok(()) };
+            if self.still_holds(&holder, |spec| ports(spec).contains(&port)).await {
+                return Err("provided port is already allocated".to_owned());
+            }
+            self.pool.forget_stored(&holder);
+        }
+    }
+
+    async fn give_address(
+        &self,
+        request: &AdmissionRequest<'_>,
+        name: &str,
+        owner: &str,
+        spec: &mut ServiceSpec,
+    ) -> Result<()> {
+        if let Some(given) = spec.cluster_ips.as_ref().and_then(|ips| ips.first()).filter(|ip| !ip.is_empty())
+        {
+            spec.cluster_ip.get_or_insert_with(|| given.clone());
+        }
+        let wanted = spec.cluster_ip.clone().unwrap_or_default();
+        if spec.cluster_ips.as_ref().is_none_or(Vec::is_empty) && !wanted.is_empty() {
+            spec.cluster_ips = Some(vec![wanted.clone()]);
+        }
+        spec.ip_family_policy.get_or_insert_with(|| "SingleStack".to_owned());
+        let families = spec.ip_families.get_or_insert_default();
+        if families.is_empty() {
+            families.push("IPv4".to_owned());
+        }
+        self.check_families(request.resource, name, spec)?;
+        if wanted == "None" {
+            return Ok(());
+        }
+        if wanted.is_empty() {
+            let Some(address) = self.pool.any_address(owner, &self.addresses, request.dry_run) else {
+                let why = "failed to allocate a serviceIP: range is full";
+                return Err(ApiError::internal(why));
+            };
+            spec.cluster_ip = Some(address.to_string());
+            spec.cluster_ips = Some(vec![address.to_string()]);
+            return Ok(());
+        }
+        let refuse = |why: String| {
+            let path = Path::new("spec").child("clusterIPs");
+            let list = json!([wanted.clone()]);
+            let why = format!("failed to allocate IP {wanted}: {why}");
+            Err(ApiError::invalid(request.resource, name, &[Error::invalid(&path, list, why)]))
+        };
+        let Ok(address) = wanted.parse::<Ipv4Addr>() else {
+            let path = Path::new("spec").child("clusterIPs").index(0);
+            let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            return Err(ApiError::invalid(
+                request.resource,
+                name,
+                &[Error::invalid(&path, wanted.clone(), why)],
+            ));
+        };
+        if !self.addresses.contains(address) {
+            return refuse(format!(
+                "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
+                self.addresses
+            ));
+        }
+        match self.take_address(owner, address, request.dry_run).await {
+            Ok(()) => Ok(()),
+            Err(why) => refuse(why.to_owned()),
+        }
+    }
+
+    /// This cluster has one family of addresses.
+    fn check_families(&self, resource: &Resource, name: &str, spec: &ServiceSpec) -> Result<()> {
+        let headless_for_others = spec.cluster_ip.as_deref() == Some("None")
+            && spec.selector.as_ref().is_none_or(std::collections::BTreeMap::is_empty);
+        if headless_for_others {
+            return Ok(());
+        }
+        let path = Path::new("spec");
+        let mut errors = Vec::new();
+        if spec.ip_family_policy.as_deref() == Some("RequireDualStack") {
+            let why = "this cluster is not configured for dual-stack services";
+            errors.push(Error::invalid(&path.child("ipFamilyPolicy"), "RequireDualStack", why));
+        }
+        for (i, family) in spec.ip_families.iter().flatten().enumerate().filter(|(_, f)| *f != "IPv4") {
+            let at = path.child("ipFamilies").index(i);
+            errors.push(Error::invalid(&at, family.as_str(), "not configured on this cluster"));
+        }
+        if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(resource, name, &errors)) }
+    }
+
+    async fn give_ports(
+        &self,
+        request: &AdmissionRequest<'_>,
+        name: &str,
+        owner: &str,
+        spec: &mut ServiceSpec,
+    ) -> Result<()> {
+        let refuse = |path: &Path, port: i32, why: String| {
+            Err(ApiError::invalid(request.resource, name, &[Error::invalid(path, port, why)]))
+        };
+        let path = Path::new("spec");
+        let mut given: Vec<(u16, String)> = Vec::new();
+        let list = spec.ports.get_or_insert_default();
+        // First those that the client chose, so that no other one gets them.
+        for (i, port) in list.iter().enumerate() {
+            let Some(wanted) = port.node_port.filter(|p| *p != 0) else { continue };
+            let at = path.child("ports").index(i).child("nodePort");
+            let Some(number) = u16::try_from(wanted).ok().filter(|p| self.ports.contains(*p)) else {
+                let why = format!(
+                    "provided port is not in the valid range. The range of valid ports is {}",
+                    self.ports
+                );
+                return refuse(&at, wanted, why);
+            };
+            let protocol = port.protocol.clone().unwrap_or_default();
+            if given.iter().any(|(p, proto)| *p == number && *proto == protocol) {
+                return refuse(&at, wanted, "provided port is already allocated".to_owned());
+            }
+            if let Err(why) = self.take_port(owner, number, request.dry_run).await {
+                return refuse(&at, wanted, why);
+            }
+            given.push((number, protocol));
+        }
+        let full = || ApiError::internal("failed to allocate a nodePort: range is full");
+        let wants = spec.type_.as_deref() == Some("NodePort")
+            || spec.allocate_load_balancer_node_ports != Some(false);
+        if wants {
+            for i in 0..list.len() {
+                if list[i].node_port.unwrap_or(0) != 0 {
+                    continue;
+                }
+                // One number may serve several protocols of the same port.
+                let protocol = list[i].protocol.clone().unwrap_or_default();
+                let shared = list.iter().find(|p| {
+                    p.port == list[i].port
+                        && p.protocol.as_deref() != Some(&protocol)
+                        && p.node_port.unwrap_or(0) != 0
+                        && !given
+                            .iter()
+                            .any(|(n, proto)| Some(i32::from(*n)) == p.node_port && *proto == protocol)
+                });
+                let number = match shared.and_then(|p| p.node_port) {
+                    Some(number) => u16::try_from(number).map_err(ApiError::internal)?,
+                    None => self.pool.any_port(owner, &self.ports, request.dry_run).ok_or_else(full)?,
+                };
+                list[i].node_port = Some(i32::from(number));
+                given.push((number, protocol));
+            }
+        }
+        let local = spec.type_.as_deref() == Some("LoadBalancer")
+            && spec.external_traffic_policy.as_deref() == Some("Local");
+        if !local {
+            return Ok(());
+        }
+        match spec.health_check_node_port.filter(|p| *p != 0) {
+            None => {
+                let number = self.pool.any_port(owner, &self.ports, request.dry_run).ok_or_else(full)?;
+                spec.health_check_node_port = Some(i32::from(number));
+                Ok(())
+            }
+            Some(wanted) => {
+                let number = u16::try_from(wanted).unwrap_or(0);
+                self.take_port(owner, number, request.dry_run).await.map_err(|why| {
+                    ApiError::internal(format!(
+                        "failed to allocate requested HealthCheck NodePort {wanted}: {why}"
+                    ))
+                })
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl AdmissionPlugin for ServiceAddresses {
+    fn name(&self) -> &'static str {
+        "ServiceAddresses"
+    }
+
+    fn handles(&self, operation: Operation, resource: &Resource, subresource: &str) -> bool {
+        matches!(operation, Operation::Create | Operation::Update)
+            && resource.group.is_empty()
+            && resource.plural == "services"
+            && subresource.is_empty()
+    }
+
+    async fn mutate(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut dyn AnyObject,
+        old: Option<&dyn AnyObject>,
+    ) -> Result<()> {
+        if let Some(old) = old {
+            // What was allocated stays where the update leaves it out.
+            request.kind.prepare_update(object, old);
+        }
+        let owner = old
+            .map_or_else(|| object.metadata().uid.clone(), |old| old.metadata().uid.clone())
+            .unwrap_or_default();
+        let Some(service) = object.downcast_mut::<Service>() else { return Ok(()) };
+        let name = service.name().to_owned();
+        let spec = service.spec.get_or_insert_default();
+        let kind = spec.type_.clone().unwrap_or_default();
+        if kind == "ExternalName" {
+            return Ok(());
+        }
+        self.refresh().await;
+        self.give_address(request, &name, &owner, spec).await?;
+        if matches!(kind.as_str(), "NodePort" | "LoadBalancer") && spec.cluster_ip.as_deref() != Some("None")
+        {
+            self.give_ports(request, &name, &owner, spec).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! What a cluster has from its first second: namespaces, default roles, the services of the API and of DNS, the
+//! default storage class.
+//!
+//! Everything is compared with what is there first, so that a restart writes nothing.
+
+mod rbac;
+mod services;
+mod write;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use gantry_api::core::{ConfigMap, Namespace};
+use gantry_api::metav1::ObjectMeta;
+use gantry_api::status::Result;
+use gantry_api::storage::StorageClass;
+use gantry_client::Transport;
+
+use write::Writer;
+
+/// What the first objects say.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Addresses of services: network and prefix length.
+    pub service_cidr: (Ipv4Addr, u8),
+    /// The address that this server is reached at by pods: the endpoint of the service `kubernetes`.
+    pub advertise_address: IpAddr,
+    /// Its port.
+    pub secure_port: u16,
+    /// The address of the service `kube-dns`; no such service if it is `None`.
+    pub cluster_dns: Option<Ipv4Addr>,
+    /// Where DNS really answers, behind that service.
+    pub dns_endpoint: Option<IpAddr>,
+    /// The certificate of the authority of client certificates, as PEM.
+    pub client_ca_pem: String,
+    /// The certificate of the front proxy's authority, as PEM.
+    pub front_proxy_ca_pem: String,
+}
+
+/// The namespaces that every cluster has.
+const NAMESPACES: [&str; 4] = ["kube-system", "default", "kube-public", "kube-node-lease"];
+
+/// Writes what is missing or differs.
+///
+/// # Errors
+/// The first write that failed; the others were tried. It may be run again.
+pub async fn run(transport: Arc<dyn Transport>, options: &Options) -> Result<()> {
+    let writer = Writer::new(transport);
+    let namespaces =
+        NAMESPACES.iter().map(|name| Namespace { metadata: named("", name), ..Namespace::default() });
+    writer.create_missing(namespaces.collect()).await?;
+    let (services, roles, rest) =
+        tokio::join!(services::run(&writer, options), rbac::run(&writer), others(&writer, options));
+    services.and(roles).and(rest)
+}
+
+async fn others(writer: &Writer, options: &Options) -> Result<()> {
+    writer.create_missing(vec![local_path()]).await?;
+    writer.keep(vec![authentication(options)], |new, old| new.data == old.data).await
+}
+
+fn named(namespace: &str, name: &str) -> ObjectMeta {
+    ObjectMeta {
+        namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
+        name: Some(name.to_owned()),
+        ..ObjectMeta::default()
+    }
+}
+
+/// The default storage class: folders on the node where the pod runs.
+fn local_path() -> StorageClass {
+    let mut class = StorageClass {
+        metadata: named("", "local-path"),
+        provisioner: "gantry.io/local-path".to_owned(),
+        reclaim_policy: Some("Delete".to_owned()),
+        volume_binding_mode: Some("WaitForFirstConsumer".to_owned()),
+        ..StorageClass::default()
+    };
+    let annotations = class.metadata.annotations.get_or_insert_default();
+    annotations.insert("storageclass.kubernetes.io/is-default-class".to_owned(), "true".to_owned());
+    class
+}
+
+/// How extension API servers know requests that this server passes on.
+fn authentication(options: &Options) -> ConfigMap {
+    let list = |items: &[&str]| serde_json::json!(items).to_string();
+    let data = [
+        ("client-ca-file", options.client_ca_pem.clone()),
+        ("requestheader-allowed-names", list(&["front-proxy-client"])),
+        ("requestheader-client-ca-file", options.front_proxy_ca_pem.clone()),
+        ("requestheader-extra-headers-prefix", list(&["X-Remote-Extra-"])),
+        ("requestheader-group-headers", list(&["X-Remote-Group"])),
+        ("requestheader-uid-headers", list(&["X-Remote-Uid"])),
+        ("requestheader-username-headers", list(&["X-Remote-User"])),
+    ];
+    ConfigMap {
+        metadata: named("kube-system", "extension-apiserver-authentication"),
+        data: Some(data.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+        ..ConfigMap::default()
+    }
+}

@@ -1,0 +1,164 @@
+//! `proxy`: HTTP to pods, services and nodes through the API server.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use gantry_api::core::{Endpoints, Pod, Service};
+use gantry_api::field::quote;
+use gantry_api::status::Result;
+use gantry_api::{ApiError, Object};
+use http::header::LOCATION;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+
+use super::kubelets::{About, Destination, Kubelets, Security};
+use crate::serve::{Body, empty};
+
+/// `scheme:name:port`, `name:port` or `name`.
+struct Name<'a> {
+    scheme: &'a str,
+    name: &'a str,
+    port: &'a str,
+}
+
+impl<'a> Name<'a> {
+    fn parse(text: &'a str, kind: &str) -> Result<Self> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let parsed = match parts.as_slice() {
+            [name] => Self { scheme: "", name, port: "" },
+            [name, port] => Self { scheme: "", name, port },
+            [scheme, name, port] => Self { scheme, name, port },
+            _ => Self { scheme: "", name: "", port: "" },
+        };
+        if parsed.name.is_empty() || !matches!(parsed.scheme, "" | "http" | "https") {
+            return Err(ApiError::bad_request(format!("invalid {kind} request {}", quote(text))));
+        }
+        Ok(parsed)
+    }
+
+    fn security(&self) -> Security {
+        if self.scheme == "https" { Security::Unverified } else { Security::None }
+    }
+
+    /// The port, or the scheme's default one.
+    fn number(&self, port: &str) -> Result<u16> {
+        match port {
+            "" if self.scheme == "https" => Ok(443),
+            "" => Ok(80),
+            text => text.parse().map_err(|_| ApiError::bad_request(format!("invalid port {}", quote(text)))),
+        }
+    }
+}
+
+/// Answers a `proxy` request.
+pub(super) async fn proxy(
+    kubelets: &Kubelets,
+    about: &About,
+    request: Request<Body>,
+) -> Result<Response<Body>> {
+    let uri = request.uri().clone();
+    if about.path.is_empty() && matches!(*request.method(), Method::GET | Method::HEAD) {
+        return redirect(&uri);
+    }
+    let (address, security) = match &*about.resource.plural {
+        "pods" => pod(kubelets, about).await?,
+        "services" => service(kubelets, about).await?,
+        _ => node(kubelets, about).await?,
+    };
+    let path = if about.path.is_empty() { "/" } else { &about.path };
+    let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    let to = Destination { address, security, path: format!("{path}{query}") };
+    let prefix = uri.path().strip_suffix(about.path.as_str()).unwrap_or(uri.path()).to_owned();
+    let answer = kubelets.pass(request, &to).await;
+    let mut answer =
+        answer.map_err(|why| ApiError::unavailable(format!("error trying to reach service: {why}")))?;
+    relocate(&mut answer, &prefix, address);
+    Ok(answer)
+}
+
+/// Relative links of a page only work if its path ends with a slash.
+fn redirect(uri: &Uri) -> Result<Response<Body>> {
+    let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    let to = HeaderValue::from_str(&format!("{}/{query}", uri.path())).map_err(ApiError::internal)?;
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    response.headers_mut().insert(LOCATION, to);
+    Ok(response)
+}
+
+/// A redirection to the same server comes back through the proxy.
+fn relocate(answer: &mut Response<Body>, prefix: &str, address: SocketAddr) {
+    let Some(location) = answer.headers().get(LOCATION).and_then(|v| v.to_str().ok()) else { return };
+    let Ok(uri) = location.parse::<Uri>() else { return };
+    let ours = uri
+        .authority()
+        .is_none_or(|a| a.as_str() == address.to_string() || a.as_str() == address.ip().to_string());
+    if !ours || !uri.path().starts_with('/') {
+        return;
+    }
+    let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    if let Ok(value) = HeaderValue::from_str(&format!("{prefix}{}{query}", uri.path())) {
+        answer.headers_mut().insert(LOCATION, value);
+    }
+}
+
+async fn pod(kubelets: &Kubelets, about: &About) -> Result<(SocketAddr, Security)> {
+    let wanted = Name::parse(&about.name, "pod")?;
+    let found: Option<Arc<Pod>> = kubelets.lookup().find(&about.namespace, wanted.name).await?;
+    let pod = found.ok_or_else(|| ApiError::not_found(&Pod::RESOURCE, wanted.name))?;
+    let containers = pod.spec.iter().flat_map(|s| &s.containers);
+    let first =
+        containers.flat_map(|c| c.ports.iter().flatten()).map(|p| p.container_port.to_string()).next();
+    let port = if wanted.port.is_empty() { first.unwrap_or_default() } else { wanted.port.to_owned() };
+    let ip = pod.status.as_ref().and_then(|s| s.pod_ip.as_deref()).and_then(|ip| ip.parse::<IpAddr>().ok());
+    let ip = ip.filter(allowed).ok_or_else(|| ApiError::bad_request("address not allowed"))?;
+    Ok((SocketAddr::new(ip, wanted.number(&port)?), wanted.security()))
+}
+
+/// Neither this machine nor its link.
+fn allowed(ip: &IpAddr) -> bool {
+    let link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local)
+}
+
+async fn service(kubelets: &Kubelets, about: &About) -> Result<(SocketAddr, Security)> {
+    let wanted = Name::parse(&about.name, "service")?;
+    let (namespace, name) = (&*about.namespace, wanted.name);
+    let mut port_name = wanted.port.to_owned();
+    if let Ok(number) = wanted.port.parse::<i32>() {
+        let found: Option<Arc<Service>> = kubelets.lookup().find(namespace, name).await?;
+        let service = found.ok_or_else(|| ApiError::not_found(&Service::RESOURCE, name))?;
+        let port = service.spec.iter().flat_map(|s| s.ports.iter().flatten()).find(|p| p.port == number);
+        let port = port.ok_or_else(|| {
+            ApiError::unavailable(format!("no service port {number} found for service {}", quote(name)))
+        })?;
+        port_name = port.name.clone().unwrap_or_default();
+    }
+    let found: Option<Arc<Endpoints>> = kubelets.lookup().find(namespace, name).await?;
+    let endpoints = found.ok_or_else(|| ApiError::not_found(&Endpoints::RESOURCE, name))?;
+    let mut ready: Vec<SocketAddr> = Vec::new();
+    for subset in endpoints.subsets.iter().flatten() {
+        let port = subset.ports.iter().flatten().find(|p| p.name.as_deref().unwrap_or("") == port_name);
+        let Some(port) = port.and_then(|p| u16::try_from(p.port).ok()) else { continue };
+        let ips = subset.addresses.iter().flatten().filter_map(|a| a.ip.parse::<IpAddr>().ok());
+        ready.extend(ips.filter(allowed).map(|ip| SocketAddr::new(ip, port)));
+    }
+    if ready.is_empty() {
+        return Err(ApiError::unavailable(format!(
+            "no endpoints available for service {}",
+            quote(&about.name)
+        )));
+    }
+    Ok((ready[rand::random_range(0..ready.len())], wanted.security()))
+}
+
+async fn node(kubelets: &Kubelets, about: &About) -> Result<(SocketAddr, Security)> {
+    let wanted = Name::parse(&about.name, "node")?;
+    let kubelet = kubelets.kubelet(wanted.name).await?;
+    if wanted.port.is_empty() || wanted.port == kubelet.port().to_string() {
+        return Ok((kubelet, Security::Kubelet));
+    }
+    Ok((SocketAddr::new(kubelet.ip(), wanted.number(wanted.port)?), wanted.security()))
+}

@@ -1,0 +1,136 @@
+//! What the parts of the server want to know of objects that they do not follow: existence, UID, and little more.
+//!
+//! A full Pod decodes into 24 KB; these read a few fields of its bytes.
+
+use std::sync::Arc;
+
+use gantry_api::core::{Namespace, ServiceAccount};
+use gantry_api::meta::MetaExt;
+use gantry_api::status::Result;
+use gantry_api::{ApiError, Object, ObjectKey, Resource};
+use gantry_client::{Api, Informer, InformerSet, Projection, Target, Transport};
+use serde::Deserialize;
+
+/// The fields that are read of any object.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Brief {
+    pub(crate) metadata: BriefMeta,
+    pub(crate) spec: BriefSpec,
+    pub(crate) status: BriefStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct BriefMeta {
+    pub(crate) uid: String,
+    pub(crate) deletion_timestamp: Option<jiff::Timestamp>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct BriefSpec {
+    pub(crate) node_name: String,
+    pub(crate) service_account_name: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct BriefStatus {
+    pub(crate) phase: String,
+}
+
+/// Reads objects through the loopback transport.
+#[derive(Clone)]
+pub(crate) struct Lookup {
+    transport: Arc<dyn Transport>,
+}
+
+impl Lookup {
+    pub(crate) fn new(transport: Arc<dyn Transport>) -> Self {
+        Self { transport }
+    }
+
+    /// The brief of an object; `None` if there is no such object.
+    pub(crate) async fn brief(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Brief>> {
+        let target = Target { resource, namespace: namespace.into(), name: name.into(), subresource: "" };
+        match self.transport.get(&target).await {
+            Ok(object) => serde_json::from_slice(object.bytes())
+                .map(Some)
+                .map_err(|e| ApiError::internal(format!("cannot read {} {name}: {e}", target.resource))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An object of a kind.
+    pub(crate) async fn find<K: Object>(&self, namespace: &str, name: &str) -> Result<Option<Arc<K>>> {
+        Api::<K>::new(Arc::clone(&self.transport), "gantry-apiserver")
+            .find(&ObjectKey::new(namespace, name))
+            .await
+    }
+}
+
+/// Service accounts: from the informer, and where that has none (yet), from the store.
+#[derive(Clone)]
+pub(crate) struct Accounts {
+    informer: Informer<ServiceAccount>,
+    lookup: Lookup,
+}
+
+impl Accounts {
+    pub(crate) fn new(informers: &InformerSet, lookup: Lookup) -> Self {
+        Self { informer: informers.of(), lookup }
+    }
+
+    pub(crate) async fn get(&self, namespace: &str, name: &str) -> Result<Option<Arc<ServiceAccount>>> {
+        match self.informer.get(&ObjectKey::new(namespace, name)) {
+            Some(account) => Ok(Some(account)),
+            None => self.lookup.find(namespace, name).await,
+        }
+    }
+
+    /// The account of this UID, which the informer may not have seen yet.
+    pub(crate) async fn with_uid(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> Result<Option<Arc<ServiceAccount>>> {
+        match self.informer.get(&ObjectKey::new(namespace, name)) {
+            Some(account) if account.uid() == uid => Ok(Some(account)),
+            _ => self.lookup.find(namespace, name).await,
+        }
+    }
+}
+
+/// What is kept of a namespace.
+#[derive(Debug)]
+pub(crate) struct NamespaceView {
+    key: ObjectKey,
+    revision: u64,
+    pub(crate) terminating: bool,
+}
+
+impl Projection for NamespaceView {
+    type Object = Namespace;
+
+    fn project(namespace: Arc<Namespace>) -> Arc<Self> {
+        let phase = namespace.status.as_ref().and_then(|s| s.phase.as_deref());
+        let terminating = phase == Some("Terminating");
+        Arc::new(Self { key: namespace.key(), revision: MetaExt::revision(&*namespace), terminating })
+    }
+
+    fn object_key(&self) -> ObjectKey {
+        self.key.clone()
+    }
+
+    fn object_revision(&self) -> u64 {
+        self.revision
+    }
+}

@@ -1,0 +1,98 @@
+//! Puts together what a server is made of by default: who is asking, may they, what admission does, where `exec` and
+//! `log` go, tokens and reviews.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use gantry_base::{Class, Clock, Error, Result, Tasks};
+use gantry_client::{InformerSet, Transport};
+
+use crate::admission::{PluginDeps, default_plugins};
+use crate::authorize::Rbac;
+use crate::connect::Kubelets;
+use crate::identify::{Certificates, Chain, Issuer, ServiceAccountTokens, TokenKey};
+use crate::lookup::{Accounts, Lookup};
+use crate::pki::{LEAF_LIFE, Leaf, Pki, Usage, client_config};
+use crate::reviews;
+use crate::server::Parts;
+
+/// The issuer of service account tokens, and the audience of those that name none.
+pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// What the parts are made of.
+pub struct Deps {
+    /// The cluster's keys.
+    pub pki: Arc<Pki>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Runs informers and proxied connections.
+    pub tasks: Tasks,
+    /// Issuer of service account tokens: [`ISSUER`].
+    pub issuer: String,
+    /// Addresses of services: network and prefix length, for instance `10.43.0.0/16`.
+    pub service_cidr: (Ipv4Addr, u8),
+}
+
+/// The parts, and what else is known once they are made.
+pub struct Made {
+    /// For [`crate::server::ApiServer::start`].
+    pub parts: Parts,
+    /// Roles and bindings; `/readyz` may wait for [`Rbac::has_synced`].
+    pub rbac: Arc<Rbac>,
+    /// Verifies and signs tokens: for `/openid/v1/jwks` and for the tokens that controllers keep in secrets.
+    pub token_key: TokenKey,
+}
+
+/// Makes the parts of a server around its loopback transport. Informers start, nothing waits for them.
+///
+/// # Errors
+/// A key cannot be used, or the service network is no network.
+pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
+    let informers = InformerSet::new(Arc::clone(&transport), deps.tasks.clone());
+    let lookup = Lookup::new(Arc::clone(&transport));
+    let token_key = TokenKey::from_pkcs8(&deps.pki.token_key)?;
+    let audiences = vec![deps.issuer.clone()];
+    let clock = || Arc::clone(&deps.clock);
+    let tokens = Arc::new(ServiceAccountTokens::new(
+        token_key.clone(),
+        &deps.issuer,
+        audiences.clone(),
+        clock(),
+        Accounts::new(&informers, lookup.clone()),
+        lookup.clone(),
+    ));
+    let certificates = Certificates::new(deps.pki.cluster.certificate(), clock())?;
+    let rbac = Arc::new(Rbac::new(&informers));
+    let issuer = Issuer::new(token_key.clone(), &deps.issuer, audiences, clock(), lookup.clone());
+    let admission = default_plugins(&PluginDeps {
+        transport: Arc::clone(&transport),
+        informers: Arc::clone(&informers),
+        clock: clock(),
+        rbac: Arc::clone(&rbac),
+        service_cidr: deps.service_cidr,
+    })?;
+    let parts = Parts {
+        authenticator: Arc::new(Chain::new(vec![Arc::new(certificates), Arc::clone(&tokens) as _], true)),
+        authorizer: Arc::clone(&rbac) as _,
+        admission,
+        connector: Arc::new(connector(deps, lookup)?),
+        tokens: Some(Arc::new(issuer)),
+        virtuals: reviews::all(tokens, Arc::clone(&rbac) as _, clock()),
+    };
+    Ok(Made { parts, rbac, token_key })
+}
+
+/// Kubelets know us by a certificate of the cluster's authority.
+fn connector(deps: &Deps, lookup: Lookup) -> Result<Kubelets> {
+    let leaf = Leaf {
+        common_name: "kube-apiserver-kubelet-client",
+        organizations: &["system:masters"],
+        hosts: &[],
+        usage: Usage::Client,
+        life: LEAF_LIFE,
+    };
+    let identity = deps.pki.cluster.issue(&leaf, deps.clock.now())?;
+    let tls = client_config(Some(&identity), &[deps.pki.cluster.certificate()])
+        .map_err(|e| Error::new(Class::Bug, "TLS towards kubelets").because(e))?;
+    Ok(Kubelets::new(tls, lookup, deps.tasks.clone()))
+}

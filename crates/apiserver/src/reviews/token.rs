@@ -1,0 +1,63 @@
+//! TokenReview: whose token is this?
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gantry_api::k8s_openapi::api::authentication::v1::{TokenReviewSpec, TokenReviewStatus};
+use gantry_api::status::Result;
+use gantry_api::{ApiError, Resource};
+use serde_json::Value;
+
+use super::{answered, spec, user_info};
+use crate::identify::{AUTHENTICATED, ServiceAccountTokens, User};
+use crate::virtual_resource::VirtualResource;
+
+static RESOURCE: Resource =
+    Resource::fixed("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", false);
+
+pub(super) struct TokenReviews {
+    pub(super) tokens: Arc<ServiceAccountTokens>,
+}
+
+#[async_trait]
+impl VirtualResource for TokenReviews {
+    fn resource(&self) -> &Resource {
+        &RESOURCE
+    }
+
+    fn singular(&self) -> &str {
+        "tokenreview"
+    }
+
+    fn definition(&self) -> &str {
+        "io.k8s.api.authentication.v1.TokenReview"
+    }
+
+    async fn create(&self, _user: &User, _namespace: &str, body: Value) -> Result<Value> {
+        let asked: TokenReviewSpec = spec(&body)?;
+        let token = asked.token;
+        if token.is_empty() {
+            return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
+        }
+        let audiences = asked.audiences.unwrap_or_default();
+        let status = match self.tokens.verify(&token, &audiences).await {
+            Ok(Some(verdict)) => {
+                let mut user = verdict.user;
+                user.groups = user.groups.iter().cloned().chain([AUTHENTICATED.into()]).collect();
+                TokenReviewStatus {
+                    authenticated: Some(true),
+                    user: Some(user_info(&user)),
+                    audiences: Some(verdict.audiences),
+                    error: None,
+                }
+            }
+            Ok(None) => TokenReviewStatus { user: Some(Default::default()), ..TokenReviewStatus::default() },
+            Err(why) => TokenReviewStatus {
+                user: Some(Default::default()),
+                error: Some(format!("[invalid bearer token, {why}]")),
+                ..TokenReviewStatus::default()
+            },
+        };
+        answered(body, &status)
+    }
+}
