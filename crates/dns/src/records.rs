@@ -31,7 +31,7 @@ pub enum Resolution {
     /// It is ours.
     Answer(Answer),
     /// The name stands for another one, which is to be looked up too.
-    Alias(Record, Name),
+    Alias(Box<Record>, Box<Name>),
     /// It is none of ours.
     Forward,
 }
@@ -203,7 +203,7 @@ impl Question<'_> {
         if self.asks_for(RecordType::CNAME) {
             return Resolution::Answer(Answer { answers: vec![record], ..empty() });
         }
-        Resolution::Alias(record, target)
+        Resolution::Alias(Box::new(record), Box::new(target))
     }
 
     fn service_itself(&self, service: &ServiceNames) -> Resolution {

@@ -321,11 +321,11 @@ impl Handler {
         let mut so_far = Vec::new();
         for _ in 0..MAX_ALIASES {
             match resolve(&self.zone, &*self.directory, &name, kind) {
-                Resolution::Forward => return self.from_cache(request, so_far, name, kind),
+                Resolution::Forward => return self.cached_or_ask(request, so_far, name, kind),
                 _ if !self.directory.complete() => return self.failed(request),
                 Resolution::Alias(record, target) => {
-                    so_far.push(record);
-                    name = target;
+                    so_far.push(*record);
+                    name = *target;
                 }
                 Resolution::Answer(answer) => {
                     let nothing = answer.answers.is_empty();
@@ -343,7 +343,13 @@ impl Handler {
         self.failed(request)
     }
 
-    fn from_cache(&self, request: Box<Request>, so_far: Vec<Record>, name: Name, kind: RecordType) -> Begun {
+    fn cached_or_ask(
+        &self,
+        request: Box<Request>,
+        so_far: Vec<Record>,
+        name: Name,
+        kind: RecordType,
+    ) -> Begun {
         match self.upstream.cached(&Query::query(name.clone(), kind), request.dnssec()) {
             Some(message) => {
                 let reply = merge(&request, so_far, message);

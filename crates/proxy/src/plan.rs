@@ -213,10 +213,10 @@ impl Installed {
                 Change::DeleteWay(way) => {
                     self.ways.remove(way);
                 }
-                Change::Target(frontend, ..) | Change::Slot(frontend, ..) => {
-                    if self.frontends.get(frontend).is_some_and(|e| *e == Entry::default()) {
-                        self.frontends.remove(frontend);
-                    }
+                Change::Target(frontend, ..) | Change::Slot(frontend, ..)
+                    if self.frontends.get(frontend).is_some_and(|e| *e == Entry::default()) =>
+                {
+                    self.frontends.remove(frontend);
                 }
                 _ => {}
             }
