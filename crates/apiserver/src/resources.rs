@@ -82,12 +82,12 @@ impl Served {
     }
 
     /// Stored bytes in this version.
-    pub(crate) fn from_storage(&self, bytes: &Bytes) -> Result<Bytes> {
+    pub(crate) fn read_stored(&self, bytes: &Bytes) -> Result<Bytes> {
         self.convert(bytes, self.resource(), false)
     }
 
     /// This version's bytes as they are stored.
-    pub(crate) fn to_storage(&self, bytes: Bytes) -> Result<Bytes> {
+    pub(crate) fn storable(&self, bytes: Bytes) -> Result<Bytes> {
         self.convert(&bytes, self.entry.storage.resource(), true)
     }
 
@@ -109,7 +109,7 @@ impl Served {
     pub(crate) fn encoded(&self, stored: &Arc<Encoded>) -> Result<Arc<Encoded>> {
         match self.conversion {
             Conversion::Same => Ok(Arc::clone(stored)),
-            _ => Ok(Arc::new(Encoded::new(self.from_storage(stored.bytes())?, stored.revision()))),
+            _ => Ok(Arc::new(Encoded::new(self.read_stored(stored.bytes())?, stored.revision()))),
         }
     }
 }

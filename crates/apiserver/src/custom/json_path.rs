@@ -92,7 +92,7 @@ impl Step {
                     let found = path.iter().try_fold(*item, |value, name| value.get(name));
                     found.is_some_and(|value| match value {
                         Value::String(text) => text == wanted,
-                        other => other.to_string() == *wanted,
+                        other => serde_json::from_str::<Value>(wanted).is_ok_and(|wanted| wanted == *other),
                     })
                 };
                 value.as_array().into_iter().flatten().filter(matches).collect()

@@ -95,7 +95,7 @@ pub(crate) fn json(input: &Input<'_>) -> Result<Bytes> {
     match media_type(input.content_type).as_str() {
         "" | "application/json" | "*/*" => Ok(input.bytes.clone()),
         "application/yaml" => yaml(&input.bytes),
-        other => Err(unsupported(other)),
+        _ => Err(unsupported()),
     }
 }
 
@@ -106,7 +106,9 @@ pub(crate) fn yaml(bytes: &Bytes) -> Result<Bytes> {
     }
     let text =
         std::str::from_utf8(bytes).map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
-    let tree: Value = serde_saphyr::from_str(text)
+    // `y` and `on` are text: who means a boolean writes one.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let tree: Value = serde_saphyr::from_str_with_options(text, options)
         .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
     Ok(Bytes::from(tree.to_string()))
 }
@@ -117,7 +119,7 @@ pub(crate) fn media_type(content_type: &str) -> String {
 }
 
 /// 415
-pub(crate) fn unsupported(_media_type: &str) -> ApiError {
+fn unsupported() -> ApiError {
     ApiError::unsupported_media_type(
         "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
     )
@@ -125,7 +127,7 @@ pub(crate) fn unsupported(_media_type: &str) -> ApiError {
 
 /// `apiVersion` and `kind` of the body, the resource's own where there are none.
 fn type_names(json: &[u8], resource: &Resource) -> Result<(String, String)> {
-    if !json.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| *b == b'{') {
+    if json.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
         let why = match serde_json::from_slice::<serde::de::IgnoredAny>(json) {
             Err(e) => parse_error(&e),
             Ok(_) => "json: cannot unmarshal value into Go value of type struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }".to_owned(),

@@ -149,7 +149,7 @@ async fn remove(
 }
 
 fn decode_current(call: &Call<'_>, kv: &KeyValue) -> Result<Current> {
-    let bytes = call.served.from_storage(&kv.value)?;
+    let bytes = call.served.read_stored(&kv.value)?;
     let decoded = call.served.kind.decode(&bytes, false).map_err(|e| {
         ApiError::internal(format!("the stored {} {} cannot be read: {e}", call.served.resource(), call.name))
     })?;
@@ -167,7 +167,7 @@ impl Stamped {
     fn new(call: &Call<'_>, mut object: Box<dyn AnyObject>, revision: u64) -> Result<Self> {
         object.metadata_mut().resource_version = Some(revision.to_string());
         let bytes = Bytes::from(object.encode());
-        let stored = call.served.to_storage(bytes.clone())?;
+        let stored = call.served.storable(bytes.clone())?;
         let span = splice::revision_span(&stored)
             .ok_or_else(|| ApiError::internal("an encoded object has no resourceVersion"))?;
         let mut template = Vec::with_capacity(stored.len() - span.len());

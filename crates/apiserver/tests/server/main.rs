@@ -15,46 +15,46 @@ use gantry_base::Tasks;
 use serde_json::Value;
 
 /// A server and the group its tasks run in.
-pub struct Lab {
-    pub server: ApiServer,
-    pub tasks: Tasks,
+pub(crate) struct Lab {
+    pub(crate) server: ApiServer,
+    pub(crate) tasks: Tasks,
 }
 
 impl Lab {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let tasks = Tasks::new();
         let (server, _) = in_memory(&tasks).await;
         Self { server, tasks }
     }
 
-    pub async fn send(&self, method: &str, path: &str, body: &Value) -> Answered {
+    pub(crate) async fn send(&self, method: &str, path: &str, body: &Value) -> Answered {
         http(&self.server, method, path, &[], body.to_string()).await
     }
 
-    pub async fn get(&self, path: &str) -> Answered {
+    pub(crate) async fn get(&self, path: &str) -> Answered {
         http(&self.server, "GET", path, &[], "").await
     }
 
-    pub async fn patch(&self, path: &str, kind: &str, body: &Value) -> Answered {
+    pub(crate) async fn patch(&self, path: &str, kind: &str, body: &Value) -> Answered {
         let content_type = format!("application/{kind}");
         http(&self.server, "PATCH", path, &[("content-type", &content_type)], body.to_string()).await
     }
 
     /// Creates an object, which must work.
-    pub async fn create(&self, path: &str, body: &Value) -> Value {
+    pub(crate) async fn create(&self, path: &str, body: &Value) -> Value {
         let answer = self.send("POST", path, body).await;
         assert_eq!(answer.code, 201, "{}", answer.json());
         answer.json()
     }
 
-    pub async fn end(self) {
+    pub(crate) async fn end(self) {
         assert!(self.tasks.shut_down(std::time::Duration::from_secs(20)).await, "all tasks end");
     }
 }
 
 /// Checks a failure's code, reason and message.
 #[track_caller]
-pub fn refused(answer: &Answered, code: u16, reason: &str, message: &str) {
+pub(crate) fn refused(answer: &Answered, code: u16, reason: &str, message: &str) {
     let status = answer.json();
     assert_eq!(answer.code, code, "{status}");
     assert_eq!(status["kind"], "Status");
@@ -63,8 +63,8 @@ pub fn refused(answer: &Answered, code: u16, reason: &str, message: &str) {
     assert_eq!(status["code"], code);
 }
 
-pub const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub(crate) const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-pub fn map(name: &str) -> Value {
+pub(crate) fn map(name: &str) -> Value {
     serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}})
 }
