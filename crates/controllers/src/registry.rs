@@ -77,9 +77,7 @@ pub struct Controllers {
 impl Controllers {
     /// Starts all that are enabled; they run until `tasks` end.
     pub fn start(options: Options, tasks: &Tasks) -> Self {
-        let transport = (options.transport_for)("event-recorder");
-        let recorder = Recorder::start(transport, Arc::clone(&options.clock), tasks);
-        let mut starter = Starter { options, recorder, tasks, inventory: None, started: Vec::new() };
+        let mut starter = Starter { options, tasks, inventory: None, started: Vec::new() };
         starter.start_all();
         Self { started: starter.started }
     }
@@ -92,7 +90,6 @@ impl Controllers {
 
 struct Starter<'a> {
     options: Options,
-    recorder: Recorder,
     tasks: &'a Tasks,
     inventory: Option<Arc<Inventory>>,
     started: Vec<&'static str>,
@@ -117,7 +114,9 @@ impl Starter<'_> {
             self.start(|s| nodeipam::NodeIpam::new(&s.options.informers, &s.options.cluster_cidrs));
         }
         self.start(|s| volumes::claims::Claims::new(&s.options.informers, s.options.ports.volumes.clone()));
-        self.start(|s| volumes::pvs::Volumes::new(&s.options.informers));
+        if self.options.enabled.allows(volumes::claims::Claims::NAME) {
+            self.start(|s| volumes::pvs::Volumes::new(&s.options.informers));
+        }
         self.start(|s| volumes::protection::ClaimProtection::new(&s.options.informers));
         self.start(|s| volumes::protection::VolumeProtection::new(&s.options.informers));
         self.start(|s| clusterroles::ClusterRoles::new(&s.options.informers));
@@ -155,9 +154,12 @@ impl Starter<'_> {
             return;
         }
         let controller = make(self);
+        let transport = (self.options.transport_for)(C::ACCOUNT);
+        // Each records its events as itself: RBAC's bootstrap roles allow it so.
+        let recorder = Recorder::start(Arc::clone(&transport), self.clock(), self.tasks);
         let runtime = Runtime {
-            transport: (self.options.transport_for)(C::ACCOUNT),
-            recorder: self.recorder.clone(),
+            transport,
+            recorder,
             clock: Arc::clone(&self.options.clock),
             leadership: Arc::clone(&self.options.leadership),
             ports: self.options.ports.clone(),
