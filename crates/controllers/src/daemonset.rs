@@ -468,3 +468,111 @@ fn pin(spec: &mut PodSpec, node: &str) {
     affinity.required_during_scheduling_ignored_during_execution =
         Some(NodeSelector { node_selector_terms: vec![term] });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Model;
+    use gantry_api::core::Node;
+    use gantry_api::time::time;
+    use serde_json::json;
+
+    fn fixture() -> (Model, DaemonSets, ObjectKey) {
+        let mut model = Model::default();
+        let controller = DaemonSets {
+            sets: Informer::detached(),
+            pods: Informer::detached(),
+            nodes: Informer::detached(),
+            revisions: Informer::detached(),
+        };
+        model.feed(&controller.sets);
+        model.feed(&controller.pods);
+        model.feed(&controller.nodes);
+        model.feed(&controller.revisions);
+        for name in ["n1", "n2", "n3"] {
+            let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+            model.create(&Node::decode_value(&node).expect("a node"));
+        }
+        let set = json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
+            "metadata": {"name": "agent", "namespace": "a"},
+            "spec": {"selector": {"matchLabels": {"app": "agent"}},
+                "template": {"metadata": {"labels": {"app": "agent"}}, "spec": {"containers": [{"name": "c"}]}}}});
+        let key = model.create(&DaemonSet::decode_value(&set).expect("a set")).key();
+        (model, controller, key)
+    }
+
+    /// Binds each pod to its node and makes it ready, as the scheduler and the kubelet would.
+    fn run_pods(model: &mut Model) {
+        let now = time(model.now);
+        for pod in model.all::<Pod>() {
+            let node = PodView::project_of(&pod);
+            model.edit::<Pod>(&pod.key(), |pod| {
+                pod.spec.get_or_insert_default().node_name = Some(node);
+                let ready = json!({"phase": "Running", "conditions": [
+                    {"type": "Ready", "status": "True", "lastTransitionTime": now}]});
+                pod.status = serde_json::from_value(ready).ok();
+            });
+        }
+    }
+
+    trait Pinned {
+        fn project_of(pod: &Pod) -> String;
+    }
+
+    impl Pinned for PodView {
+        fn project_of(pod: &Pod) -> String {
+            use gantry_client::Projection;
+            target(&Self::project(Arc::new(pod.clone()))).to_owned()
+        }
+    }
+
+    fn nodes(model: &Model) -> Vec<String> {
+        let mut nodes: Vec<_> = model.all::<Pod>().iter().map(PodView::project_of).collect();
+        nodes.sort();
+        nodes
+    }
+
+    fn status(model: &Model, key: &ObjectKey) -> DaemonSetStatus {
+        model.get::<DaemonSet>(key).and_then(|set| set.status).expect("a status")
+    }
+
+    #[test]
+    fn each_node_that_fits_runs_one_pod() {
+        let (mut model, controller, key) = fixture();
+        model.edit::<Node>(&ObjectKey::cluster("n2"), |node| {
+            let spec = json!({"taints": [{"key": "mine", "effect": "NoSchedule"},
+                {"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}]});
+            node.spec = serde_json::from_value(spec).ok();
+        });
+        model.settle(&controller, &key);
+        assert_eq!(nodes(&model), ["n1", "n3"]);
+        run_pods(&mut model);
+        model.settle(&controller, &key);
+        let status = status(&model, &key);
+        assert_eq!((status.desired_number_scheduled, status.number_ready), (2, 2));
+        assert_eq!(status.number_available, Some(2));
+        model.edit::<Node>(&ObjectKey::cluster("n2"), |node| node.spec = None);
+        model.settle(&controller, &key);
+        assert_eq!(nodes(&model), ["n1", "n2", "n3"]);
+    }
+
+    #[test]
+    fn an_update_replaces_one_pod_after_the_other() {
+        let (mut model, controller, key) = fixture();
+        model.settle(&controller, &key);
+        run_pods(&mut model);
+        model.edit::<DaemonSet>(&key, |set| {
+            let template = &mut set.spec.get_or_insert_default().template;
+            template.spec.get_or_insert_default().hostname = Some("new".into());
+        });
+        for updated in 1..=3 {
+            model.settle(&controller, &key);
+            assert_eq!(status(&model, &key).updated_number_scheduled, Some(updated));
+            assert_eq!(nodes(&model).len(), 3);
+            run_pods(&mut model);
+        }
+        model.settle(&controller, &key);
+        assert_eq!(status(&model, &key).number_available, Some(3));
+        assert_eq!(model.all::<ControllerRevision>().len(), 2);
+    }
+}

@@ -21,9 +21,11 @@ use crate::engine::{Controller, Event, Moment, Plan, Watch, Write};
 
 /// Endpoints of one slice.
 const MAX_ENDPOINTS: usize = 100;
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
+/// Keeps the slices that mirror Endpoints.
+pub(crate) const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// A slice, found by its service.
@@ -46,16 +48,23 @@ impl Projection for SliceView {
     }
 
     fn indexes() -> &'static [Index<Self>] {
-        &[Index {
-            name: "service",
-            values: |view| view.service().map(|key| key.to_string().into()).into_iter().collect(),
-        }]
+        &[
+            Index {
+                name: "service",
+                values: |view| view.service_of(MANAGER).map(|k| k.to_string().into()).into_iter().collect(),
+            },
+            Index {
+                name: "mirrored",
+                values: |view| view.service_of(MIRROR).map(|k| k.to_string().into()).into_iter().collect(),
+            },
+        ]
     }
 }
 
 impl SliceView {
-    fn service(&self) -> Option<ObjectKey> {
-        let name = self.0.label(SERVICE_NAME).filter(|_| self.0.label(MANAGED_BY) == Some(MANAGER))?;
+    /// The service whose slice it is, if `manager` keeps it.
+    pub(crate) fn service_of(&self, manager: &str) -> Option<ObjectKey> {
+        let name = self.0.label(SERVICE_NAME).filter(|_| self.0.label(MANAGED_BY) == Some(manager))?;
         Some(ObjectKey::new(self.0.namespace(), name))
     }
 }
@@ -90,7 +99,7 @@ fn zone_of(node: &NodeView) -> Arc<str> {
 
 fn service_of(delta: &Delta<SliceView>) -> Vec<ObjectKey> {
     let sides = [delta.old.as_deref(), delta.new.as_deref()];
-    sides.into_iter().flatten().filter_map(SliceView::service).collect()
+    sides.into_iter().flatten().filter_map(|view| view.service_of(MANAGER)).collect()
 }
 
 impl Controller for EndpointSlices {
@@ -255,7 +264,7 @@ fn endpoint(
 }
 
 /// What tells one set of ports from another, whatever their order.
-fn port_key(ports: &[EndpointPort]) -> String {
+pub(crate) fn port_key(ports: &[EndpointPort]) -> String {
     let mut keys: Vec<String> = ports
         .iter()
         .map(|p| {
@@ -403,7 +412,7 @@ fn new_slice(
     slice
 }
 
-fn delete(slice: &EndpointSlice) -> Write {
+pub(crate) fn delete(slice: &EndpointSlice) -> Write {
     Write::delete_exactly(EndpointSlice::RESOURCE, slice.key(), slice.uid())
 }
 

@@ -10,6 +10,7 @@ pub mod deployment;
 pub mod endpoints;
 mod endpoints_common;
 pub mod endpointslices;
+pub mod endpointslices_mirror;
 pub mod engine;
 pub mod garbage;
 pub mod inventory;

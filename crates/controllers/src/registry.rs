@@ -10,8 +10,9 @@ use crate::engine::{self, Controller, Leadership, Ports, Recorder, Runtime};
 use crate::inventory::Inventory;
 use crate::nodeipam::ClusterCidr;
 use crate::{
-    clusterroles, daemonset, deployment, endpoints, endpointslices, garbage, job, namespaces, nodeipam,
-    nodelifecycle, podgc, replicaset, serviceaccounts, statefulset, tainteviction, ttl, volumes,
+    clusterroles, daemonset, deployment, endpoints, endpointslices, endpointslices_mirror, garbage, job,
+    namespaces, nodeipam, nodelifecycle, podgc, replicaset, serviceaccounts, statefulset, tainteviction, ttl,
+    volumes,
 };
 
 /// All keys of all controllers are looked at again this often.
@@ -121,6 +122,7 @@ impl Starter<'_> {
         self.start(|s| volumes::protection::VolumeProtection::new(&s.options.informers));
         self.start(|s| clusterroles::ClusterRoles::new(&s.options.informers));
         self.start(|s| endpointslices::EndpointSlices::new(&s.options.informers));
+        self.start(|s| endpointslices_mirror::MirroredSlices::new(&s.options.informers));
         self.start(|s| endpoints::EndpointsController::new(&s.options.informers));
         self.start(|s| serviceaccounts::DefaultAccounts::new(&s.options.informers));
         self.start(|s| serviceaccounts::RootCaPublisher::new(&s.options.informers, s.root_ca()));
