@@ -163,10 +163,15 @@ impl Queue {
     }
 
     fn note_failure(state: &mut State, key: &ObjectKey, failure: Failure) -> Duration {
+        // A conflict says nothing of the server's health: it does not draw on the shared bucket.
+        let conflict = failure.reason == "Conflict";
         let entry = state.failures.entry(key.clone()).or_insert_with(|| (0, failure.clone()));
         entry.0 = entry.0.saturating_add(1);
         entry.1 = failure;
         let own = BACKOFF.delay(entry.0, 0.0);
+        if conflict {
+            return own;
+        }
         let now = Instant::now();
         let full_at = state.bucket_full_at.map_or(now, |at| at.max(now)) + RETRY_INTERVAL;
         state.bucket_full_at = Some(full_at);
