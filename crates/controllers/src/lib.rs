@@ -30,4 +30,5 @@ pub mod ttl;
 pub mod volumes;
 
 pub use engine::{AlwaysLeader, Leadership, Ports, TokenSigner, VolumeDirectory, VolumeHost};
+pub use nodeipam::ClusterCidr;
 pub use registry::{Controllers, Enabled, Options, TransportFor};
