@@ -67,7 +67,7 @@ pub fn generate(inputs: &Inputs<'_>) -> (PodStatus, bool) {
     status.init_container_statuses = (!init.is_empty()).then_some(init);
     status.ephemeral_container_statuses = (!ephemeral.is_empty()).then_some(ephemeral);
     if inputs.ended {
-        mark_lost(pod, &mut status);
+        mark_lost(&mut status);
     }
     let computed = phase(pod, &status, inputs);
     let finished = matches!(computed, "Succeeded" | "Failed");
@@ -356,14 +356,13 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
 }
 
 /// Nothing runs any more: what did not say how it ended is taken for failed.
-fn mark_lost(pod: &Pod, status: &mut PodStatus) {
+fn mark_lost(status: &mut PodStatus) {
     let began = status.container_statuses.iter().flatten().any(|s| {
         state(s).terminated.is_some()
             || state(s).running.is_some()
             || s.last_state.as_ref().is_some_and(|l| l.terminated.is_some())
     });
-    let initialized = pod::init_containers(pod).is_empty() && began || began;
-    if !initialized {
+    if !began {
         return;
     }
     for one in status.container_statuses.iter_mut().flatten() {

@@ -76,7 +76,7 @@ impl Machine {
 fn disk_bytes(dir: &Path) -> i64 {
     let existing = dir.ancestors().find(|d| d.exists()).unwrap_or(Path::new("/"));
     let stat = nix::sys::statvfs::statvfs(existing);
-    stat.map_or(0, |s| i64::try_from(s.blocks() as u64 * s.fragment_size() as u64).unwrap_or(i64::MAX))
+    stat.map_or(0, |s| i64::try_from(s.blocks() * s.fragment_size()).unwrap_or(i64::MAX))
 }
 
 /// `status.nodeInfo`

@@ -126,8 +126,8 @@ impl Server {
             ["metrics"] if get => stats::metrics(core),
             ["metrics", "resource" | "cadvisor"] if get => stats::resource_metrics(core).await,
             ["containerLogs", namespace, pod, container] if get => match self.find(namespace, pod, None) {
-                Ok(door) => log_stream::respond(core, &door, container, &query, &self.tasks).await,
-                Err(response) => response,
+                Some(door) => log_stream::respond(core, &door, container, &query, &self.tasks).await,
+                None => no_pod(namespace, pod),
             },
             [verb @ ("exec" | "attach"), namespace, pod, rest @ ..] => {
                 let (uid, container) = match rest {
@@ -136,26 +136,25 @@ impl Server {
                     _ => return text(StatusCode::NOT_FOUND, "404 page not found"),
                 };
                 match self.find(namespace, pod, uid) {
-                    Ok(door) => {
+                    Some(door) => {
                         let command = (*verb == "exec").then(|| query.all("command"));
                         remote::respond(core, &door, container, command, request, &self.tasks).await
                     }
-                    Err(response) => response,
+                    None => no_pod(namespace, pod),
                 }
             }
             ["portForward", namespace, pod, rest @ ..] => {
                 match self.find(namespace, pod, rest.first().copied()) {
-                    Ok(door) => forward::respond(core, &door, request, &self.tasks).await,
-                    Err(response) => response,
+                    Some(door) => forward::respond(core, &door, request, &self.tasks).await,
+                    None => no_pod(namespace, pod),
                 }
             }
             _ => text(StatusCode::NOT_FOUND, "404 page not found"),
         }
     }
 
-    fn find(&self, namespace: &str, pod: &str, uid: Option<&str>) -> Result<Arc<Door>, Response<Body>> {
-        let found = self.core.registry.find(namespace, pod, uid);
-        found.ok_or_else(|| text(StatusCode::NOT_FOUND, &format!("pod \"{pod}_{namespace}\" not found")))
+    fn find(&self, namespace: &str, pod: &str, uid: Option<&str>) -> Option<Arc<Door>> {
+        self.core.registry.find(namespace, pod, uid)
     }
 
     fn pods(&self, running_only: bool) -> Value {
@@ -164,6 +163,10 @@ impl Server {
         let items: Vec<Value> = chosen.map(|d| Pod::encode_value(&d.inbox.borrow().pod)).collect();
         json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
     }
+}
+
+fn no_pod(namespace: &str, pod: &str) -> Response<Body> {
+    text(StatusCode::NOT_FOUND, &format!("pod \"{pod}_{namespace}\" not found"))
 }
 
 /// A response of plain text.
