@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::error::{CliError, Result};
 
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+const AGGREGATED: &str =
+    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// A resource and all that discovery says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,9 +45,7 @@ impl Found {
     }
 
     fn is_called(&self, name: &str) -> bool {
-        self.resource.plural == name
-            || self.singular == name
-            || self.resource.kind.eq_ignore_ascii_case(name)
+        self.resource.plural == name || self.singular == name || self.resource.kind.eq_ignore_ascii_case(name)
     }
 }
 
@@ -61,8 +60,9 @@ impl Discovery {
     pub(crate) async fn read(client: &HttpsTransport) -> Result<Self> {
         let ask = async |path: &str| -> Result<Value> {
             let reply = client.send(Request::get(path).accepting(AGGREGATED)).await?;
-            serde_json::from_slice(&reply.body)
-                .map_err(|e| CliError::message(format!("the server's discovery document cannot be read: {e}")))
+            serde_json::from_slice(&reply.body).map_err(|e| {
+                CliError::message(format!("the server's discovery document cannot be read: {e}"))
+            })
         };
         let (core, groups) = futures::try_join!(ask("/api"), ask("/apis"))?;
         let mut all = Vec::new();
@@ -115,7 +115,8 @@ impl Discovery {
         let candidates = || self.all.iter().filter(|f| which(&f.resource));
         let best = |mut list: Vec<&'_ Found>| {
             list.sort_by_key(|f| !f.preferred);
-            list.first().map(|f| (f.resource.group.clone(), f.resource.version.clone(), f.resource.plural.clone()))
+            list.first()
+                .map(|f| (f.resource.group.clone(), f.resource.version.clone(), f.resource.plural.clone()))
         };
         let names: Vec<&Found> = candidates().filter(|f| f.is_called(name)).collect();
         let chosen = if names.is_empty() {

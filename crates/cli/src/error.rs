@@ -87,7 +87,9 @@ impl CliError {
 fn api_text(error: &ApiError) -> String {
     match error.reason() {
         UNREACHABLE if error.message().contains("refused") => {
-            format!("The connection to the server was refused - did you specify the right host or port? ({error})")
+            format!(
+                "The connection to the server was refused - did you specify the right host or port? ({error})"
+            )
         }
         UNREACHABLE => format!("Unable to connect to the server: {error}"),
         "Unauthorized" => format!("error: You must be logged in to the server ({error})"),
@@ -113,11 +115,8 @@ fn invalid_text(error: &ApiError) -> String {
     };
     let mut lines: Vec<String> = Vec::new();
     for cause in causes {
-        let line = format!(
-            "{}: {}",
-            cause.field.as_deref().unwrap_or(""),
-            cause.message.as_deref().unwrap_or("")
-        );
+        let line =
+            format!("{}: {}", cause.field.as_deref().unwrap_or(""), cause.message.as_deref().unwrap_or(""));
         if !lines.contains(&line) {
             lines.push(line);
         }
@@ -188,7 +187,8 @@ mod tests {
 
     #[test]
     fn a_file_is_named_in_front_of_the_message() {
-        let error = CliError::Api(ApiError::new(403, "Forbidden", "no")).from_source("creating", Some("a.yaml"));
+        let error =
+            CliError::Api(ApiError::new(403, "Forbidden", "no")).from_source("creating", Some("a.yaml"));
         assert_eq!(error.text(), "Error from server (Forbidden): error when creating \"a.yaml\": no");
     }
 }

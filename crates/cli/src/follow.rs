@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use futures::StreamExt;
-use gantry_base::{Class, SystemClock, Clock};
+use gantry_base::{Class, Clock, SystemClock};
 use gantry_client::https::{Request, query};
 use serde_json::Value;
 
@@ -68,7 +68,8 @@ async fn once<T>(
     }
     let from = list["metadata"]["resourceVersion"].as_str().unwrap_or("").to_owned();
     let pairs = [by_name, ("watch", "true".to_owned()), ("resourceVersion", from)];
-    let mut frames = match session.client.watch_frames(Request::get(format!("{path}{}", query(&pairs)))).await {
+    let mut frames = match session.client.watch_frames(Request::get(format!("{path}{}", query(&pairs)))).await
+    {
         Ok(frames) => frames,
         Err(error) if passing(&error) => return Ok(ControlFlow::Continue(())),
         Err(error) => return Err(error.into()),

@@ -167,7 +167,12 @@ mod tests {
 
     #[test]
     fn json_is_read_and_what_has_no_kind_is_refused() {
-        assert_eq!(parse(r#"{"apiVersion":"v1","kind":"Pod"}{"apiVersion":"v1","kind":"Pod"}"#, "x").expect("JSON").len(), 2);
+        assert_eq!(
+            parse(r#"{"apiVersion":"v1","kind":"Pod"}{"apiVersion":"v1","kind":"Pod"}"#, "x")
+                .expect("JSON")
+                .len(),
+            2
+        );
         let error = parse("a: 1", "x").expect_err("no kind");
         assert!(error.text().contains("Object 'Kind' is missing"), "{}", error.text());
     }
@@ -176,7 +181,8 @@ mod tests {
     fn a_folders_manifests_are_read_in_order() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         for (name, kind) in [("b.yaml", "Pod"), ("a.json", "Secret"), ("c.txt", "Node")] {
-            std::fs::write(folder.path().join(name), format!("{{apiVersion: v1, kind: {kind}}}")).expect("writable");
+            std::fs::write(folder.path().join(name), format!("{{apiVersion: v1, kind: {kind}}}"))
+                .expect("writable");
         }
         let path = folder.path().display().to_string();
         let kinds: Vec<String> =

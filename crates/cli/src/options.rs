@@ -11,7 +11,7 @@ use gantry_client::kubeconfig::{self, Kubeconfig};
 use tokio::sync::OnceCell;
 
 use crate::discovery::Discovery;
-use crate::error::{CliError, Result};
+use crate::error::Result;
 use crate::parse;
 
 /// Which cluster, as whom, in which namespace.
@@ -126,11 +126,6 @@ impl Session {
 /// The text of an environment variable; `None` if it is unset or empty.
 pub(crate) fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value: &OsString| value.as_os_str() != OsStr::new(""))
-}
-
-/// Turns a text that is no UTF-8 into an error.
-pub(crate) fn utf8(text: &OsStr) -> Result<&str> {
-    text.to_str().ok_or_else(|| CliError::message(format!("{} is not UTF-8", text.display())))
 }
 
 #[cfg(test)]

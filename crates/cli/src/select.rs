@@ -132,7 +132,9 @@ pub(crate) async fn targets(
 ) -> Result<Vec<Target>> {
     if !selectors.files.is_empty() {
         if !args.is_empty() {
-            return fail("when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well");
+            return fail(
+                "when paths, URLs, or stdin is provided as input, you may not specify resource arguments as well",
+            );
         }
         return from_files(session, selectors).await;
     }
@@ -144,8 +146,7 @@ pub(crate) async fn targets(
     let discovery = session.discovery().await?;
     let mut out = Vec::new();
     for mention in mentions(args)? {
-        let in_category =
-            if mention.name.is_none() { discovery.category(&mention.kind) } else { Vec::new() };
+        let in_category = if mention.name.is_none() { discovery.category(&mention.kind) } else { Vec::new() };
         let found = if in_category.is_empty() { vec![discovery.find(&mention.kind)?] } else { in_category };
         for found in found {
             if mention.name.is_some() && all_namespaces && found.resource.namespaced {
@@ -238,7 +239,11 @@ pub(crate) fn selector_pairs(selectors: &Selectors) -> Vec<(&'static str, String
 }
 
 /// All objects of a collection, page by page, with `apiVersion` and `kind` on each.
-pub(crate) async fn list(session: &Session, target: &Target, pairs: &[(&'static str, String)]) -> Result<Vec<Value>> {
+pub(crate) async fn list(
+    session: &Session,
+    target: &Target,
+    pairs: &[(&'static str, String)],
+) -> Result<Vec<Value>> {
     let mut items = Vec::new();
     let mut token = String::new();
     loop {
@@ -268,7 +273,11 @@ pub(crate) fn with_kind(mut item: Value, found: &Found) -> Value {
 }
 
 /// The single objects that targets stand for: collections are listed, named ones taken as they are (and not read).
-pub(crate) async fn objects(session: &Session, targets: Vec<Target>, selectors: &Selectors) -> Result<Vec<Target>> {
+pub(crate) async fn objects(
+    session: &Session,
+    targets: Vec<Target>,
+    selectors: &Selectors,
+) -> Result<Vec<Target>> {
     let mut out = Vec::new();
     for target in targets {
         if target.name.is_some() {
@@ -307,7 +316,10 @@ mod tests {
         assert_eq!(parsed(&["pods"]).expect("good"), [pair("pods", "")]);
         assert_eq!(parsed(&["pods,svc"]).expect("good"), [pair("pods", ""), pair("svc", "")]);
         assert_eq!(parsed(&["pod", "a", "b"]).expect("good"), [pair("pod", "a"), pair("pod", "b")]);
-        assert_eq!(parsed(&["deploy/web", "svc/x"]).expect("good"), [pair("deploy", "web"), pair("svc", "x")]);
+        assert_eq!(
+            parsed(&["deploy/web", "svc/x"]).expect("good"),
+            [pair("deploy", "web"), pair("svc", "x")]
+        );
         assert!(parsed(&["pods", "deploy/web"]).is_err());
         assert!(parsed(&["deploy/web/x"]).is_err());
         assert!(parsed(&["deploy/"]).is_err());

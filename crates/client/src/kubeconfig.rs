@@ -219,7 +219,8 @@ impl Kubeconfig {
                 .users
                 .get(&entry.user)
                 .ok_or_else(|| Error::missing(format!("user {:?} does not exist", entry.user)))?;
-            identify(&mut https, user, folder).map_err(|e| e.while_doing(format!("user {:?}", entry.user)))?;
+            identify(&mut https, user, folder)
+                .map_err(|e| e.while_doing(format!("user {:?}", entry.user)))?;
         }
         let namespace = entry.namespace.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| "default".into());
         Ok(Selected { https, namespace, context: name.to_owned() })
@@ -228,10 +229,14 @@ impl Kubeconfig {
 
 fn identify(https: &mut HttpsConfig, user: &User, folder: &Path) -> Result<()> {
     if user.exec.is_some() {
-        return Err(Error::invalid("credential plugins (exec) are not supported; use a token or a certificate"));
+        return Err(Error::invalid(
+            "credential plugins (exec) are not supported; use a token or a certificate",
+        ));
     }
     if user.username.as_deref().is_some_and(|name| !name.is_empty()) {
-        return Err(Error::invalid("user names with passwords are not supported; use a token or a certificate"));
+        return Err(Error::invalid(
+            "user names with passwords are not supported; use a token or a certificate",
+        ));
     }
     let certificate = material(
         user.client_certificate_data.as_ref(),
@@ -263,7 +268,8 @@ fn material(
     what: &str,
 ) -> Result<Option<Vec<u8>>> {
     if let Some(data) = data.filter(|d| !d.is_empty()) {
-        let bytes = STANDARD.decode(data.trim()).context(Class::Invalid, format!("{what}-data is no base64"))?;
+        let bytes =
+            STANDARD.decode(data.trim()).context(Class::Invalid, format!("{what}-data is no base64"))?;
         return Ok(Some(bytes));
     }
     let Some(file) = file.filter(|f| !f.is_empty()) else { return Ok(None) };
@@ -381,7 +387,9 @@ contexts:
     #[test]
     fn the_first_file_wins() {
         let mut config = config();
-        config.merge(&FILE.replace("6443", "1").replace("dev", "prod"), Path::new("b")).expect("a kubeconfig");
+        config
+            .merge(&FILE.replace("6443", "1").replace("dev", "prod"), Path::new("b"))
+            .expect("a kubeconfig");
         assert_eq!(config.current_context(), "dev");
         assert_eq!(config.contexts().collect::<Vec<_>>(), ["aws", "broken", "dev", "prod"]);
         let selected = config.select(Some("prod")).expect("the context is whole");

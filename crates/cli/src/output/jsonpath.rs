@@ -328,7 +328,9 @@ fn steps(path: &str) -> Result<Vec<Step>> {
         } else if out.is_empty() {
             rest = field(rest, &mut out);
         } else {
-            return fail(format!("error parsing jsonpath {path}, unrecognized character in action: {rest:?}"));
+            return fail(format!(
+                "error parsing jsonpath {path}, unrecognized character in action: {rest:?}"
+            ));
         }
     }
     Ok(out)
@@ -495,7 +497,10 @@ mod tests {
             shown(r#"{range .items[*]}{.metadata.name}{"\t"}{.n}{"\n"}{end}done"#),
             "a\t1\nb\t2\ndone"
         );
-        assert_eq!(shown("{range .items[*]}{range .status.conditions[*]}{.type}{end};{end}"), "ReadyOther;Ready;");
+        assert_eq!(
+            shown("{range .items[*]}{range .status.conditions[*]}{.type}{end};{end}"),
+            "ReadyOther;Ready;"
+        );
     }
 
     #[test]

@@ -73,7 +73,9 @@ fn columns(argument: &str) -> Result<Vec<(String, Template)>> {
     }
     let column = |part: &str| {
         let (name, path) = part.split_once(':').ok_or_else(|| {
-            CliError::message(format!("unexpected custom-columns spec: {part}, expected <header>:<json-path-expr>"))
+            CliError::message(format!(
+                "unexpected custom-columns spec: {part}, expected <header>:<json-path-expr>"
+            ))
         })?;
         Ok((name.to_owned(), Template::parse(&jsonpath::relaxed(path))?))
     };
@@ -191,9 +193,8 @@ mod tests {
 
     #[test]
     fn formats_are_checked() {
-        let format = |text: &str| {
-            OutputOptions { output: Some(text.into()), show_managed_fields: false }.format()
-        };
+        let format =
+            |text: &str| OutputOptions { output: Some(text.into()), show_managed_fields: false }.format();
         assert!(matches!(format("wide"), Ok(Format::Table { wide: true })));
         assert!(matches!(format("jsonpath={.a}"), Ok(Format::JsonPath(_))));
         assert!(matches!(format("custom-columns=A:.a,B:{.b}"), Ok(Format::Columns(c)) if c.len() == 2));

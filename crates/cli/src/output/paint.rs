@@ -51,7 +51,9 @@ pub(crate) fn mood_of(status: &str) -> Mood {
         }
         "Pending" | "ContainerCreating" | "PodInitializing" | "Terminating" | "Unknown" | "Released"
         | "SchedulingDisabled" | "Suspended" => Mood::Waiting,
-        _ if first.starts_with("Init:") && !first.contains("Error") && !first.contains("BackOff") => Mood::Waiting,
+        _ if first.starts_with("Init:") && !first.contains("Error") && !first.contains("BackOff") => {
+            Mood::Waiting
+        }
         "Failed" | "Error" | "NotReady" | "Evicted" | "OOMKilled" | "Lost" => Mood::Bad,
         _ if first.contains("BackOff") || first.contains("Err") || first.contains("Invalid") => Mood::Bad,
         _ => Mood::Plain,

@@ -232,7 +232,11 @@ mod tests {
 
     #[test]
     fn names_are_prefixed_and_labels_are_columns() {
-        let style = Style { prefix: "pod/".into(), label_columns: vec!["x.io/app".into(), "app".into()], ..Style::default() };
+        let style = Style {
+            prefix: "pod/".into(),
+            label_columns: vec!["x.io/app".into(), "app".into()],
+            ..Style::default()
+        };
         assert_eq!(
             shown(style),
             "NAME                READY   APP   APP\n\

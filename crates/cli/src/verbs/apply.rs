@@ -67,7 +67,9 @@ pub(crate) fn field_validation(text: &str) -> Result<&'static str> {
         "strict" | "true" => Ok("Strict"),
         "warn" => Ok("Warn"),
         "ignore" | "false" => Ok("Ignore"),
-        other => fail(format!("invalid --validate value {other:?}. Must be \"strict\", \"warn\" or \"ignore\"")),
+        other => {
+            fail(format!("invalid --validate value {other:?}. Must be \"strict\", \"warn\" or \"ignore\""))
+        }
     }
 }
 
@@ -153,10 +155,8 @@ async fn apply(session: &Session, args: &ApplyArgs, dry: bool, target: &Target) 
 async fn established(session: &Session, target: &Target) -> Result<()> {
     let is_established = |object: Option<&Value>| {
         let conditions = object.and_then(|o| o["status"]["conditions"].as_array());
-        let met = conditions
-            .into_iter()
-            .flatten()
-            .any(|c| c["type"] == "Established" && c["status"] == "True");
+        let met =
+            conditions.into_iter().flatten().any(|c| c["type"] == "Established" && c["status"] == "True");
         Ok(if met { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
     match follow(session, target, Some(ESTABLISH), is_established).await? {

@@ -65,7 +65,8 @@ pub struct GetArgs {
 /// Runs the verb.
 pub(crate) async fn run(session: &Session, args: GetArgs) -> Result<()> {
     if let Some(path) = &args.raw {
-        let reply = session.client.send(Request::get(path.clone()).accepting("application/json, */*")).await?;
+        let reply =
+            session.client.send(Request::get(path.clone()).accepting("application/json, */*")).await?;
         return Ok(std::io::stdout().write_all(&reply.body)?);
     }
     let format = args.output.format()?;
@@ -180,7 +181,8 @@ async fn read_table(session: &Session, args: &GetArgs, target: &Target) -> Resul
             None => whole = Some(page),
             Some(whole) => {
                 for field in ["rows", "items"] {
-                    if let (Some(all), Value::Array(more)) = (whole[field].as_array_mut(), page[field].take()) {
+                    if let (Some(all), Value::Array(more)) = (whole[field].as_array_mut(), page[field].take())
+                    {
                         all.extend(more);
                     }
                 }

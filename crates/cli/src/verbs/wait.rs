@@ -127,7 +127,13 @@ pub(crate) async fn run(session: &Session, args: WaitArgs) -> Result<()> {
     CliError::of(errors)
 }
 
-async fn wait(session: &Session, target: &Target, goal: &Goal, patience: &Patience, once: bool) -> Result<()> {
+async fn wait(
+    session: &Session,
+    target: &Target,
+    goal: &Goal,
+    patience: &Patience,
+    once: bool,
+) -> Result<()> {
     // The object that was there first; another of its name is none of ours when it is to go.
     let mut first: Option<String> = None;
     let judge = |object: Option<&Value>| {

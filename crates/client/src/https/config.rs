@@ -104,8 +104,7 @@ impl HttpsConfig {
     /// Our certificate and key, PEM.
     #[must_use]
     pub fn with_identity(mut self, certificate_pem: impl Into<Vec<u8>>, key_pem: impl Into<Vec<u8>>) -> Self {
-        self.identity =
-            Some(Identity { certificate_pem: certificate_pem.into(), key_pem: key_pem.into() });
+        self.identity = Some(Identity { certificate_pem: certificate_pem.into(), key_pem: key_pem.into() });
         self
     }
 
@@ -135,7 +134,9 @@ impl HttpsConfig {
                 let chain = certificates(&identity.certificate_pem, "the client certificate")?;
                 let key = PrivateKeyDer::from_pem_slice(&identity.key_pem)
                     .context(Class::Invalid, "read the client key")?;
-                builder.with_client_auth_cert(chain, key).context(Class::Invalid, "use the client certificate")?
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .context(Class::Invalid, "use the client certificate")?
             }
             None => builder.with_no_client_auth(),
         };

@@ -64,9 +64,7 @@ impl Dialer {
             let tcp = TcpStream::connect((&*self.host, self.port)).await?;
             tcp.set_nodelay(true)?;
             match &self.tls {
-                Some((connector, name)) => {
-                    Ok(Io::Tls(Box::new(connector.connect(name.clone(), tcp).await?)))
-                }
+                Some((connector, name)) => Ok(Io::Tls(Box::new(connector.connect(name.clone(), tcp).await?))),
                 None => Ok(Io::Plain(tcp)),
             }
         };
@@ -93,11 +91,7 @@ impl Connection for Io {
 }
 
 impl AsyncRead for Io {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(io) => Pin::new(io).poll_read(cx, buf),
             Self::Tls(io) => Pin::new(io).poll_read(cx, buf),

@@ -90,7 +90,9 @@ impl HttpsTransport {
             Ok(Reply { code, body, warnings })
         };
         match self.config().request_timeout {
-            Some(limit) => tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(too_slow(limit))),
+            Some(limit) => {
+                tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(too_slow(limit)))
+            }
             None => exchange.await,
         }
     }

@@ -56,7 +56,8 @@ struct Reader {
 /// The events in a stream of lines.
 pub(super) fn frames(bytes: ByteStream) -> FrameStream {
     let reader = Reader { bytes, buffer: BytesMut::new(), searched: 0, ended: false };
-    stream::unfold(reader, |mut reader| async move { reader.next().await.map(|batch| (batch, reader)) }).boxed()
+    stream::unfold(reader, |mut reader| async move { reader.next().await.map(|batch| (batch, reader)) })
+        .boxed()
 }
 
 impl Reader {
@@ -117,7 +118,10 @@ fn parse(line: &[u8]) -> Result<WatchFrame> {
         return Err(ApiError::from_status(status));
     }
     // A copy: a slice would keep the whole of what came with it.
-    Ok(WatchFrame { kind: frame.kind.to_owned(), object: Bytes::copy_from_slice(frame.object.get().as_bytes()) })
+    Ok(WatchFrame {
+        kind: frame.kind.to_owned(),
+        object: Bytes::copy_from_slice(frame.object.get().as_bytes()),
+    })
 }
 
 #[cfg(test)]
@@ -127,7 +131,8 @@ mod tests {
     use super::*;
 
     fn read(chunks: &[&'static str]) -> Vec<Result<Vec<String>>> {
-        let chunks: Vec<Result<Bytes>> = chunks.iter().map(|c| Ok(Bytes::from_static(c.as_bytes()))).collect();
+        let chunks: Vec<Result<Bytes>> =
+            chunks.iter().map(|c| Ok(Bytes::from_static(c.as_bytes()))).collect();
         let batches = frames(stream::iter(chunks).boxed()).map(|batch| {
             batch.map(|frames| {
                 frames.iter().map(|f| format!("{} {}", f.kind, String::from_utf8_lossy(&f.object))).collect()
@@ -144,10 +149,13 @@ mod tests {
             "\n{\"type\":\"DELETED\",\"object\":{}}\n",
         ]);
         let got: Vec<Vec<String>> = got.into_iter().map(|b| b.expect("no error")).collect();
-        assert_eq!(got, [vec!["ADDED {\"a\":1}".to_owned()], vec![
-            "MODIFIED {\"a\":2}".to_owned(),
-            "DELETED {}".to_owned()
-        ]]);
+        assert_eq!(
+            got,
+            [
+                vec!["ADDED {\"a\":1}".to_owned()],
+                vec!["MODIFIED {\"a\":2}".to_owned(), "DELETED {}".to_owned()]
+            ]
+        );
     }
 
     #[test]
