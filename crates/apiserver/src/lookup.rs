@@ -94,19 +94,6 @@ impl Accounts {
             None => self.lookup.find(namespace, name).await,
         }
     }
-
-    /// The account of this UID, which the informer may not have seen yet.
-    pub(crate) async fn with_uid(
-        &self,
-        namespace: &str,
-        name: &str,
-        uid: &str,
-    ) -> Result<Option<Arc<ServiceAccount>>> {
-        match self.informer.get(&ObjectKey::new(namespace, name)) {
-            Some(account) if account.uid() == uid => Ok(Some(account)),
-            _ => self.lookup.find(namespace, name).await,
-        }
-    }
 }
 
 /// What is kept of a namespace.

@@ -11,7 +11,7 @@ use crate::admission::{PluginDeps, default_plugins};
 use crate::authorize::Rbac;
 use crate::connect::Kubelets;
 use crate::identify::{Certificates, Chain, Issuer, ServiceAccountTokens, TokenKey};
-use crate::lookup::{Accounts, Lookup};
+use crate::lookup::Lookup;
 use crate::pki::{LEAF_LIFE, Leaf, Pki, Usage, client_config};
 use crate::reviews;
 use crate::server::Parts;
@@ -58,7 +58,6 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
         &deps.issuer,
         audiences.clone(),
         clock(),
-        Accounts::new(&informers, lookup.clone()),
         lookup.clone(),
     ));
     let certificates = Certificates::new(deps.pki.cluster.certificate(), clock())?;

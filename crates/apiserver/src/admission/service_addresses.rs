@@ -109,10 +109,9 @@ impl ServiceAddresses {
 
     /// Whether `holder` really holds what somebody else asks for: the informer may be a moment behind a deletion.
     async fn still_holds(&self, holder: &str, has: impl Fn(&ServiceSpec) -> bool) -> bool {
-        let Some(view) = self.services.list().into_iter().find(|s| &*s.stored.uid == holder) else {
-            return true;
-        };
-        match self.lookup.find::<Service>(&view.key.namespace, &view.key.name).await {
+        let seen = self.services.list().into_iter().find(|s| &*s.stored.uid == holder).map(|s| s.key.clone());
+        let Some(key) = seen.or_else(|| self.pool.leaving_key(holder)) else { return true };
+        match self.lookup.find::<Service>(&key.namespace, &key.name).await {
             Ok(Some(service)) => service.uid() == holder && service.spec.as_ref().is_some_and(has),
             Ok(None) => false,
             Err(_) => true,
@@ -125,7 +124,7 @@ impl ServiceAddresses {
             if self.still_holds(&holder, |spec| addresses(spec).contains(&address)).await {
                 return Err("provided IP is already allocated");
             }
-            self.pool.forget_stored(&holder);
+            self.pool.forget(&holder);
         }
     }
 
@@ -135,7 +134,7 @@ impl ServiceAddresses {
             if self.still_holds(&holder, |spec| ports(spec).contains(&port)).await {
                 return Err("provided port is already allocated".to_owned());
             }
-            self.pool.forget_stored(&holder);
+            self.pool.forget(&holder);
         }
     }
 
@@ -308,7 +307,7 @@ impl AdmissionPlugin for ServiceAddresses {
     }
 
     fn handles(&self, operation: Operation, resource: &Resource, subresource: &str) -> bool {
-        matches!(operation, Operation::Create | Operation::Update)
+        operation != Operation::Connect
             && resource.group.is_empty()
             && resource.plural == "services"
             && subresource.is_empty()
@@ -339,6 +338,18 @@ impl AdmissionPlugin for ServiceAddresses {
         if matches!(kind.as_str(), "NodePort" | "LoadBalancer") && spec.cluster_ip.as_deref() != Some("None")
         {
             self.give_ports(request, &name, &owner, spec).await?;
+        }
+        Ok(())
+    }
+
+    async fn validate(
+        &self,
+        request: &AdmissionRequest<'_>,
+        _object: Option<&dyn AnyObject>,
+        old: Option<&dyn AnyObject>,
+    ) -> Result<()> {
+        if let Some(old) = old.filter(|_| request.operation == Operation::Delete && !request.dry_run) {
+            self.pool.leaving(old.metadata().uid.as_deref().unwrap_or(""), ObjectKey::of(old.metadata()));
         }
         Ok(())
     }

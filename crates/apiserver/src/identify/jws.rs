@@ -45,7 +45,7 @@ impl TokenKey {
     ///
     /// # Errors
     /// The machine has no randomness.
-    pub(super) fn sign(&self, claims: &Value) -> Result<String> {
+    pub fn sign(&self, claims: &Value) -> Result<String> {
         let header = json!({"alg": "ES256", "kid": &*self.id});
         let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let mut token = format!("{}.{}", encode(&header), encode(claims));

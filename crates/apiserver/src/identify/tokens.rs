@@ -19,7 +19,7 @@ use super::cache::Verified;
 use super::certificates::CREDENTIAL_ID;
 use super::jws::unverified_claims;
 use super::{Authenticator, Credentials, TokenKey, User, bearer_token};
-use crate::lookup::{Accounts, Lookup};
+use crate::lookup::Lookup;
 
 /// The issuer of tokens that are kept in secrets.
 pub(super) const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
@@ -130,7 +130,6 @@ pub struct ServiceAccountTokens {
     audiences: Vec<String>,
     verified: Verified<Arc<Claims>>,
     clock: Arc<dyn Clock>,
-    accounts: Accounts,
     lookup: Lookup,
 }
 
@@ -141,11 +140,10 @@ impl ServiceAccountTokens {
         issuer: &str,
         audiences: Vec<String>,
         clock: Arc<dyn Clock>,
-        accounts: Accounts,
         lookup: Lookup,
     ) -> Self {
         let verified = Verified::new(Arc::clone(&clock));
-        Self { key, issuer: issuer.to_owned(), audiences, verified, clock, accounts, lookup }
+        Self { key, issuer: issuer.to_owned(), audiences, verified, clock, lookup }
     }
 
     /// The server's own audiences.
@@ -217,25 +215,18 @@ impl ServiceAccountTokens {
         Ok(account_user(bound, &claims.jti))
     }
 
-    /// Whether the account is still there; a deletion shorter than `leeway` seconds ago does not count.
-    async fn account(
-        &self,
-        namespace: &str,
-        wanted: &Reference,
-        leeway: i64,
-    ) -> Result<Arc<ServiceAccount>, String> {
-        let found =
-            self.accounts.with_uid(namespace, &wanted.name, &wanted.uid).await.map_err(|e| e.to_string())?;
-        let account = found.ok_or_else(|| format!("serviceaccounts {:?} not found", wanted.name))?;
-        if account.uid() != wanted.uid {
-            let (is, says) = (account.uid(), &wanted.uid);
-            return Err(format!("service account UID ({is}) does not match claim ({says})"));
+    /// Checks that the account is still there; a deletion shorter than `leeway` seconds ago does not count.
+    async fn account(&self, namespace: &str, wanted: &Reference, leeway: i64) -> Result<(), String> {
+        let found = self.lookup.brief(ServiceAccount::RESOURCE, namespace, &wanted.name).await;
+        let found = found.map_err(|e| e.to_string())?;
+        let found = found.ok_or_else(|| format!("serviceaccounts {:?} not found", wanted.name))?.metadata;
+        if found.uid != wanted.uid {
+            return Err(format!("service account UID ({}) does not match claim ({})", found.uid, wanted.uid));
         }
-        let deleted = account.metadata.deletion_timestamp.as_ref();
-        if deleted.is_some_and(|at| at.0.as_second() < self.now() - leeway) {
+        if found.deletion_timestamp.is_some_and(|at| at.as_second() < self.now() - leeway) {
             return Err(format!("service account {namespace}/{} has been deleted", wanted.name));
         }
-        Ok(account)
+        Ok(())
     }
 
     /// Whether the object that a token is bound to is still there.

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gantry_api::ObjectKey;
 use gantry_base::Clock;
 use parking_lot::Mutex;
 
@@ -12,6 +13,9 @@ use super::range::{AddressRange, PortRange};
 
 /// How long something is reserved for a write that does not come.
 const RESERVED: Duration = Duration::from_secs(60);
+
+/// Deletions that are remembered at one time.
+const MAX_LEAVING: usize = 10_000;
 
 /// What a service is stored with.
 #[derive(Clone, Debug)]
@@ -39,6 +43,17 @@ enum Hold {
 }
 
 impl Hold {
+    fn holder(&self) -> &str {
+        match self {
+            Self::Stored(holder) => holder,
+            Self::Reserved(holder, _) => holder,
+        }
+    }
+
+    fn is_reserved(&self, now: Duration) -> bool {
+        matches!(self, Self::Reserved(_, until) if now < *until)
+    }
+
     fn by_other(&self, owner: &str, now: Duration) -> Option<&str> {
         let holder = match self {
             Self::Stored(holder) => &**holder,
@@ -53,6 +68,19 @@ impl Hold {
 struct Holds {
     addresses: HashMap<Ipv4Addr, Hold>,
     ports: HashMap<u16, Hold>,
+    /// Services that are being deleted, by UID, each remembered until then.
+    leaving: HashMap<String, (ObjectKey, Duration)>,
+}
+
+/// What somebody reserved stays theirs: they know better than an informer that is a moment behind.
+fn put_stored<T: Eq + std::hash::Hash>(map: &mut HashMap<T, Hold>, what: T, uid: &Arc<str>) {
+    match map.get(&what) {
+        // (Reservations that have ended were swept out before.)
+        Some(Hold::Reserved(holder, _)) if **holder != **uid => {}
+        _ => {
+            map.insert(what, Hold::Stored(Arc::clone(uid)));
+        }
+    }
 }
 
 /// The holds of one cluster.
@@ -72,26 +100,40 @@ impl Pool {
     pub(super) fn replace_stored<V: std::borrow::Borrow<Stored>>(&self, list: impl FnOnce() -> Vec<V>) {
         let now = self.clock.monotonic();
         let mut holds = self.holds.lock();
-        let live = |hold: &Hold| matches!(hold, Hold::Reserved(_, until) if now < *until);
-        holds.addresses.retain(|_, hold| live(hold));
-        holds.ports.retain(|_, hold| live(hold));
+        holds.addresses.retain(|_, hold| hold.is_reserved(now));
+        holds.ports.retain(|_, hold| hold.is_reserved(now));
+        holds.leaving.retain(|_, (_, until)| now < *until);
         for service in list() {
             let Stored { uid, addresses, ports } = service.borrow();
             for address in addresses {
-                holds.addresses.insert(*address, Hold::Stored(Arc::clone(uid)));
+                put_stored(&mut holds.addresses, *address, uid);
             }
             for port in ports {
-                holds.ports.insert(*port, Hold::Stored(Arc::clone(uid)));
+                put_stored(&mut holds.ports, *port, uid);
             }
         }
     }
 
-    /// Forgets what `uid` is stored with: it is gone.
-    pub(super) fn forget_stored(&self, uid: &str) {
+    /// Remembers that the service of this UID is being deleted: what it holds may soon be free.
+    pub(super) fn leaving(&self, uid: &str, key: ObjectKey) {
+        let until = self.clock.monotonic() + RESERVED;
         let mut holds = self.holds.lock();
-        let other = |hold: &Hold| !matches!(hold, Hold::Stored(holder) if **holder == *uid);
-        holds.addresses.retain(|_, hold| other(hold));
-        holds.ports.retain(|_, hold| other(hold));
+        if holds.leaving.len() < MAX_LEAVING {
+            holds.leaving.insert(uid.to_owned(), (key, until));
+        }
+    }
+
+    /// The key of a service that is being deleted.
+    pub(super) fn leaving_key(&self, uid: &str) -> Option<ObjectKey> {
+        self.holds.lock().leaving.get(uid).map(|(key, _)| key.clone())
+    }
+
+    /// Forgets what `uid` holds: it is gone.
+    pub(super) fn forget(&self, uid: &str) {
+        let mut holds = self.holds.lock();
+        holds.addresses.retain(|_, hold| hold.holder() != uid);
+        holds.ports.retain(|_, hold| hold.holder() != uid);
+        holds.leaving.remove(uid);
     }
 
     pub(super) fn take_address(&self, owner: &str, address: Ipv4Addr, dry_run: bool) -> Taken {

@@ -1,0 +1,153 @@
+//! Logs and exec through the server, towards a kubelet on the loopback.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gantry_api::core::{Node, Pod};
+use gantry_apiserver::pki::{LEAF_LIFE, Leaf, Usage, server_config};
+use gantry_base::{Clock, SystemClock};
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::Cluster;
+
+/// Answers with what it was asked for: `PATH?QUERY`, and 400 where the log is `waiting`.
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    assert!(!request.headers().contains_key("authorization"), "the client's token stays with the server");
+    let text = request.uri().to_string();
+    let mut response = Response::new(Full::from(text.clone()));
+    if text.contains("/waiting") {
+        *response.status_mut() = http::StatusCode::BAD_REQUEST;
+        *response.body_mut() =
+            Full::from("container \"waiting\" in pod \"p\" is waiting to start: ContainerCreating");
+    }
+    Ok(response)
+}
+
+/// A kubelet that insists on a certificate of the cluster's authority.
+async fn kubelet(cluster: &Cluster) -> SocketAddr {
+    let hosts = vec!["127.0.0.1".to_owned()];
+    let leaf = Leaf {
+        common_name: "system:node:n1",
+        organizations: &["system:nodes"],
+        hosts: &hosts,
+        usage: Usage::Server,
+        life: LEAF_LIFE,
+    };
+    let identity = cluster.pki.cluster.issue(&leaf, SystemClock::default().now()).expect("a certificate");
+    let mut config = server_config(&identity, &[cluster.pki.cluster.certificate()]).expect("TLS");
+    config.alpn_protocols.clear();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    cluster.tasks.spawn("test kubelet", async move {
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let stream = acceptor.accept(stream).await.expect("TLS");
+            let shown = stream.get_ref().1.peer_certificates().map_or(0, <[_]>::len);
+            assert!(shown > 0, "the server shows a certificate");
+            hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service_fn(answer))
+                .await
+                .expect("an exchange");
+        }
+    });
+    address
+}
+
+async fn ready() -> Cluster {
+    let cluster = Cluster::new().await;
+    let address = kubelet(&cluster).await;
+    let node: Node = serde_json::from_value(json!({"metadata": {"name": "n1"}})).expect("a node");
+    let mut node = (*cluster.api().create(&node).await.expect("a node")).clone();
+    node.status = serde_json::from_value(json!({
+        "addresses": [{"type": "Hostname", "address": "n1"}, {"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": address.port()}},
+    }))
+    .expect("a status");
+    cluster.api().update_status(&node).await.expect("a status");
+    cluster.namespace("shop").await;
+    cluster.account("shop", "default").await;
+    for (name, containers) in [("one", vec!["c"]), ("two", vec!["a", "b"]), ("p", vec!["waiting"])] {
+        let list: Vec<_> = containers.iter().map(|c| json!({"name": c, "image": "i"})).collect();
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"nodeName": "n1", "containers": list},
+        }))
+        .expect("a pod");
+        cluster.api().create(&pod).await.expect("a pod");
+    }
+    cluster
+}
+
+/// A token of somebody who may do everything.
+async fn admin(cluster: &Cluster) -> String {
+    let binding: gantry_api::rbac::ClusterRoleBinding = serde_json::from_value(json!({
+        "metadata": {"name": "all"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "all"},
+        "subjects": [{"kind": "ServiceAccount", "namespace": "shop", "name": "default"}],
+    }))
+    .expect("a binding");
+    let role: gantry_api::rbac::ClusterRole = serde_json::from_value(json!({
+        "metadata": {"name": "all"}, "rules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
+    }))
+    .expect("a role");
+    cluster.api().create(&role).await.expect("a role");
+    cluster.api().create(&binding).await.expect("a binding");
+    let key = gantry_api::ObjectKey::new("shop", "default");
+    let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let api = cluster.api::<gantry_api::core::ServiceAccount>();
+    let answer = api.create_subresource(&key, "token", &body).await.expect("a token");
+    let answer: serde_json::Value = serde_json::from_slice(answer.bytes()).expect("JSON");
+    answer["status"]["token"].as_str().expect("a token").to_owned()
+}
+
+#[tokio::test]
+async fn requests_reach_the_kubelet_in_its_own_spelling() {
+    let cluster = ready().await;
+    let token = admin(&cluster).await;
+    let send = async |method: &str, rest: &str| loop {
+        let path = format!("/api/v1/namespaces/shop/pods/{rest}");
+        let answer = cluster.with_token(&token, method, &path, &serde_json::Value::Null).await;
+        if answer.code != 403 {
+            break (answer.code, String::from_utf8_lossy(&answer.bytes).into_owned());
+        }
+        tokio::task::yield_now().await;
+    };
+    let log = send("GET", "one/log?follow=true&tailLines=5&timestamps=true&limitBytes=10").await;
+    let wanted = "/containerLogs/shop/one/c?follow=true&timestamps=true&tailLines=5&limitBytes=10";
+    assert_eq!(log, (200, wanted.to_owned()));
+    let exec = send(
+        "POST",
+        "two/exec?container=b&command=sh&command=-c&command=a%20b&stdin=true&stdout=true&tty=true",
+    )
+    .await;
+    let wanted = "/exec/shop/two/b?input=1&output=1&tty=1&command=sh&command=-c&command=a%20b";
+    assert_eq!(exec, (200, wanted.to_owned()));
+    let forward = send("POST", "two/portforward").await;
+    assert_eq!(forward, (200, "/portForward/shop/two".to_owned()));
+    let message = |text: String| -> String {
+        let status: serde_json::Value = serde_json::from_str(&text).expect("a Status");
+        status["message"].as_str().expect("a message").to_owned()
+    };
+    let (code, text) = send("GET", "two/log").await;
+    let wanted = "a container name must be specified for pod two, choose one of: [a b]";
+    assert_eq!((code, message(text)), (400, wanted.to_owned()));
+    let (code, text) = send("GET", "two/log?container=x").await;
+    assert_eq!((code, message(text)), (400, "container x is not valid for pod two".to_owned()));
+    let (code, text) = send("GET", "p/log").await;
+    let wanted = "container \"waiting\" in pod \"p\" is waiting to start: ContainerCreating";
+    assert_eq!((code, message(text)), (400, wanted.to_owned()));
+    let path = "/api/v1/nodes/n1/proxy/stats?x=1";
+    let answer = cluster.with_token(&token, "GET", path, &serde_json::Value::Null).await;
+    assert_eq!((answer.code, &answer.bytes[..]), (200, &b"/stats?x=1"[..]));
+    cluster.end().await;
+}

@@ -1,0 +1,97 @@
+//! The parts that decide, in a real server: who is asking, may they, what admission does, and what a new cluster has.
+
+mod addresses;
+mod admission;
+mod bootstrap;
+mod kubelet;
+mod tokens;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gantry_api::core::{Namespace, ServiceAccount};
+use gantry_api::metav1::ObjectMeta;
+use gantry_apiserver::identify::User;
+use gantry_apiserver::parts::{Deps, ISSUER, parts};
+use gantry_apiserver::pki::Pki;
+use gantry_apiserver::server::{ApiServer, Options};
+use gantry_apiserver::testing::{Answered, http};
+use gantry_base::{Clock, SystemClock, Tasks};
+use gantry_client::{Api, Transport};
+use gantry_store::{Memory, Store};
+use serde_json::Value;
+
+pub(crate) const CIDR: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 43, 0, 0), 16);
+
+/// A server with all its parts on a store in memory.
+pub(crate) struct Cluster {
+    pub(crate) server: ApiServer,
+    /// As the server itself.
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) pki: Arc<Pki>,
+    pub(crate) tasks: Tasks,
+    _dir: tempfile::TempDir,
+}
+
+impl Cluster {
+    pub(crate) async fn new() -> Self {
+        let tasks = Tasks::new();
+        let dir = tempfile::tempdir().expect("a folder");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let pki = Arc::new(Pki::load_or_create(dir.path(), clock.now()).expect("keys"));
+        let store: Arc<dyn Store> = Arc::new(Memory::default());
+        let deps = Deps {
+            pki: Arc::clone(&pki),
+            clock: Arc::clone(&clock),
+            tasks: tasks.clone(),
+            issuer: ISSUER.to_owned(),
+            service_cidr: CIDR,
+        };
+        let options = Options { store: Arc::clone(&store), kinds: gantry_kinds::builtin(), clock };
+        let make = Box::new(move |transport| Ok(parts(&deps, transport)?.parts));
+        let server = ApiServer::start(options, make, &tasks).await.expect("the server starts");
+        let transport = server.transport(User::apiserver(), "test");
+        Self { server, transport, store, pki, tasks, _dir: dir }
+    }
+
+    pub(crate) fn api<K: gantry_api::Object>(&self) -> Api<K> {
+        Api::new(Arc::clone(&self.transport), "test")
+    }
+
+    pub(crate) fn api_as<K: gantry_api::Object>(&self, user: User) -> Api<K> {
+        Api::new(self.server.transport(user, "test"), "test")
+    }
+
+    pub(crate) async fn namespace(&self, name: &str) {
+        self.api()
+            .create(&Namespace { metadata: named("", name), ..Namespace::default() })
+            .await
+            .expect("a namespace");
+    }
+
+    pub(crate) async fn account(&self, namespace: &str, name: &str) -> Arc<ServiceAccount> {
+        let account = ServiceAccount { metadata: named(namespace, name), ..ServiceAccount::default() };
+        self.api().create(&account).await.expect("an account")
+    }
+
+    /// A request with a token.
+    pub(crate) async fn with_token(&self, token: &str, method: &str, path: &str, body: &Value) -> Answered {
+        let bearer = format!("Bearer {token}");
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        http(&self.server, method, path, &[("authorization", &bearer)], body).await
+    }
+
+    pub(crate) async fn end(self) {
+        assert!(self.tasks.shut_down(Duration::from_secs(20)).await, "all tasks end");
+    }
+}
+
+pub(crate) fn named(namespace: &str, name: &str) -> ObjectMeta {
+    ObjectMeta {
+        namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
+        name: Some(name.to_owned()),
+        ..ObjectMeta::default()
+    }
+}
