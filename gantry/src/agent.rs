@@ -163,12 +163,12 @@ impl Networking {
         // Only until the range is known.
         let watching = self.tasks.child();
         let nodes = Informer::<Node>::start(transport, scope, &watching);
-        let range = nodes
-            .wait_until(|nodes| {
-                let node = nodes.get(&key)?;
-                node.spec.as_ref()?.pod_cidr.clone().filter(|range| !range.is_empty())
-            })
-            .await;
+        let range_of = |nodes: &Informer<Node>| {
+            let range = nodes.get(&key)?.spec.as_ref()?.pod_cidr.clone()?;
+            (!range.is_empty()).then_some(range)
+        };
+        nodes.wait_until(|nodes| range_of(nodes).is_some()).await;
+        let range = range_of(&nodes).ok_or_else(|| Error::retry("this node is gone"))?;
         watching.shut_down(std::time::Duration::from_secs(1)).await;
         range.parse().map_err(|e| Error::invalid(format!("spec.podCIDR {range:?} of this node: {e}")))
     }

@@ -54,7 +54,7 @@ impl Load {
         for path in &self.archives {
             let archive = Archive::open(path).map_err(|e| e.while_doing(path.display()))?;
             for image in importer.import(archive).await.map_err(|e| e.while_doing(path.display()))? {
-                println!("Loaded {}", image.name);
+                println!("Loaded {}", image.names.join(", "));
             }
         }
         Ok(())

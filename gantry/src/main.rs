@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     if gantry_cni::plugin::invoked() {
         return gantry_cni::plugin::main();
     }
-    let command = Cli::parse().command;
+    let command = Cli::parse_from(gantry_cli::arguments(std::env::args_os())).command;
     let outcome = match command {
         Command::Up(flags) => roles::up(flags),
         Command::Server(args) => roles::server(args),

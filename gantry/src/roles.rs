@@ -2,13 +2,18 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_apiserver::pki::{Identity, LEAF_LIFE, Leaf, Usage};
 use gantry_base::error::Context;
 use gantry_base::telemetry::{LogFormat, init_logging};
 use gantry_base::{Class, Clock, Error, Result, SystemClock, Tasks};
-use gantry_client::{InformerSet, https, kubeconfig};
+use gantry_client::https::HttpsTransport;
+use gantry_client::kubeconfig::Kubeconfig;
+use gantry_client::{InformerSet, Transport};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::agent::{self, Access};
@@ -73,7 +78,7 @@ fn serve(flags: Flags, with_agent: bool) -> Result<()> {
         println!("  export KUBECONFIG={}", instance.admin_kubeconfig().display());
         wait_for_signal().await?;
         end(&tasks).await;
-        server.close().await;
+        server.close().await?;
         running.release();
         Ok(())
     })
@@ -145,12 +150,14 @@ fn remote_access(args: &AgentArgs, tasks: &Tasks) -> Result<Access> {
     let read = |path: &PathBuf| {
         std::fs::read_to_string(path).map_err(|e| Error::from(e).while_doing(path.display()))
     };
-    let config = kubeconfig::Kubeconfig::read(&args.kubeconfig)?;
-    let authority = config.authority()?;
-    let transport = https::HttpsTransport::new(&config, "kubelet")?;
-    let transport: std::sync::Arc<dyn gantry_client::Transport> = std::sync::Arc::new(transport);
+    let config = Kubeconfig::load(std::slice::from_ref(&args.kubeconfig))?.select(None)?.https;
+    let authority = config.ca_pem.as_deref().and_then(|pem| CertificateDer::from_pem_slice(pem).ok());
+    let authority = authority.ok_or_else(|| {
+        Error::invalid(format!("{} holds no certificate-authority-data", args.kubeconfig.display()))
+    })?;
+    let transport: Arc<dyn Transport> = Arc::new(HttpsTransport::new(config, tasks)?);
     Ok(Access {
-        informers: InformerSet::new(transport.clone(), tasks.clone()),
+        informers: InformerSet::new(Arc::clone(&transport), tasks.clone()),
         transport,
         serving: Identity::from_pem(&read(&args.tls_certificate)?, &read(&args.tls_key)?)?,
         authority,

@@ -12,7 +12,7 @@ use gantry_apiserver::{bootstrap, server};
 use gantry_base::error::Context;
 use gantry_base::{Backoff, BackoffPolicy, Class, Clock, Error, Result, SystemClock, Tasks};
 use gantry_client::{InformerSet, Transport, kubeconfig};
-use gantry_controllers::{AlwaysLeader, Controllers, Enabled, Ports};
+use gantry_controllers::{AlwaysLeader, ClusterCidr, Controllers, Enabled, Ports};
 use gantry_scheduler::Scheduler;
 use gantry_store::{Embedded, Store};
 use tokio::net::TcpListener;
@@ -72,7 +72,7 @@ impl Server {
         let informers = InformerSet::new(api.transport(component("kube-controller-manager"), "gantry"), tasks.clone());
         let server = Self { api, pki, informers, store, clock };
         server.start_bootstrap(settings, advertise, port, tasks);
-        server.start_controllers(settings, instance, token_key, tasks);
+        server.start_controllers(settings, instance, token_key, tasks)?;
         server.start_scheduler(tasks);
         steps.done("controllers and scheduler");
         Ok(server)
@@ -94,10 +94,13 @@ impl Server {
     }
 
     /// Closes the store, after all tasks have ended.
-    pub async fn close(self) {
+    ///
+    /// # Errors
+    /// The last lazy writes cannot be flushed.
+    pub async fn close(self) -> Result<()> {
         let store = Arc::clone(&self.store);
         drop(self);
-        Store::close(&*store).await;
+        Ok(Store::close(&*store).await?)
     }
 
     fn start_bootstrap(&self, settings: &Settings, advertise: IpAddr, port: u16, tasks: &Tasks) {
@@ -116,11 +119,19 @@ impl Server {
         tasks.spawn("bootstrap", async move { until_done(|| bootstrap::run(Arc::clone(&transport), &options)).await });
     }
 
-    fn start_controllers(&self, settings: &Settings, instance: &Instance, token_key: TokenKey, tasks: &Tasks) {
+    fn start_controllers(
+        &self,
+        settings: &Settings,
+        instance: &Instance,
+        token_key: TokenKey,
+        tasks: &Tasks,
+    ) -> Result<()> {
+        let cidr = ClusterCidr::parse(&settings.cluster_cidr.to_string());
+        let cluster_cidrs = vec![cidr.map_err(|e| Error::invalid(format!("--cluster-cidr: {e}")))?];
         let api = self.api.clone();
         let options = gantry_controllers::Options {
             informers: self.informers(),
-            transport_for: Arc::new(move |account| api.transport(service_account(account), "kube-controller-manager")),
+            transport_for: Arc::new(move |account| api.transport(controller_user(account), "kube-controller-manager")),
             clock: Arc::clone(&self.clock),
             enabled: Enabled::parse(&settings.controllers),
             leadership: Arc::new(AlwaysLeader),
@@ -128,9 +139,11 @@ impl Server {
                 signer: Some(Arc::new(Signer(token_key))),
                 volumes: Some(Arc::new(LocalVolumes { root: instance.volumes() })),
             },
+            cluster_cidrs,
             root_ca: self.pki.cluster.certificate_pem().into(),
         };
         Controllers::start(options, tasks);
+        Ok(())
     }
 
     fn start_scheduler(&self, tasks: &Tasks) {
@@ -149,7 +162,12 @@ fn component(name: &str) -> User {
     User::new(format!("system:{name}"), ["system:authenticated"])
 }
 
-fn service_account(name: &str) -> User {
+/// The service account that a controller acts as. The one that fills token secrets has no role of its own, upstream
+/// neither: it acts as the manager itself.
+fn controller_user(name: &str) -> User {
+    if name == "tokens-controller" {
+        return component("kube-controller-manager");
+    }
     let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
     User::new(format!("system:serviceaccount:kube-system:{name}"), groups)
 }
@@ -239,7 +257,13 @@ fn write_kubeconfigs(settings: &Settings, instance: &Instance, pki: &Pki, port: 
     let url = format!("https://{host}:{port}");
     let own = instance.admin_kubeconfig();
     for path in std::iter::once(&own).chain(&settings.write_kubeconfig) {
-        kubeconfig::write_kubeconfig(path, &url, pki.cluster.certificate_pem(), &admin.certificate_pem, &admin.key_pem)?;
+        kubeconfig::write_kubeconfig(
+            path,
+            &url,
+            pki.cluster.certificate_pem().as_bytes(),
+            admin.certificate_pem.as_bytes(),
+            admin.key_pem.as_bytes(),
+        )?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -93,7 +93,7 @@ impl Cluster {
         up.stdout(log.try_clone()?).stderr(log).process_group(0);
         let mut child = up.spawn().context("cannot start gantry up")?;
         let spinner = spinner("Starting the cluster");
-        let start = Instant::now();
+        let start = run::now();
         while !self.is_ready() {
             if let Some(status) = child.try_wait()? {
                 spinner.finish_and_clear();
@@ -111,7 +111,7 @@ impl Cluster {
 
     fn wait_for_shop(&self) -> anyhow::Result<()> {
         let spinner = spinner("Waiting for the shop to answer");
-        let start = Instant::now();
+        let start = run::now();
         loop {
             match get("/") {
                 Ok(answer) => {
