@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use gantry_base::{Class, Error, Result, error::Context as _};
 use serde_json::json;
 
+use crate::loopback::LOOPBACK_NAME;
+
 /// The plugin's name: the file in the binary directory, and `type` in the configuration.
 pub const PLUGIN_NAME: &str = "gantry-cni";
 
@@ -34,12 +36,9 @@ impl Install {
         for dir in [&self.conf_dir, &self.bin_dir] {
             fs::create_dir_all(dir).context(Class::Refused, format!("create {}", dir.display()))?;
         }
-        let link = self.bin_dir.join(PLUGIN_NAME);
-        let next = self.bin_dir.join(format!(".{PLUGIN_NAME}.next"));
-        remove(&next)?;
-        symlink(&self.binary, &next)
-            .and_then(|()| fs::rename(&next, &link))
-            .context(Class::Refused, format!("place {}", link.display()))?;
+        for name in [PLUGIN_NAME, LOOPBACK_NAME] {
+            self.place(name)?;
+        }
         let conf = self.conflist();
         let next = conf.with_extension("next");
         let text =
@@ -49,10 +48,22 @@ impl Install {
             .context(Class::Refused, format!("write {}", conf.display()))
     }
 
-    /// Removes both again.
+    /// Removes all of it again.
     pub fn remove(&self) -> Result<()> {
         remove(&self.conflist())?;
-        remove(&self.bin_dir.join(PLUGIN_NAME))
+        for name in [PLUGIN_NAME, LOOPBACK_NAME] {
+            remove(&self.bin_dir.join(name))?;
+        }
+        Ok(())
+    }
+
+    fn place(&self, name: &str) -> Result<()> {
+        let link = self.bin_dir.join(name);
+        let next = self.bin_dir.join(format!(".{name}.next"));
+        remove(&next)?;
+        symlink(&self.binary, &next)
+            .and_then(|()| fs::rename(&next, &link))
+            .context(Class::Refused, format!("place {}", link.display()))
     }
 
     fn conflist(&self) -> PathBuf {

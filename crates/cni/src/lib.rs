@@ -13,6 +13,7 @@
 mod install;
 mod ipam;
 mod links;
+mod loopback;
 mod network;
 pub mod plugin;
 mod protocol;

@@ -12,6 +12,7 @@ use gantry_base::{Backoff, BackoffPolicy};
 use serde_json::{Value, json};
 
 use crate::install::PLUGIN_NAME;
+use crate::loopback::{self, LOOPBACK_NAME};
 use crate::protocol::{CniError, MAX_LINE, Request, Response, code};
 
 /// The versions we speak, newest last.
@@ -78,6 +79,9 @@ fn call(env: &dyn Fn(&str) -> String, input: &[u8]) -> Result<Value, CniError> {
             code::INCOMPATIBLE_VERSION,
             format!("cniVersion {version} is not supported: use one of {}", VERSIONS.join(", ")),
         ));
+    }
+    if config["type"] == LOOPBACK_NAME {
+        return loopback::call(&command, &env("CNI_NETNS"), version);
     }
     let Some(agent) = config["agent"].as_str().map(str::to_owned) else {
         return Err(CniError::new(

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use gantry_api::apps::{RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetStatus};
+use gantry_api::core::{PersistentVolumeClaimVolumeSource, Volume};
 use gantry_api::field::{Error, Path};
 use gantry_api::meta::MetaExt;
 use gantry_api::names;
@@ -88,7 +89,17 @@ impl Kind for StatefulSetKind {
         workload::non_negative(&path.child("replicas"), spec.replicas, &mut errors);
         workload::non_negative(&path.child("minReadySeconds"), spec.min_ready_seconds, &mut errors);
         workload::validate_selector(&spec.selector, Some(&spec.template), &path, &mut errors);
-        workload::validate_template(&spec.template, &path.child("template"), &["Always"], &mut errors);
+        // A claim template is a volume of its name.
+        let mut template = spec.template.clone();
+        if let Some(pod) = &mut template.spec {
+            let volumes = pod.volumes.get_or_insert_default();
+            for claim in spec.volume_claim_templates.iter().flatten() {
+                if !volumes.iter().any(|v| v.name == claim.name()) {
+                    volumes.push(claim_volume(claim.name()));
+                }
+            }
+        }
+        workload::validate_template(&template, &path.child("template"), &["Always"], &mut errors);
         errors
     }
 
@@ -141,5 +152,33 @@ impl Kind for StatefulSetKind {
 
     fn set_replicas(set: &mut StatefulSet, replicas: i32) {
         set.spec.get_or_insert_default().replicas = Some(replicas);
+    }
+}
+
+fn claim_volume(name: &str) -> Volume {
+    let source = PersistentVolumeClaimVolumeSource { claim_name: name.to_owned(), ..Default::default() };
+    Volume { name: name.to_owned(), persistent_volume_claim: Some(source), ..Volume::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_template_can_be_mounted() {
+        let mut set: StatefulSet = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "db", "namespace": "default"},
+            "spec": {
+                "serviceName": "db",
+                "selector": {"matchLabels": {"app": "db"}},
+                "template": {"metadata": {"labels": {"app": "db"}}, "spec": {"containers": [
+                    {"name": "db", "image": "db", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}
+                ]}},
+                "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}]
+            }
+        }))
+        .expect("a set");
+        StatefulSetKind::defaults(&mut set);
+        assert_eq!(StatefulSetKind::validate(&set), Errors::new());
     }
 }
