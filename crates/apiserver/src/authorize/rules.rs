@@ -109,7 +109,9 @@ fn covers(owner: &PolicyRule, part: &PolicyRule) -> bool {
 
 /// Rules as upstream's refusals list them: one line each, verbs on the same resource together, sorted.
 pub fn describe(rules: &[PolicyRule]) -> String {
-    let mut together: BTreeMap<(Vec<String>, Vec<String>, Vec<String>), Vec<String>> = BTreeMap::new();
+    /// Groups, resources, names.
+    type What = (Vec<String>, Vec<String>, Vec<String>);
+    let mut together: BTreeMap<What, Vec<String>> = BTreeMap::new();
     let mut lines = Vec::new();
     for rule in rules {
         if rule.non_resource_urls.is_some() {

@@ -370,6 +370,54 @@ mod tests {
     }
 
     #[test]
+    fn each_controller_may_do_its_work() {
+        let rbac = rbac();
+        let rows: [(&str, &[&str]); 16] = [
+            (
+                "replicaset-controller",
+                &["create - pods a", "patch - pods a", "update apps replicasets/status a"],
+            ),
+            ("deployment-controller", &["patch apps replicasets a", "update apps deployments/status a"]),
+            (
+                "statefulset-controller",
+                &["create - persistentvolumeclaims a", "update apps statefulsets/status a"],
+            ),
+            ("daemon-set-controller", &["delete - pods a", "create apps controllerrevisions a"]),
+            ("job-controller", &["create - pods a", "patch - pods a", "update batch jobs/status a"]),
+            ("ttl-after-finished-controller", &["delete batch jobs a"]),
+            ("endpointslice-controller", &["create discovery.k8s.io endpointslices a"]),
+            ("endpoint-controller", &["update - endpoints a"]),
+            ("generic-garbage-collector", &["delete apps replicasets a", "patch example.com widgets a"]),
+            (
+                "namespace-controller",
+                &["deletecollection example.com widgets a", "update - namespaces/finalize a"],
+            ),
+            ("node-controller", &["patch - nodes -", "patch - pods/status a", "delete - pods a"]),
+            ("pod-garbage-collector", &["delete - pods a", "patch - pods/status a"]),
+            ("service-account-controller", &["create - serviceaccounts a"]),
+            ("root-ca-cert-publisher", &["create - configmaps a", "update - configmaps a"]),
+            (
+                "persistent-volume-binder",
+                &["create - persistentvolumes -", "update - persistentvolumeclaims/status a"],
+            ),
+            ("clusterrole-aggregation-controller", &["escalate rbac.authorization.k8s.io clusterroles -"]),
+        ];
+        for (account, questions) in rows {
+            let user = User::new(format!("system:serviceaccount:kube-system:{account}"), [AUTHENTICATED]);
+            for question in questions {
+                assert!(may(&rbac, &user, question), "{account} may {question}");
+            }
+            assert!(!may(&rbac, &user, "impersonate - users -"), "{account}");
+        }
+        let manager = User::new("system:kube-controller-manager", [AUTHENTICATED]);
+        assert!(
+            may(&rbac, &manager, "watch example.com widgets -") && may(&rbac, &manager, "update - secrets a")
+        );
+        let node = User::new("system:node:n1", ["system:nodes"]);
+        assert!(may(&rbac, &node, "watch discovery.k8s.io endpointslices -"));
+    }
+
+    #[test]
     fn a_binding_to_a_missing_role_is_named_in_the_refusal() {
         let mut d = Defaults::read();
         d.cluster_roles.retain(|role| role.name() != "system:node");
@@ -381,7 +429,7 @@ mod tests {
             is_resource: true,
             group: "",
             version: "v1",
-            resource: "nodes",
+            resource: "pods",
             subresource: "",
             namespace: "",
             name: "",

@@ -160,5 +160,8 @@ async fn node(kubelets: &Kubelets, about: &About) -> Result<(SocketAddr, Securit
     if wanted.port.is_empty() || wanted.port == kubelet.port().to_string() {
         return Ok((kubelet, Security::Kubelet));
     }
+    if !allowed(&kubelet.ip()) {
+        return Err(ApiError::bad_request("address not allowed"));
+    }
     Ok((SocketAddr::new(kubelet.ip(), wanted.number(wanted.port)?), wanted.security()))
 }

@@ -1,6 +1,5 @@
 //! SubjectAccessReview and its kin: may that one (or I) do this?
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -159,7 +158,7 @@ impl VirtualResource for SubjectAccess {
         }
         let mut user = User::new(name, groups.iter().map(String::as_str));
         user.uid = asked.uid.clone().unwrap_or_default().into();
-        user.extra = Arc::new(asked.extra.clone().unwrap_or_else(BTreeMap::new));
+        user.extra = Arc::new(asked.extra.clone().unwrap_or_default());
         let status = question.answer(&user, &*self.authorizer);
         answered(body, &status)
     }
