@@ -71,7 +71,9 @@ impl Server {
 
         let informers = InformerSet::new(api.transport(component("kube-controller-manager"), "gantry"), tasks.clone());
         let server = Self { api, pki, informers, store, clock };
-        server.start_bootstrap(settings, advertise, port, tasks);
+        // Controllers, scheduler and agents may do nothing before there are roles.
+        server.bootstrap(settings, advertise, port).await;
+        steps.done("first objects");
         server.start_controllers(settings, instance, token_key, tasks)?;
         server.start_scheduler(tasks);
         steps.done("controllers and scheduler");
@@ -103,7 +105,7 @@ impl Server {
         Ok(Store::close(&*store).await?)
     }
 
-    fn start_bootstrap(&self, settings: &Settings, advertise: IpAddr, port: u16, tasks: &Tasks) {
+    async fn bootstrap(&self, settings: &Settings, advertise: IpAddr, port: u16) {
         // The first node's gateway: where its agent answers DNS.
         let gateway = Ipv4Addr::from(u32::from(settings.cluster_cidr.network()) + 1);
         let options = bootstrap::Options {
@@ -116,7 +118,7 @@ impl Server {
             front_proxy_ca_pem: self.pki.front_proxy.certificate_pem().to_owned(),
         };
         let transport = self.api.transport(User::apiserver(), "gantry");
-        tasks.spawn("bootstrap", async move { until_done(|| bootstrap::run(Arc::clone(&transport), &options)).await });
+        until_done(|| bootstrap::run(Arc::clone(&transport), &options)).await;
     }
 
     fn start_controllers(
