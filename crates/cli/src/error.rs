@@ -5,6 +5,9 @@ use std::fmt::Write;
 use gantry_api::ApiError;
 use gantry_client::https::UNREACHABLE;
 
+/// How the error of a connection that nobody takes ends.
+const REFUSED: &str = ": connect: connection refused";
+
 /// Why a verb failed.
 #[derive(Debug)]
 pub enum CliError {
@@ -86,9 +89,11 @@ impl CliError {
 
 fn api_text(error: &ApiError) -> String {
     match error.reason() {
-        UNREACHABLE if error.message().contains("refused") => {
+        UNREACHABLE if error.message().ends_with("connection refused") => {
+            let address = error.message().strip_prefix("dial tcp ").and_then(|m| m.strip_suffix(REFUSED));
+            let address = address.unwrap_or("");
             format!(
-                "The connection to the server was refused - did you specify the right host or port? ({error})"
+                "The connection to the server {address} was refused - did you specify the right host or port?"
             )
         }
         UNREACHABLE => format!("Unable to connect to the server: {error}"),
@@ -169,6 +174,11 @@ mod tests {
         let error = CliError::Api(ApiError::unauthorized());
         assert_eq!(error.text(), "error: You must be logged in to the server (Unauthorized)");
         assert_eq!(CliError::message("no").text(), "error: no");
+        let refused = ApiError::new(503, UNREACHABLE, "dial tcp 127.0.0.1:1: connect: connection refused");
+        assert_eq!(
+            CliError::Api(refused).text(),
+            "The connection to the server 127.0.0.1:1 was refused - did you specify the right host or port?"
+        );
         let pods = gantry_api::Resource::fixed("", "v1", "Pod", "pods", true);
         let cause = |field: &str| StatusCause {
             field: Some(field.into()),

@@ -136,6 +136,14 @@ fn candidates(list: Option<&OsStr>, home: Option<&OsStr>) -> Vec<PathBuf> {
 }
 
 impl Kubeconfig {
+    /// Reads one file.
+    ///
+    /// # Errors
+    /// The file cannot be read or is no kubeconfig.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::load(&[path.to_owned()])
+    }
+
     /// Reads and merges `paths`.
     ///
     /// # Errors
@@ -305,7 +313,9 @@ pub fn write_kubeconfig(
         "contexts": [{"name": "gantry", "context": {"cluster": "gantry", "user": "gantry"}}],
         "current-context": "gantry",
     });
-    let text = serde_saphyr::to_string(&document).context(Class::Bug, "write a kubeconfig as YAML")?;
+    let options = serde_saphyr::ser_options! { min_fold_chars: usize::MAX };
+    let text = serde_saphyr::to_string_with_options(&document, options)
+        .context(Class::Bug, "write a kubeconfig as YAML")?;
     write_private(path, text.as_bytes())
         .map_err(|e| Error::from(e).while_doing(format!("write the kubeconfig {}", path.display())))
 }

@@ -148,7 +148,8 @@ pub(crate) fn document(format: &Format, value: &Value) -> Result<String> {
 
 /// A value as YAML.
 pub(crate) fn yaml(value: &Value) -> Result<String> {
-    let mut text = serde_saphyr::to_string(value)
+    let options = serde_saphyr::ser_options! { min_fold_chars: usize::MAX };
+    let mut text = serde_saphyr::to_string_with_options(value, options)
         .map_err(|e| CliError::message(format!("an object cannot be written as YAML: {e}")))?;
     if !text.ends_with('\n') {
         text.push('\n');

@@ -50,7 +50,8 @@ fn pod_port(remote: &str, target: &Value, pod: &Value) -> Result<u16> {
     let mut wanted = Value::from(remote);
     if target["kind"] == "Service" {
         let ports = target["spec"]["ports"].as_array().into_iter().flatten();
-        let is_it = |p: &&Value| p["name"] == remote || p["port"].to_string() == remote;
+        let number = remote.parse::<u16>().ok();
+        let is_it = |p: &&Value| p["name"] == remote || number.is_some_and(|n| p["port"] == n);
         let Some(port) = ports.clone().find(is_it) else {
             return fail(format!("Service {} does not have a service port {remote}", workload::name(target)));
         };

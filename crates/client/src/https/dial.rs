@@ -61,7 +61,14 @@ impl Dialer {
     /// A new connection.
     pub(super) async fn dial(&self) -> io::Result<Io> {
         let attempt = async {
-            let tcp = TcpStream::connect((&*self.host, self.port)).await?;
+            let tcp = TcpStream::connect((&*self.host, self.port)).await.map_err(|e| {
+                // Whoever reads it wants to know where; the operating system does not say.
+                let why = match e.kind() {
+                    io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+                    _ => e.to_string(),
+                };
+                io::Error::new(e.kind(), format!("dial tcp {}:{}: connect: {why}", self.host, self.port))
+            })?;
             tcp.set_nodelay(true)?;
             match &self.tls {
                 Some((connector, name)) => Ok(Io::Tls(Box::new(connector.connect(name.clone(), tcp).await?))),

@@ -126,11 +126,9 @@ fn parse(line: &[u8]) -> Result<WatchFrame> {
 
 #[cfg(test)]
 mod tests {
-    use futures::executor::block_on;
-
     use super::*;
 
-    fn read(chunks: &[&'static str]) -> Vec<Result<Vec<String>>> {
+    async fn read(chunks: &[&'static str]) -> Vec<Result<Vec<String>>> {
         let chunks: Vec<Result<Bytes>> =
             chunks.iter().map(|c| Ok(Bytes::from_static(c.as_bytes()))).collect();
         let batches = frames(stream::iter(chunks).boxed()).map(|batch| {
@@ -138,16 +136,17 @@ mod tests {
                 frames.iter().map(|f| format!("{} {}", f.kind, String::from_utf8_lossy(&f.object))).collect()
             })
         });
-        block_on(batches.collect())
+        batches.collect().await
     }
 
-    #[test]
-    fn lines_are_joined_and_batched_as_they_arrive() {
+    #[tokio::test]
+    async fn lines_are_joined_and_batched_as_they_arrive() {
         let got = read(&[
             "{\"type\":\"ADDED\",\"object\":{\"a\":1}}\n{\"type\":\"MODI",
             "FIED\",\"object\":{\"a\":2}}",
             "\n{\"type\":\"DELETED\",\"object\":{}}\n",
-        ]);
+        ])
+        .await;
         let got: Vec<Vec<String>> = got.into_iter().map(|b| b.expect("no error")).collect();
         assert_eq!(
             got,
@@ -158,11 +157,11 @@ mod tests {
         );
     }
 
-    #[test]
-    fn an_error_event_ends_the_watch_after_what_came_before_it() {
+    #[tokio::test]
+    async fn an_error_event_ends_the_watch_after_what_came_before_it() {
         let got = read(&[
             "{\"type\":\"ADDED\",\"object\":{}}\n{\"type\":\"ERROR\",\"object\":{\"status\":\"Failure\",\"reason\":\"Expired\",\"code\":410}}\n{\"type\":\"ADDED\",\"object\":{}}\n",
-        ]);
+        ]).await;
         assert_eq!(got.len(), 2);
         assert_eq!(got[0].as_ref().expect("the batch").len(), 1);
         assert!(got[1].as_ref().expect_err("the error").is_expired());
