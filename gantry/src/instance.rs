@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gantry_cni::{Ipv4Cidr, Network};
+use gantry_cni::Ipv4Cidr;
 
 use crate::settings::Settings;
 
@@ -130,9 +130,6 @@ impl From<&Settings> for NetworkSettings {
         Self { cluster_cidr: settings.cluster_cidr, service_cidr: settings.service_cidr }
     }
 }
-
-/// A network that was set up.
-pub type PodNetwork = Network;
 
 /// FNV-1a: stable over time, which the standard library's hasher does not promise.
 fn fnv(bytes: &[u8]) -> u64 {

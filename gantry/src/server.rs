@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gantry_api::ApiError;
@@ -65,6 +66,10 @@ impl Server {
             life: LEAF_LIFE,
         };
         let identity = pki.cluster.load_or_issue(&instance.pki(), "apiserver", &leaf, clock.now())?;
+        let bootstrapped = Arc::new(AtomicBool::new(false));
+        let checked = Arc::clone(&bootstrapped);
+        let check = move || checked.load(Ordering::Acquire).then_some(()).ok_or_else(|| "not finished".to_owned());
+        api.health().add("poststarthook/rbac/bootstrap-roles", Box::new(check));
         api.serve(listener, Arc::new(server_config(&identity, &[pki.cluster.certificate()])?), tasks);
         write_kubeconfigs(settings, instance, &pki, port, &*clock)?;
         steps.done(&format!("API server on port {port}"));
@@ -73,6 +78,7 @@ impl Server {
         let server = Self { api, pki, informers, store, clock };
         // Controllers, scheduler and agents may do nothing before there are roles.
         server.bootstrap(settings, advertise, port).await;
+        bootstrapped.store(true, Ordering::Release);
         steps.done("first objects");
         server.start_controllers(settings, instance, token_key, tasks)?;
         server.start_scheduler(tasks);

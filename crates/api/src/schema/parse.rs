@@ -21,8 +21,7 @@ pub(super) fn parse(text: &'static str) -> Vec<TypeDef> {
     let mut types = Types { indexes: &indexes, arrays: HashMap::new() };
     let mut known: HashMap<&'static str, &'static Markers> = HashMap::from([("", &NONE)]);
     let mut defs: Vec<TypeDef> = Vec::with_capacity(indexes.len());
-    let mut ordinal = 0;
-    for line in text.lines() {
+    for (ordinal, line) in (0..).zip(text.lines()) {
         let own = line.strip_prefix(' ');
         let mut words = own.unwrap_or(line).splitn(2, ' ');
         let name = words.next().unwrap_or_default();
@@ -39,7 +38,6 @@ pub(super) fn parse(text: &'static str) -> Vec<TypeDef> {
             let field = Field { name, ty: types.parse(ty), required: required.is_some(), markers };
             defs.last_mut().expect("a field follows its type").fields.push(field);
         }
-        ordinal += 1;
     }
     defs
 }
