@@ -1,6 +1,6 @@
 //! The user's terminal: raw while a remote command has it, and its size.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read};
 use std::os::fd::AsFd;
 
 use gantry_api::ApiError;
@@ -9,12 +9,44 @@ use gantry_stream::ConnectError;
 use gantry_stream::remote_command::{ResizeSender, TerminalSize};
 use nix::sys::termios::{self, SetArg, Termios};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
 
 use crate::error::{CliError, Result};
+
+/// How much of standard input is read at a time, in bytes.
+const CHUNK: usize = 32 * 1024;
+/// How many pieces of it may wait to be sent.
+const PENDING_CHUNKS: usize = 8;
 
 /// Whether standard input is a terminal.
 pub(crate) fn stdin_is_terminal() -> bool {
     std::io::stdin().is_terminal()
+}
+
+/// What comes from standard input, in pieces; ends with it.
+///
+/// A thread of its own reads it: the runtime waits for its own threads when it ends, and this one may wait for a key
+/// that nobody presses any more.
+pub(crate) fn input() -> Result<Receiver<Vec<u8>>> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(PENDING_CHUNKS);
+    let read = move || {
+        let mut stdin = std::io::stdin().lock();
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match stdin.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(n) if sender.blocking_send(buffer[..n].to_vec()).is_err() => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::debug!(%error, "standard input cannot be read any further");
+                    return;
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name("input".into()).spawn(read)?;
+    Ok(receiver)
 }
 
 /// Hands each key through as it is pressed. Dropping it restores the terminal.

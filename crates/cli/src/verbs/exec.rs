@@ -87,15 +87,12 @@ async fn converse(session: &Session, client: RemoteCommandClient, raw: bool) -> 
         session.tasks.spawn("terminal sizes", terminal::send_sizes(sender));
     }
     if let Some(mut stdin) = stdin {
+        let mut ours = terminal::input()?;
         session.tasks.spawn("input", async move {
-            let mut ours = tokio::io::stdin();
-            let mut buffer = vec![0; CHUNK];
-            loop {
-                match ours.read(&mut buffer).await {
-                    Ok(0) | Err(_) => break,
-                    // A command that has ended takes no more; how it ended is told elsewhere.
-                    Ok(n) if stdin.write_all(&buffer[..n]).await.is_err() => return,
-                    Ok(_) => {}
+            while let Some(chunk) = ours.recv().await {
+                // A command that has ended takes no more; how it ended is told elsewhere.
+                if stdin.write_all(&chunk).await.is_err() {
+                    return;
                 }
             }
             stdin.shutdown().await.ok();
