@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use gantry_api::core::Node;
 use gantry_api::ObjectKey;
+use gantry_api::core::Node;
 use gantry_apiserver::pki::{Identity, server_config};
 use gantry_base::error::Context;
 use gantry_base::{Class, Clock, Error, Result, SystemClock, Tasks};
@@ -64,7 +64,8 @@ pub async fn start(
         ServiceProxy::start(options, &access.informers, clock(), tasks)?;
         steps.done("service proxy");
     }
-    let networking = Networking { settings: settings.clone(), instance: instance.clone(), tasks: tasks.clone() };
+    let networking =
+        Networking { settings: settings.clone(), instance: instance.clone(), tasks: tasks.clone() };
     let Access { transport, informers, .. } = access;
     tasks.spawn("network", async move {
         if let Err(error) = networking.bring_up(transport, informers).await {
@@ -82,7 +83,9 @@ fn need_root() -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
-    Err(Error::refused("running containers needs root: start with sudo, or run only `gantry server --no-agent`"))
+    Err(Error::refused(
+        "running containers needs root: start with sudo, or run only `gantry server --no-agent`",
+    ))
 }
 
 async fn runtime(settings: &Settings, instance: &Instance, tasks: &Tasks) -> Result<Arc<dyn Runtime>> {

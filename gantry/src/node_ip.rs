@@ -15,7 +15,9 @@ pub fn detect() -> Result<Option<Ipv4Addr>> {
         return Ok(Some(address));
     }
     let interfaces = nix::ifaddrs::getifaddrs().context(Class::Refused, "list the network interfaces")?;
-    let up = interfaces.filter(|i| i.flags.contains(InterfaceFlags::IFF_UP) && !i.flags.contains(InterfaceFlags::IFF_LOOPBACK));
+    let up = interfaces.filter(|i| {
+        i.flags.contains(InterfaceFlags::IFF_UP) && !i.flags.contains(InterfaceFlags::IFF_LOOPBACK)
+    });
     let mut addresses = up.filter_map(|i| i.address?.as_sockaddr_in().map(|a| a.ip()));
     Ok(addresses.find(|address| !address.is_link_local()))
 }

@@ -4,9 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use gantry_apiserver::identify::TokenKey;
 use gantry_base::{Error, Result};
 use gantry_controllers::{TokenSigner, VolumeDirectory, VolumeHost};
-use gantry_apiserver::identify::TokenKey;
 use serde_json::Value;
 
 /// Signs with the cluster's token key.
@@ -31,7 +31,12 @@ impl LocalVolumes {
         if path.parent() == Some(&self.root) && path.file_name().is_some() {
             return Ok(path);
         }
-        Err(Error::refused(format!("volume {}: {} is not below {}", directory.volume, directory.path, self.root.display())))
+        Err(Error::refused(format!(
+            "volume {}: {} is not below {}",
+            directory.volume,
+            directory.path,
+            self.root.display()
+        )))
     }
 }
 

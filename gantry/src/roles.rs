@@ -90,7 +90,8 @@ pub fn agent(args: AgentArgs) -> Result<()> {
     begin(&settings)?;
     block_on(async move {
         let instance = Instance::of(&settings.data_dir);
-        let steps = Steps::begin(&format!("Gantry agent {} in {}", agent::VERSION, settings.data_dir.display()));
+        let steps =
+            Steps::begin(&format!("Gantry agent {} in {}", agent::VERSION, settings.data_dir.display()));
         let running = Running::claim(&instance)?;
         let tasks = Tasks::new();
         let access = remote_access(&args, &tasks)?;

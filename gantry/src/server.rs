@@ -37,7 +37,12 @@ impl Server {
     ///
     /// # Errors
     /// The first step that failed, in one line.
-    pub async fn start(settings: &Settings, instance: &Instance, tasks: &Tasks, steps: &Steps) -> Result<Self> {
+    pub async fn start(
+        settings: &Settings,
+        instance: &Instance,
+        tasks: &Tasks,
+        steps: &Steps,
+    ) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         // First what most often fails: a port in use is found before anything is written.
         let listener = listen(SocketAddr::new(settings.bind_address, settings.secure_port)).await?;
@@ -68,13 +73,15 @@ impl Server {
         let identity = pki.cluster.load_or_issue(&instance.pki(), "apiserver", &leaf, clock.now())?;
         let bootstrapped = Arc::new(AtomicBool::new(false));
         let checked = Arc::clone(&bootstrapped);
-        let check = move || checked.load(Ordering::Acquire).then_some(()).ok_or_else(|| "not finished".to_owned());
+        let check =
+            move || checked.load(Ordering::Acquire).then_some(()).ok_or_else(|| "not finished".to_owned());
         api.health().add("poststarthook/rbac/bootstrap-roles", Box::new(check));
         api.serve(listener, Arc::new(server_config(&identity, &[pki.cluster.certificate()])?), tasks);
         write_kubeconfigs(settings, instance, &pki, port, &*clock)?;
         steps.done(&format!("API server on port {port}"));
 
-        let informers = InformerSet::new(api.transport(component("kube-controller-manager"), "gantry"), tasks.clone());
+        let informers =
+            InformerSet::new(api.transport(component("kube-controller-manager"), "gantry"), tasks.clone());
         let server = Self { api, pki, informers, store, clock };
         // Controllers, scheduler and agents may do nothing before there are roles.
         server.bootstrap(settings, advertise, port).await;
@@ -88,7 +95,10 @@ impl Server {
 
     /// Carries requests of a node's agent in this process.
     pub fn node_transport(&self, node: &str) -> Arc<dyn Transport> {
-        self.api.transport(User::new(format!("system:node:{node}"), ["system:nodes", "system:authenticated"]), "kubelet")
+        self.api.transport(
+            User::new(format!("system:node:{node}"), ["system:nodes", "system:authenticated"]),
+            "kubelet",
+        )
     }
 
     /// The informers that an agent in this process shares.
@@ -139,7 +149,9 @@ impl Server {
         let api = self.api.clone();
         let options = gantry_controllers::Options {
             informers: self.informers(),
-            transport_for: Arc::new(move |account| api.transport(controller_user(account), "kube-controller-manager")),
+            transport_for: Arc::new(move |account| {
+                api.transport(controller_user(account), "kube-controller-manager")
+            }),
             clock: Arc::clone(&self.clock),
             enabled: Enabled::parse(&settings.controllers),
             leadership: Arc::new(AlwaysLeader),
@@ -183,8 +195,12 @@ fn controller_user(name: &str) -> User {
 async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => "another process has it: stop it, or choose another with --secure-port",
-            std::io::ErrorKind::PermissionDenied => "ports below 1024 need root: choose another with --secure-port",
+            std::io::ErrorKind::AddrInUse => {
+                "another process has it: stop it, or choose another with --secure-port"
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need root: choose another with --secure-port"
+            }
             _ => "see --bind-address and --secure-port",
         };
         Error::from(error).while_doing(format!("listen on {address} ({hint})"))
@@ -249,7 +265,13 @@ fn certificate_names(settings: &Settings, advertise: IpAddr) -> Vec<String> {
     names
 }
 
-fn write_kubeconfigs(settings: &Settings, instance: &Instance, pki: &Pki, port: u16, clock: &dyn Clock) -> Result<()> {
+fn write_kubeconfigs(
+    settings: &Settings,
+    instance: &Instance,
+    pki: &Pki,
+    port: u16,
+    clock: &dyn Clock,
+) -> Result<()> {
     let leaf = Leaf {
         common_name: "system:admin",
         organizations: &["system:masters"],

@@ -238,7 +238,8 @@ fn from_environment(get: impl Fn(&str) -> Option<String>) -> Result<Flags> {
             found.insert(key.clone(), environment_value(key, &text));
         }
     }
-    serde_json::from_value(found.into()).map_err(|e| Error::invalid(format!("the GANTRY_… environment variables: {e}")))
+    serde_json::from_value(found.into())
+        .map_err(|e| Error::invalid(format!("the GANTRY_… environment variables: {e}")))
 }
 
 fn environment_value(key: &str, text: &str) -> serde_json::Value {
@@ -262,8 +263,8 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_the_environment() {
-        let environment =
-            from_environment(|name| (name == "GANTRY_SECURE_PORT").then(|| "1".to_owned())).expect("environment");
+        let environment = from_environment(|name| (name == "GANTRY_SECURE_PORT").then(|| "1".to_owned()))
+            .expect("environment");
         let file = layer("secure-port: 2\nnode-name: file");
         let flags = Flags { secure_port: Some(3), ..Flags::default() };
         let port = |layers: &[Flags]| Settings::from_layers(layers).expect("settings").secure_port;

@@ -26,8 +26,16 @@ fn a_port_in_use_is_named_with_the_flag_that_chooses_another() {
     let port = taken.local_addr().expect("its address").port().to_string();
     let dir = tempfile::tempdir().expect("a folder");
     let data = dir.path().to_string_lossy().into_owned();
-    let text =
-        complaint(&["server", "--no-agent", "--data-dir", &data, "--bind-address", "127.0.0.1", "--secure-port", &port]);
+    let text = complaint(&[
+        "server",
+        "--no-agent",
+        "--data-dir",
+        &data,
+        "--bind-address",
+        "127.0.0.1",
+        "--secure-port",
+        &port,
+    ]);
     assert!(text.contains(&port) && text.contains("--secure-port"), "{text}");
 }
 
@@ -38,12 +46,16 @@ fn a_bad_configuration_file_is_named() {
     std::fs::write(&file, "no-such-setting: 1\n").expect("a file");
     let output = gantry(&["server", "--no-agent", "--config", &file.to_string_lossy()]);
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && text.contains("gantry.yaml") && text.contains("no-such-setting"), "{text}");
+    assert!(
+        !output.status.success() && text.contains("gantry.yaml") && text.contains("no-such-setting"),
+        "{text}"
+    );
 }
 
 #[test]
 fn networks_that_overlap_are_refused() {
-    let text = complaint(&["server", "--no-agent", "--service-cidr", "10.0.0.0/8", "--cluster-cidr", "10.1.0.0/16"]);
+    let text =
+        complaint(&["server", "--no-agent", "--service-cidr", "10.0.0.0/8", "--cluster-cidr", "10.1.0.0/16"]);
     assert!(text.contains("overlap"), "{text}");
 }
 
@@ -54,8 +66,16 @@ fn a_data_directory_of_a_newer_version_is_left_alone() {
     std::fs::create_dir_all(&store).expect("a folder");
     std::fs::write(store.join("FORMAT"), "gantry-store 999\n").expect("a file");
     let data = dir.path().to_string_lossy().into_owned();
-    let output =
-        gantry(&["server", "--no-agent", "--data-dir", &data, "--bind-address", "127.0.0.1", "--secure-port", "0"]);
+    let output = gantry(&[
+        "server",
+        "--no-agent",
+        "--data-dir",
+        &data,
+        "--bind-address",
+        "127.0.0.1",
+        "--secure-port",
+        "0",
+    ]);
     assert!(!output.status.success());
     assert_eq!(std::fs::read_to_string(store.join("FORMAT")).expect("still there"), "gantry-store 999\n");
 }

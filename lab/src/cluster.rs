@@ -98,14 +98,16 @@ impl Cluster {
 
     /// Kills the process with SIGKILL; containers go on.
     pub fn kill(&self) {
-        let mut process = self.process.lock().expect("no panic while killing").take().expect("a running process");
+        let mut process =
+            self.process.lock().expect("no panic while killing").take().expect("a running process");
         process.kill().expect("it can be killed");
         process.wait().expect("it ends");
     }
 
     /// Asks the process to end, and waits for it.
     pub fn stop(&self) {
-        let mut process = self.process.lock().expect("no panic while stopping").take().expect("a running process");
+        let mut process =
+            self.process.lock().expect("no panic while stopping").take().expect("a running process");
         let pid = nix::unistd::Pid::from_raw(i32::try_from(process.id()).expect("a process id"));
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it can be asked");
         let status = process.wait().expect("it ends");

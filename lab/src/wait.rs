@@ -16,7 +16,9 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     loop {
         match look() {
             Ok(found) => return found,
-            Err(seen) if start.elapsed() > PATIENCE => panic!("{what}: not after {PATIENCE:?}; last seen: {seen}"),
+            Err(seen) if start.elapsed() > PATIENCE => {
+                panic!("{what}: not after {PATIENCE:?}; last seen: {seen}")
+            }
             Err(_) => std::thread::sleep(LOOK),
         }
     }

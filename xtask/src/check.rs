@@ -59,7 +59,8 @@ pub fn run() -> anyhow::Result<()> {
 }
 
 fn layers() -> anyhow::Result<Vec<String>> {
-    let text = run::output(run::cargo().args(["metadata", "--format-version", "1", "--no-deps", "--offline"]))?;
+    let text =
+        run::output(run::cargo().args(["metadata", "--format-version", "1", "--no-deps", "--offline"]))?;
     let metadata: Value = serde_json::from_str(&text).context("cargo metadata printed no JSON")?;
     let layer: BTreeMap<&str, u8> = LAYERS.iter().copied().collect();
     let mut faults = Vec::new();

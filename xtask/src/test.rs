@@ -1,6 +1,5 @@
 //! All checks and tests: what CI runs.
 
-
 use crate::{check, images, packages, run};
 
 /// Options of `test`.
@@ -34,7 +33,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             run::checked(run::cargo().args(flags))
         })?;
         if has_cargo_deny() {
-            step("deny", || run::checked(run::cargo().args(["deny", "--offline", "check", "licenses", "bans"])))?;
+            step("deny", || {
+                run::checked(run::cargo().args(["deny", "--offline", "check", "licenses", "bans"]))
+            })?;
         }
     }
     if args.lint {

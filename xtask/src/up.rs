@@ -65,7 +65,12 @@ impl Cluster {
     }
 
     /// `gantry VERB ARGS… PATHS…` as the cluster's administrator.
-    fn client(&self, verb: &str, args: &[&str], paths: impl IntoIterator<Item = PathBuf>) -> anyhow::Result<()> {
+    fn client(
+        &self,
+        verb: &str,
+        args: &[&str],
+        paths: impl IntoIterator<Item = PathBuf>,
+    ) -> anyhow::Result<()> {
         let mut command = run::as_root(&self.binary);
         command.arg(verb).args(args).args(paths);
         command.arg("--kubeconfig").arg(self.kubeconfig());
@@ -100,7 +105,10 @@ impl Cluster {
                 bail!("gantry up has ended: {status}\n{}", last_lines(&self.log(), 12));
             }
             if start.elapsed() > PATIENCE {
-                bail!("the node is not ready after {PATIENCE:?}; the log says:\n{}", last_lines(&self.log(), 12));
+                bail!(
+                    "the node is not ready after {PATIENCE:?}; the log says:\n{}",
+                    last_lines(&self.log(), 12)
+                );
             }
             spinner.set_message(format!("Starting the cluster: {}", last_lines(&self.log(), 1)));
             pause();

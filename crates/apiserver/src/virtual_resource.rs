@@ -36,5 +36,10 @@ pub trait TokenIssuer: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Invalid` for a request that cannot be granted.
-    async fn issue(&self, user: &User, account: &ServiceAccount, request: TokenRequest) -> Result<TokenRequest>;
+    async fn issue(
+        &self,
+        user: &User,
+        account: &ServiceAccount,
+        request: TokenRequest,
+    ) -> Result<TokenRequest>;
 }

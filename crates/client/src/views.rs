@@ -165,12 +165,8 @@ impl PodView {
 static NO_TOLERATIONS: LazyLock<Arc<[ViewedToleration]>> = LazyLock::new(|| Arc::from([]));
 /// What admission gives each pod: five minutes on a node that is not ready or cannot be reached.
 static DEFAULT_TOLERATIONS: LazyLock<Arc<[ViewedToleration]>> = LazyLock::new(|| {
-    let five_minutes = |key: &str| ViewedToleration {
-        key: key.into(),
-        exists: true,
-        value: "".into(),
-        seconds: Some(300),
-    };
+    let five_minutes =
+        |key: &str| ViewedToleration { key: key.into(), exists: true, value: "".into(), seconds: Some(300) };
     Arc::from([five_minutes("node.kubernetes.io/not-ready"), five_minutes("node.kubernetes.io/unreachable")])
 });
 
@@ -213,9 +209,9 @@ fn claims(pod: &Pod, spec: &PodSpec) -> Vec<Arc<str>> {
 /// When the last container ended; `None` while one runs or if none ever did.
 fn finished(status: &PodStatus) -> Option<Time> {
     let containers = status.container_statuses.as_ref()?;
-    let ends = containers.iter().map(|c| {
-        c.state.as_ref().and_then(|s| s.terminated.as_ref()).and_then(|t| t.finished_at.clone())
-    });
+    let ends = containers
+        .iter()
+        .map(|c| c.state.as_ref().and_then(|s| s.terminated.as_ref()).and_then(|t| t.finished_at.clone()));
     ends.collect::<Option<Vec<_>>>()?.into_iter().max_by_key(|t| t.0)
 }
 
@@ -226,12 +222,7 @@ fn failure(pod: &Pod, status: &PodStatus) -> PodFailure {
         exits: statuses
             .filter_map(|c| Some((c.name.clone(), c.state.as_ref()?.terminated.as_ref()?.exit_code)))
             .collect(),
-        conditions: status
-            .conditions
-            .iter()
-            .flatten()
-            .map(|c| (c.type_.clone(), c.status.clone()))
-            .collect(),
+        conditions: status.conditions.iter().flatten().map(|c| (c.type_.clone(), c.status.clone())).collect(),
         index_failures: count("batch.kubernetes.io/job-index-failure-count"),
         index_ignored: count("batch.kubernetes.io/job-index-ignored-failure-count"),
     }

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use gantry_base::error::Context;
 use gantry_base::{Class, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -76,9 +76,10 @@ impl Authority {
 
     fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self> {
         let key = KeyPair::from_pem(key_pem).context(Class::Invalid, "not a private key")?;
-        let certificate =
-            CertificateDer::from_pem_slice(certificate_pem.as_bytes()).context(Class::Invalid, "not a certificate")?;
-        let issuer = Issuer::from_ca_cert_der(&certificate, key).context(Class::Invalid, "not an authority")?;
+        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+            .context(Class::Invalid, "not a certificate")?;
+        let issuer =
+            Issuer::from_ca_cert_der(&certificate, key).context(Class::Invalid, "not an authority")?;
         Ok(Self { issuer, certificate_pem: certificate_pem.to_owned(), certificate })
     }
 
@@ -119,7 +120,13 @@ impl Authority {
     ///
     /// # Errors
     /// A file cannot be read or written.
-    pub fn load_or_issue(&self, dir: &Path, name: &str, leaf: &Leaf<'_>, now: SystemTime) -> Result<Identity> {
+    pub fn load_or_issue(
+        &self,
+        dir: &Path,
+        name: &str,
+        leaf: &Leaf<'_>,
+        now: SystemTime,
+    ) -> Result<Identity> {
         files::make_dir(dir)?;
         let (crt, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
         if let (Some(certificate), Some(key)) = (files::read(&crt)?, files::read(&key)?)

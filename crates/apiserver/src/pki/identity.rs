@@ -33,7 +33,8 @@ impl Identity {
         if chain.is_empty() {
             return Err(gantry_base::Error::invalid("there is no certificate"));
         }
-        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).context(Class::Invalid, "not a private key")?;
+        let key =
+            PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).context(Class::Invalid, "not a private key")?;
         Ok(Self { chain, key, certificate_pem: certificate_pem.to_owned(), key_pem: key_pem.to_owned() })
     }
 }
@@ -44,10 +45,11 @@ impl Identity {
 /// The key does not fit the certificate.
 pub fn server_config(identity: &Identity, clients: &[&CertificateDer<'static>]) -> Result<ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(clients)?), Arc::clone(&provider))
-        .allow_unauthenticated()
-        .build()
-        .context(Class::Invalid, "the client authorities cannot be used")?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(clients)?), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()
+            .context(Class::Invalid, "the client authorities cannot be used")?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .context(Class::Bug, "TLS")?
@@ -62,7 +64,10 @@ pub fn server_config(identity: &Identity, clients: &[&CertificateDer<'static>]) 
 ///
 /// # Errors
 /// The key does not fit the certificate.
-pub fn client_config(identity: Option<&Identity>, servers: &[&CertificateDer<'static>]) -> Result<ClientConfig> {
+pub fn client_config(
+    identity: Option<&Identity>,
+    servers: &[&CertificateDer<'static>],
+) -> Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .context(Class::Bug, "TLS")?

@@ -101,7 +101,10 @@ mod tests {
         let pki = Pki::load_or_create(dir.path(), now).expect("keys");
         let hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let issue = |hosts: &[String], at| {
-            pki.cluster.load_or_issue(dir.path(), "node", &leaf(hosts), at).expect("a certificate").certificate_pem
+            pki.cluster
+                .load_or_issue(dir.path(), "node", &leaf(hosts), at)
+                .expect("a certificate")
+                .certificate_pem
         };
         let first = issue(&hosts, now);
         assert_eq!(issue(&hosts, now + LEAF_LIFE / 2), first);
@@ -114,7 +117,8 @@ mod tests {
     fn a_broken_file_is_named() {
         let dir = tempfile::tempdir().expect("a folder");
         std::fs::write(dir.path().join("sa.key"), "nonsense").expect("a file");
-        let error = Pki::load_or_create(dir.path(), SystemTime::UNIX_EPOCH + AUTHORITY_LIFE).err().expect("an error");
+        let error =
+            Pki::load_or_create(dir.path(), SystemTime::UNIX_EPOCH + AUTHORITY_LIFE).err().expect("an error");
         assert!(error.to_string().contains("sa.key holds no ECDSA P-256 key"), "{error}");
     }
 }
