@@ -41,7 +41,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if !args.no_example {
         let built = images::run(&run::root().join(".cache/images"))?;
         let shop = built.iter().filter(|image| image.name.starts_with("shop/"));
-        cluster.client("image", &["load"], shop.map(|image| image.tar.clone()))?;
+        cluster.load(shop.map(|image| image.tar.clone()))?;
         let manifests = run::root().join("examples/shop");
         cluster.client("apply", &["-f"], [manifests])?;
         cluster.wait_for_shop()?;
@@ -74,6 +74,13 @@ impl Cluster {
         let mut command = run::as_root(&self.binary);
         command.arg(verb).args(args).args(paths);
         command.arg("--kubeconfig").arg(self.kubeconfig());
+        run::checked(&mut command)
+    }
+
+    /// Brings images to the cluster's containers.
+    fn load(&self, archives: impl IntoIterator<Item = PathBuf>) -> anyhow::Result<()> {
+        let mut command = run::as_root(&self.binary);
+        command.args(["image", "load", "--data-dir"]).arg(&self.data_dir).args(archives);
         run::checked(&mut command)
     }
 
