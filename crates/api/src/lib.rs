@@ -9,6 +9,7 @@ pub mod field;
 pub mod meta;
 pub mod names;
 pub mod object;
+pub mod protobuf;
 pub mod quantity;
 pub mod resource;
 pub mod schema;

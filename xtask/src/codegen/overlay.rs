@@ -42,7 +42,7 @@ impl Overlay {
                         let values = value.split(',').filter(|v| !v.is_empty()).map(str::to_owned).collect();
                         Ok((name.to_owned(), values))
                     });
-                    overlay.set.insert(target, pairs.collect::<anyhow::Result<_>>()?);
+                    overlay.set.entry(target).or_default().extend(pairs.collect::<anyhow::Result<Vec<_>>>()?);
                 }
                 _ => bail!("unknown verb in overlay.txt: {line}"),
             }
@@ -87,7 +87,9 @@ fn merge_fields(
     for field in &mut def.fields {
         let target = format!("{}#{}", def.name, field.name);
         if let Some(found) = find_field(message, messages, &def.name, &field.name, &keys, &mut seen) {
+            let (found, path) = found;
             field.markers = known(&found.markers);
+            field.markers.insert("tag".to_owned(), vec![path]);
         } else if overlay.new.contains(&target) {
             used.insert(target);
         } else if !matches!(field.name.as_str(), "apiVersion" | "kind") {
@@ -107,7 +109,7 @@ fn merge_fields(
 }
 
 /// A field of the message, or of a message that Go embeds in it and JSON therefore flattens: one whose own name is
-/// no key in JSON.
+/// no key in JSON. With its number on the wire, the numbers of the embedding fields before it.
 fn find_field<'a>(
     message: &'a Message,
     messages: &'a Messages,
@@ -115,16 +117,16 @@ fn find_field<'a>(
     json: &str,
     keys: &BTreeSet<String>,
     seen: &mut BTreeSet<String>,
-) -> Option<&'a MessageField> {
+) -> Option<(&'a MessageField, String)> {
     if let Some(field) = message.field(json) {
         seen.insert(normal(json));
-        return Some(field);
+        return Some((field, field.tag.to_string()));
     }
     message.fields().filter(|(name, _)| !keys.contains(*name)).find_map(|(name, field)| {
         let embedded = messages.beside(definition, &field.ty)?;
-        let found = find_field(embedded, messages, definition, json, keys, &mut BTreeSet::new())?;
+        let (found, path) = find_field(embedded, messages, definition, json, keys, &mut BTreeSet::new())?;
         seen.insert(name.to_owned());
-        Some(found)
+        Some((found, format!("{}.{path}", field.tag)))
     })
 }
 

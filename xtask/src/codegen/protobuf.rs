@@ -28,6 +28,8 @@ pub struct MessageField {
     pub markers: BTreeMap<String, Vec<String>>,
     /// The last word of its type, by which an embedded message is found.
     pub ty: String,
+    /// Its number on the wire.
+    pub tag: u16,
 }
 
 impl Messages {
@@ -90,10 +92,13 @@ fn read_folder(folder: &Path, module: &str, messages: &mut Messages) -> anyhow::
 fn read_module(text: &str, module: &str, messages: &mut Messages) {
     let mut doc: Vec<&str> = Vec::new();
     let mut current: Option<String> = None;
+    let mut tag = 0;
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
         let trimmed = line.trim();
-        if let Some(comment) = trimmed.strip_prefix("///") {
+        if let Some((_, rest)) = trimmed.split_once("tag = \"") {
+            tag = rest.split('"').next().and_then(|n| n.parse().ok()).unwrap_or_default();
+        } else if let Some(comment) = trimmed.strip_prefix("///") {
             doc.push(comment.trim());
         } else if let Some(rest) = line.strip_prefix("pub struct ") {
             let name = rest.split([' ', '{', ';']).next().unwrap_or_default();
@@ -115,7 +120,7 @@ fn read_module(text: &str, module: &str, messages: &mut Messages) {
             let ty =
                 ty.trim().trim_end_matches([',', '>']).rsplit(['<', ':', ' ']).next().unwrap_or_default();
             let (text, markers) = split(&doc);
-            message.fields.push((normal(name), MessageField { text, markers, ty: ty.to_owned() }));
+            message.fields.push((normal(name), MessageField { text, markers, ty: ty.to_owned(), tag }));
             doc.clear();
         }
     }

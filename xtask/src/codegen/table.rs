@@ -27,7 +27,12 @@ pub fn types(types: &[TypeDef]) -> String {
             if field.required {
                 out.push_str(" required");
             }
-            markers(&mut out, &field.markers);
+            let mut rest = field.markers.clone();
+            if let Some(tag) = rest.remove("tag") {
+                let pointer = if rest.remove("pointer").is_some() { "*" } else { "" };
+                write!(out, " tag={}{pointer}", tag.join(".")).expect("a string takes text");
+            }
+            markers(&mut out, &rest);
             out.push('\n');
         }
     }

@@ -34,8 +34,11 @@ pub(super) fn parse(text: &'static str) -> Vec<TypeDef> {
         } else {
             let (ty, rest) = rest.split_once(' ').unwrap_or((rest, ""));
             let (required, rest) = split_word(rest, "required");
+            let (tag, rest) = split_word(rest, "tag=");
+            let (tag, pointer) = tag.map_or((Vec::new(), false), parse_tag);
             let markers = markers(&mut known, rest);
-            let field = Field { name, ty: types.parse(ty), required: required.is_some(), markers };
+            let field =
+                Field { name, ty: types.parse(ty), required: required.is_some(), tag, pointer, markers };
             defs.last_mut().expect("a field follows its type").fields.push(field);
         }
     }
@@ -52,6 +55,13 @@ fn parse_gvk(text: &'static str) -> Gvk {
     let mut parts = text.split('/');
     let mut next = || parts.next().expect("group, version and kind");
     Gvk { group: next(), version: next(), kind: next() }
+}
+
+/// `2.5*`: the fifth field of what the second embeds; a pointer in Go.
+fn parse_tag(text: &'static str) -> (Vec<u16>, bool) {
+    let numbers = text.trim_end_matches('*');
+    let path = numbers.split('.').map(|n| n.parse().expect("a field's number")).collect();
+    (path, numbers.len() < text.len())
 }
 
 struct Types<'a> {

@@ -45,6 +45,10 @@ pub struct Field {
     pub ty: Type,
     /// Whether it must be present.
     pub required: bool,
+    /// Its number in protobuf, after those of the messages that JSON flattens; empty if it has none.
+    pub tag: Vec<u16>,
+    /// A scalar whose zero, written in protobuf, means something else than its absence.
+    pub pointer: bool,
     /// How it merges.
     pub markers: &'static Markers,
 }

@@ -95,7 +95,17 @@ pub(crate) fn json(input: &Input<'_>) -> Result<Bytes> {
     match media_type(input.content_type).as_str() {
         "" | "application/json" | "*/*" => Ok(input.bytes.clone()),
         "application/yaml" => yaml(&input.bytes),
+        "application/vnd.kubernetes.protobuf" => protobuf(&input.bytes),
         _ => Err(unsupported()),
+    }
+}
+
+/// Protobuf as JSON. Custom resources have no such encoding.
+fn protobuf(bytes: &[u8]) -> Result<Bytes> {
+    match gantry_api::protobuf::to_json(bytes) {
+        Ok(tree) => Ok(Bytes::from(tree.to_string())),
+        Err(gantry_api::protobuf::Error::Kind { .. }) => Err(unsupported()),
+        Err(error) => Err(ApiError::bad_request(error.to_string())),
     }
 }
 
@@ -121,7 +131,7 @@ pub(crate) fn media_type(content_type: &str) -> String {
 /// 415
 fn unsupported() -> ApiError {
     ApiError::unsupported_media_type(
-        "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
+        "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
     )
 }
 
