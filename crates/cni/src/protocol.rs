@@ -122,7 +122,8 @@ pub struct HostPort {
     pub protocol: Protocol,
 }
 
-/// The host ports in `runtimeConfig.portMappings` of a plugin configuration.
+/// The host ports in `runtimeConfig.portMappings` of a plugin configuration. containerd writes the names of the
+/// fields with a capital letter, CRI-O as the specification has them.
 ///
 /// IPv6 host addresses are left out (this network has no IPv6); so are mappings without a host port, as the
 /// reference plugin does.
@@ -130,13 +131,13 @@ pub fn host_ports(config: &Value) -> Result<Vec<HostPort>, CniError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Mapping {
-        #[serde(default)]
+        #[serde(default, alias = "HostPort")]
         host_port: u16,
-        #[serde(default)]
+        #[serde(default, alias = "ContainerPort")]
         container_port: u16,
-        #[serde(default)]
+        #[serde(default, alias = "Protocol")]
         protocol: String,
-        #[serde(default, rename = "hostIP")]
+        #[serde(default, rename = "hostIP", alias = "HostIP")]
         host_ip: String,
     }
     let invalid =

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use gantry_api::Quantity;
 use gantry_api::core::{ConfigMap, Node, Pod, Secret};
@@ -12,6 +13,7 @@ use gantry_base::Tasks;
 use gantry_client::{Api, Informer, Scope};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::engine::events::Recorder;
 use crate::engine::objects::{Changed, Objects};
@@ -49,6 +51,7 @@ pub struct Door {
 pub struct Registry {
     doors: Mutex<HashMap<String, Arc<Door>>>,
     owners: Mutex<HashMap<String, String>>,
+    ended: Mutex<HashMap<String, Instant>>,
 }
 
 impl Registry {
@@ -110,6 +113,21 @@ impl Registry {
     /// Whose a sandbox is.
     pub fn owner(&self, sandbox: &str) -> Option<String> {
         self.owners.lock().get(sandbox).cloned()
+    }
+
+    /// Notes that a container has ended. The runtime's lists may say so a moment after its event.
+    pub fn note_end(&self, container: &str) {
+        self.ended.lock().insert(container.to_owned(), Instant::now());
+    }
+
+    /// For how long this container's end has been known.
+    pub fn ended_for(&self, container: &str) -> Option<Duration> {
+        self.ended.lock().get(container).map(Instant::elapsed)
+    }
+
+    /// Keeps only the ends of containers that the runtime still takes for running.
+    pub fn retain_ends(&self, running: impl Fn(&str) -> bool) {
+        self.ended.lock().retain(|id, _| running(id));
     }
 
     /// Keeps only sandboxes that still exist.

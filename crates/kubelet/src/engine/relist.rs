@@ -10,7 +10,7 @@ use futures::StreamExt;
 use gantry_api::core::Pod;
 use gantry_base::{Class, Result};
 use gantry_client::Informer;
-use gantry_cri::{ContainerEvent, EventSource, EventStream};
+use gantry_cri::{ContainerEvent, EventKind, EventSource, EventStream, v1};
 
 use crate::engine::core::Core;
 use crate::engine::sync::blocking;
@@ -76,6 +76,9 @@ impl Relister {
 
     fn take(&self, event: &ContainerEvent) {
         let registry = &self.core.registry;
+        if event.kind == EventKind::Stopped {
+            registry.note_end(&event.container_id);
+        }
         let sandbox = event.pod_sandbox_id.as_deref().unwrap_or(&event.container_id);
         // A sandbox that nobody knows yet is being made by a worker, or found by the next list.
         if let Some(uid) = registry.owner(sandbox) {
@@ -105,6 +108,12 @@ impl Relister {
         for container in &containers {
             add(container.labels.get(labels::POD_UID), &container.id, container.state);
         }
+        let ready = v1::PodSandboxState::SandboxReady as i32;
+        let running = v1::ContainerState::ContainerRunning as i32;
+        let up = sandboxes.iter().filter(|s| s.state == ready).map(|s| s.id.as_str());
+        let up: HashSet<&str> =
+            up.chain(containers.iter().filter(|c| c.state == running).map(|c| c.id.as_str())).collect();
+        self.core.registry.retain_ends(|id| up.contains(id));
         let alive: HashSet<&str> = sandboxes.iter().map(|s| s.id.as_str()).collect();
         self.core.registry.retain_sandboxes(|id| alive.contains(id));
         let all: HashSet<&String> = hashers.keys().chain(self.prints.keys()).collect();
@@ -146,7 +155,7 @@ fn list_names(dir: &std::path::Path) -> Vec<String> {
 async fn remove_orphan(core: &Core, uid: &str) -> Result<()> {
     let runtime = &core.options.runtime;
     let selector = HashMap::from([(labels::POD_UID.to_owned(), uid.to_owned())]);
-    let filter = gantry_cri::v1::PodSandboxFilter { label_selector: selector, ..Default::default() };
+    let filter = v1::PodSandboxFilter { label_selector: selector, ..Default::default() };
     let gone =
         |outcome: Result<()>| outcome.or_else(|e| if e.class() == Class::Missing { Ok(()) } else { Err(e) });
     for sandbox in runtime.list_pod_sandboxes(Some(filter)).await? {

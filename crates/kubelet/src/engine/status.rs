@@ -110,8 +110,8 @@ fn addresses(inputs: &Inputs<'_>, status: &mut PodStatus) {
     status.host_ips = (!host.is_empty()).then(|| host.iter().map(|ip| HostIP { ip: ip.clone() }).collect());
     let pod_ips = if pod::host_network(inputs.pod) { host } else { inputs.seen.ips() };
     if pod_ips.is_empty() {
-        // A sandbox that is gone takes nothing back of what was said of an ended pod.
-        if inputs.ended {
+        // A sandbox that is down takes nothing back of what was said.
+        if inputs.seen.ready_sandbox().is_none() {
             status.pod_ip.clone_from(&inputs.old.pod_ip);
             status.pod_ips.clone_from(&inputs.old.pod_ips);
         }

@@ -54,6 +54,8 @@ pub enum Life {
 const RETRY: BackoffPolicy = BackoffPolicy::doubling(Duration::from_millis(500), Duration::from_secs(10));
 /// Changes of the status that nobody waits for are collected for this long.
 const COALESCE: Duration = Duration::from_millis(500);
+/// How long a runtime's lists may lag behind its events: the first and the longest pause between two looks.
+const LAG: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// A worker looks at least this often, whatever it was told.
 const RESYNC: Duration = Duration::from_secs(60);
 
@@ -163,7 +165,10 @@ impl Worker {
             let observed = self.observe().await;
             let mut next = Instant::now() + RESYNC;
             match observed {
-                Ok(()) => self.step(&mut next),
+                Ok(()) => {
+                    next = next.min(self.look_again());
+                    self.step(&mut next);
+                }
                 Err(error) => {
                     tracing::warn!(%error, pod = %self.pod.key(), "cannot ask the runtime about a pod");
                     next = Instant::now() + Duration::from_secs(1);
@@ -222,6 +227,15 @@ impl Worker {
         *self.door.seen.write() = seen.clone();
         self.seen = seen;
         Ok(())
+    }
+
+    /// When to look again at what has ended but is still listed as running: soon at first, then less often.
+    fn look_again(&self) -> Instant {
+        let running = self.seen.containers.iter().filter(|c| c.state == RunState::Running).map(|c| &c.id);
+        let up = running.chain(self.seen.sandboxes.iter().filter(|s| s.ready).map(|s| &s.id));
+        let lags = up.filter_map(|id| self.core.registry.ended_for(id));
+        let delay = lags.map(|lag| lag.clamp(LAG.0, LAG.1)).min();
+        Instant::now() + delay.unwrap_or(RESYNC)
     }
 
     fn start_probes(&mut self, seen: &Observed) {

@@ -81,6 +81,7 @@ impl References<'_> {
                 Ok(Some(map))
             }
             Err(error) if error.is_not_found() && optional => Ok(None),
+            Err(error) if error.is_not_found() => Err(format!("configmap {name:?} not found")),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -95,6 +96,7 @@ impl References<'_> {
                 Ok(Some(secret))
             }
             Err(error) if error.is_not_found() && optional => Ok(None),
+            Err(error) if error.is_not_found() => Err(format!("secret {name:?} not found")),
             Err(error) => Err(error.to_string()),
         }
     }

@@ -112,11 +112,15 @@ impl Images {
     /// The runtime's.
     pub async fn find(&self, spec: &v1::ImageSpec) -> Result<Option<Present>> {
         let image = self.runtime.image_status(spec, false).await?.image;
-        Ok(image.map(|image| Present {
-            reference: image.id,
-            uid: image.uid.map(|u| u.value),
-            username: image.username,
-            size: image.size,
+        Ok(image.map(|image| {
+            // An image that names no user runs as root.
+            let root = image.username.is_empty().then_some(0);
+            Present {
+                reference: image.id,
+                uid: image.uid.map(|u| u.value).or(root),
+                username: image.username,
+                size: image.size,
+            }
         }))
     }
 

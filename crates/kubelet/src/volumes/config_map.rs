@@ -64,6 +64,9 @@ pub(super) async fn payload(
             text.chain(binary).collect()
         }
         Err(error) if error.is_not_found() && optional => BTreeMap::new(),
+        Err(error) if error.is_not_found() => {
+            return Err(gantry_base::Error::missing(format!("configmap {name:?} not found")));
+        }
         Err(error) => return Err(error.into()),
     };
     choose(data, items, optional, mode, "configmap")

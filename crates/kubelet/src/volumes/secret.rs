@@ -60,6 +60,9 @@ pub(super) async fn payload(
         match request.core.secrets.fetch(request.pod.namespace(), name).await {
             Ok(secret) => secret.data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect(),
             Err(error) if error.is_not_found() && optional => BTreeMap::new(),
+            Err(error) if error.is_not_found() => {
+                return Err(gantry_base::Error::missing(format!("secret {name:?} not found")));
+            }
             Err(error) => return Err(error.into()),
         };
     choose(data, items, optional, mode, "secret")
