@@ -1,0 +1,224 @@
+//! Objects in the protobuf encoding, which kubectl's typed commands (`create`, `delete`, `drain`, `token`) write
+//! whatever the server says it reads.
+//!
+//! The table of [`crate::schema`] knows every field's number, so a message becomes JSON without a type of its own for
+//! each kind. Go writes the zero of a scalar that is no pointer although it means absence; the table says which are
+//! pointers.
+
+mod special;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use base64::Engine as _;
+use serde_json::{Map, Value};
+
+use crate::schema::{self, Field, Type, TypeDef};
+use wire::{Raw, Reader, Unreadable};
+
+/// What every object in this encoding begins with.
+const MAGIC: &[u8] = b"k8s\0";
+/// How deep messages may lie in each other, as Go's JSON reader has a limit.
+const MAX_DEPTH: usize = 100;
+
+/// Why a body is not an object.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It does not begin as objects do.
+    #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
+    Prefix,
+    /// No such kind is encoded so.
+    #[error("no kind {kind:?} is registered for version {version:?}")]
+    Kind {
+        /// `apiVersion` of the body.
+        version: String,
+        /// `kind` of the body.
+        kind: String,
+    },
+    /// It ends too early, or a field's form is not the one its type has.
+    #[error("proto: {0}")]
+    Malformed(String),
+}
+
+impl From<Unreadable> for Error {
+    fn from(error: Unreadable) -> Self {
+        Self::Malformed(error.0.to_owned())
+    }
+}
+
+/// The object as JSON.
+///
+/// # Errors
+/// It is none.
+pub fn to_json(body: &[u8]) -> Result<Value, Error> {
+    let mut envelope = Reader::new(body.strip_prefix(MAGIC).ok_or(Error::Prefix)?);
+    let (mut version, mut kind, mut raw) = (String::new(), String::new(), &[][..]);
+    while let Some((number, value)) = envelope.next()? {
+        match number {
+            1 => (version, kind) = type_meta(value.bytes()?)?,
+            2 => raw = value.bytes()?,
+            _ => {}
+        }
+    }
+    let def = definition(&version, &kind)
+        .ok_or_else(|| Error::Kind { version: version.clone(), kind: kind.clone() })?;
+    let mut object = message(def, raw, 0)?;
+    object.insert("apiVersion".to_owned(), Value::String(version));
+    object.insert("kind".to_owned(), Value::String(kind));
+    Ok(Value::Object(object))
+}
+
+fn type_meta(bytes: &[u8]) -> Result<(String, String), Error> {
+    let (mut version, mut kind) = (String::new(), String::new());
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.next()? {
+        match number {
+            1 => version = value.text()?,
+            2 => kind = value.text()?,
+            _ => {}
+        }
+    }
+    Ok((version, kind))
+}
+
+/// Every group has the options of `meta.k8s.io` under its own name.
+fn definition(version: &str, kind: &str) -> Option<&'static TypeDef> {
+    let (group, short) = version.rsplit_once('/').unwrap_or(("", version));
+    schema::lookup_kind(group, short, kind).or_else(|| match kind {
+        "DeleteOptions" => schema::lookup("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"),
+        _ => None,
+    })
+}
+
+fn message(def: &'static TypeDef, bytes: &[u8], depth: usize) -> Result<Map<String, Value>, Error> {
+    let mut object = Map::new();
+    fields(def, &mut Vec::new(), bytes, depth, &mut object)?;
+    Ok(object)
+}
+
+/// Reads the fields of a message; `path` leads to it from the struct that JSON flattens it into.
+fn fields(
+    def: &'static TypeDef,
+    path: &mut Vec<u16>,
+    bytes: &[u8],
+    depth: usize,
+    object: &mut Map<String, Value>,
+) -> Result<(), Error> {
+    if depth > MAX_DEPTH {
+        return Err(Error::Malformed(format!("messages lie deeper than {MAX_DEPTH} in each other")));
+    }
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.next()? {
+        path.push(number);
+        if let Some(field) = def.fields.iter().find(|f| f.tag == *path) {
+            put(field, value, depth, object)?;
+        } else if def.fields.iter().any(|f| f.tag.starts_with(path)) {
+            fields(def, path, value.bytes()?, depth + 1, object)?;
+        }
+        // Others are of a newer API; as in Go they are passed over.
+        path.pop();
+    }
+    Ok(())
+}
+
+fn put(
+    field: &'static Field,
+    value: Raw<'_>,
+    depth: usize,
+    object: &mut Map<String, Value>,
+) -> Result<(), Error> {
+    match field.ty {
+        Type::Array(item) => {
+            let list = object.entry(field.name).or_insert_with(|| Value::Array(Vec::new()));
+            let Value::Array(list) = list else { return Ok(()) };
+            push(item, value, depth, list)
+        }
+        Type::Map(ty) => {
+            let map = object.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
+            let Value::Object(map) = map else { return Ok(()) };
+            entry(ty, value.bytes()?, depth, map)
+        }
+        ty => {
+            let value = single(&ty, value, depth)?;
+            if !means_absence(field, &value) {
+                object.insert(field.name.to_owned(), value);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// An element, or several numbers packed together.
+fn push(item: &'static Type, value: Raw<'_>, depth: usize, list: &mut Vec<Value>) -> Result<(), Error> {
+    match (item, value) {
+        (Type::Int32 | Type::Int64 | Type::Bool, Raw::Bytes(packed)) => {
+            let mut reader = Reader::new(packed);
+            while !reader.is_empty() {
+                list.push(single(item, Raw::Varint(reader.varint()?), depth)?);
+            }
+        }
+        _ => list.push(single(item, value, depth)?),
+    }
+    Ok(())
+}
+
+fn entry(
+    ty: &'static Type,
+    bytes: &[u8],
+    depth: usize,
+    map: &mut Map<String, Value>,
+) -> Result<(), Error> {
+    let (mut key, mut value) = (String::new(), None);
+    let mut reader = Reader::new(bytes);
+    while let Some((number, raw)) = reader.next()? {
+        match number {
+            1 => key = raw.text()?,
+            2 => value = Some(single(ty, raw, depth)?),
+            _ => {}
+        }
+    }
+    let value = match value {
+        Some(value) => value,
+        None => single(ty, Raw::zero(ty), depth)?,
+    };
+    map.insert(key, value);
+    Ok(())
+}
+
+fn single(ty: &Type, value: Raw<'_>, depth: usize) -> Result<Value, Error> {
+    Ok(match ty {
+        Type::String => Value::String(value.text()?),
+        Type::Int32 | Type::Int64 => Value::from(value.integer()?),
+        Type::Bool => Value::Bool(value.integer()? != 0),
+        Type::Double => Value::from(value.double()?),
+        Type::Bytes => Value::String(base64::engine::general_purpose::STANDARD.encode(value.bytes()?)),
+        Type::Ref(_) => {
+            let def = ty.definition().ok_or(Unreadable("a type without a definition"))?;
+            Value::Object(message(def, value.bytes()?, depth + 1)?)
+        }
+        // A list in a map lies in a message of its own.
+        Type::Array(item) => {
+            let mut list = Vec::new();
+            let mut reader = Reader::new(value.bytes()?);
+            while let Some((_, raw)) = reader.next()? {
+                push(item, raw, depth + 1, &mut list)?;
+            }
+            Value::Array(list)
+        }
+        Type::Map(_) => return Err(Unreadable("a map in a map").into()),
+        Type::Quantity | Type::IntOrString | Type::Time | Type::MicroTime | Type::AnyObject(_) | Type::Any(_) => {
+            special::decode(ty, value.bytes()?, depth)?
+        }
+    })
+}
+
+fn means_absence(field: &Field, value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        _ if field.pointer || field.required => false,
+        Value::String(text) => text.is_empty(),
+        Value::Bool(value) => !value,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        _ => false,
+    }
+}
