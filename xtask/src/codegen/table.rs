@@ -28,8 +28,8 @@ pub fn types(types: &[TypeDef]) -> String {
                 out.push_str(" required");
             }
             let mut rest = field.markers.clone();
+            let pointer = if rest.remove("pointer").is_some() { "*" } else { "" };
             if let Some(tag) = rest.remove("tag") {
-                let pointer = if rest.remove("pointer").is_some() { "*" } else { "" };
                 write!(out, " tag={}{pointer}", tag.join(".")).expect("a string takes text");
             }
             markers(&mut out, &rest);
