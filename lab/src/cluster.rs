@@ -58,7 +58,11 @@ impl Cluster {
         cluster
     }
 
-    fn prepare() -> anyhow::Result<Self> {
+    /// A place for a cluster; nothing runs yet.
+    ///
+    /// # Errors
+    /// There is no binary, or the namespace cannot be made.
+    pub fn prepare() -> anyhow::Result<Self> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let name = format!("gt{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::SeqCst));
         // A short path: sockets below it may have 107 bytes.
@@ -112,6 +116,23 @@ impl Cluster {
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it can be asked");
         let status = process.wait().expect("it ends");
         assert!(status.success(), "gantry up ended with {status} on SIGTERM:\n{}", self.log_tail(40));
+    }
+
+    /// The process that [`Cluster::launch`] started.
+    ///
+    /// # Panics
+    /// None is running.
+    pub fn pid(&self) -> u32 {
+        let process = self.process.lock().expect("no panic while looking");
+        process.as_ref().expect("a running process").id()
+    }
+
+    /// Moves the calling thread, and no other, into the cluster's network.
+    ///
+    /// # Errors
+    /// The kernel refuses: are we root?
+    pub fn enter_network(&self) -> anyhow::Result<()> {
+        self.namespace.enter()
     }
 
     /// The data directory.
@@ -216,7 +237,9 @@ impl Drop for Cluster {
         if std::thread::panicking() {
             eprintln!("--- the cluster's log:\n{}", self.log_tail(60));
         }
-        if let Some(mut process) = self.process.lock().expect("nobody else").take() {
+        // Whoever panicked while holding it is why we are here.
+        let mut held = self.process.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(mut process) = held.take() {
             process.kill().ok();
             process.wait().ok();
         }
@@ -229,8 +252,8 @@ impl Drop for Cluster {
     }
 }
 
-/// The `gantry` binary: `GANTRY_BIN`, or the one that cargo built beside this test.
-fn binary() -> anyhow::Result<PathBuf> {
+/// The `gantry` binary: `GANTRY_BIN`, or the one that cargo built beside this program.
+pub(crate) fn binary() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("GANTRY_BIN") {
         return Ok(path.into());
     }

@@ -1,5 +1,6 @@
 //! Hollow nodes, benchmarks, golden fixtures, fault simulation and end-to-end tests.
 
+pub mod bench;
 pub mod cluster;
 pub mod netns;
 pub mod wait;

@@ -33,8 +33,21 @@ impl Namespace {
     /// A command that runs in the namespace, with this machine's mounts (unlike `ip netns exec`).
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/var/run/netns/{}", self.name)).arg("--").arg(program);
+        command.arg(format!("--net={}", self.path())).arg("--").arg(program);
         command
+    }
+
+    /// Moves the calling thread, and no other, into the namespace.
+    ///
+    /// # Errors
+    /// The kernel refuses: are we root?
+    pub fn enter(&self) -> anyhow::Result<()> {
+        let file = std::fs::File::open(self.path()).with_context(|| self.path())?;
+        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).context("enter the network namespace")
+    }
+
+    fn path(&self) -> String {
+        format!("/var/run/netns/{}", self.name)
     }
 }
 

@@ -1,0 +1,54 @@
+//! Row 7: LIST of 10,000 pods, all and with a selector that matches one in a hundred.
+
+use gantry_client::HttpsTransport;
+use gantry_client::https::Request;
+use tokio::time::Instant;
+
+use super::figures::{Line, Series, count};
+use super::server::Server;
+use super::{load, objects};
+
+const PODS: usize = 10_000;
+const REPETITIONS: usize = 20;
+
+pub(super) async fn run() -> anyhow::Result<Vec<Line>> {
+    let server = Server::start().await?;
+    load::create_nodes(&server).await?;
+    load::create_pods(&server, 0, PODS).await?;
+    let client = server.client()?;
+    let all = format!("LIST of {PODS} pods");
+    let some = "LIST of them with a selector matching 1 %".to_owned();
+    Ok(vec![
+        list(&server, &client, "", all, "≤ 25 ms, ≤ 1 MiB extra").await?,
+        list(&server, &client, "?labelSelector=slot%3D7", some, "not set; peer 269 ms, 0.33 s CPU").await?,
+    ])
+}
+
+async fn list(
+    server: &Server,
+    client: &HttpsTransport,
+    query: &str,
+    what: String,
+    goal: &'static str,
+) -> anyhow::Result<Line> {
+    let request = Request::get(format!("{}{query}", objects::PODS));
+    let size = client.send(request.clone()).await?.body.len();
+    let mut times = Series::default();
+    let (before, resident) = (server.process().cpu()?, server.process().memory()?.resident);
+    for _ in 0..REPETITIONS {
+        let start = Instant::now();
+        client.send(request.clone()).await?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let cpu = (server.process().cpu()? - before) / count(REPETITIONS) * 1e3;
+    let memory = server.process().memory()?;
+    let grown = count(memory.resident.saturating_sub(resident)) / 1_048_576.0;
+    Ok(Line {
+        number: "7",
+        what: format!("{what} ({:.2} MB)", count(size) / 1e6),
+        figure: times.show(1, " ms"),
+        cpu: format!("{cpu:.1} ms each"),
+        memory: format!("{}; grown by {grown:.1} MiB", memory.show()),
+        goal,
+    })
+}
