@@ -122,7 +122,7 @@ async fn config_maps_secrets_and_tokens_reach_a_container_and_change_with_the_ob
             "volumes": [{"name": "v", "configMap": {"name": "m"}}],
         }),
     );
-    let failed = "MountVolume.SetUp failed for volume \"v\" : configmaps \"m\" not found";
+    let failed = "MountVolume.SetUp failed for volume \"v\" : configmap \"m\" not found";
     node.api
         .until("a FailedMount", || node.api.events().iter().any(|e| e.contains(failed)).then_some(()))
         .await;
