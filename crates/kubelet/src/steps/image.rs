@@ -346,17 +346,17 @@ fn matching(secret: &Secret, image: &str) -> Vec<(usize, v1::AuthConfig)> {
     let Some(Value::Object(auths)) = auths else { return Vec::new() };
     let auths: BTreeMap<String, Value> = auths.into_iter().collect();
     let fitting = auths.into_iter().filter(|(server, _)| fits(server, image));
-    fitting.filter_map(|(server, entry)| Some((server.len(), auth_config(&server, &entry)?))).collect()
+    fitting.filter_map(|(server, entry)| Some((server.len(), auth_config(&entry)?))).collect()
 }
 
-fn auth_config(server: &str, entry: &Value) -> Option<v1::AuthConfig> {
+fn auth_config(entry: &Value) -> Option<v1::AuthConfig> {
     let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+    // No server address: containerd reads it as a URL, which a bare host with a port is not.
     let mut config = v1::AuthConfig {
         username: text("username"),
         password: text("password"),
         identity_token: text("identitytoken"),
         registry_token: text("registrytoken"),
-        server_address: server.to_owned(),
         ..Default::default()
     };
     if let Some(auth) = entry["auth"].as_str().filter(|a| !a.is_empty()) {
