@@ -94,8 +94,11 @@ impl Cluster {
     }
 
     fn check_alive(&self) {
-        let mut process = self.process.lock().expect("no panic while looking");
-        if let Some(status) = process.as_mut().and_then(|p| p.try_wait().ok().flatten()) {
+        let ended = {
+            let mut process = self.process.lock().expect("no panic while looking");
+            process.as_mut().and_then(|p| p.try_wait().ok().flatten())
+        };
+        if let Some(status) = ended {
             panic!("gantry up has ended: {status}\n{}", self.log_tail(40));
         }
     }

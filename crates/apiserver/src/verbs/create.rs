@@ -77,6 +77,7 @@ async fn prepare(
 ) -> Result<Box<dyn AnyObject>> {
     let kind = &call.served.kind;
     lifecycle::ensure_namespace(call, object.metadata_mut())?;
+    lifecycle::omit_empty(object.metadata_mut());
     if object.metadata().resource_version.as_deref().is_some_and(|v| !v.is_empty() && v != "0") {
         return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
     }

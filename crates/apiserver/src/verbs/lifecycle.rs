@@ -60,6 +60,14 @@ pub(crate) fn ensure_namespace(call: &Call<'_>, meta: &mut ObjectMeta) -> Result
     Ok(())
 }
 
+/// Leaves out what is empty, as `omitempty` does: a patch that empties the owners leaves no `ownerReferences: []`.
+pub(crate) fn omit_empty(meta: &mut ObjectMeta) {
+    meta.owner_references.take_if(|owners| owners.is_empty());
+    meta.finalizers.take_if(|finalizers| finalizers.is_empty());
+    meta.labels.take_if(|labels| labels.is_empty());
+    meta.annotations.take_if(|annotations| annotations.is_empty());
+}
+
 /// Fills in what only the server may say of a new object.
 pub(crate) fn fill_new(meta: &mut ObjectMeta, now: SystemTime) {
     meta.uid = Some(new_uid());
@@ -134,6 +142,7 @@ pub(crate) async fn update(
     dry_run: bool,
 ) -> Result<Change> {
     ensure_namespace(call, new.metadata_mut())?;
+    omit_empty(new.metadata_mut());
     let admission = call.admission(Operation::Update, call.name, dry_run);
     for plugin in admitting(call, Operation::Update) {
         plugin.mutate(&admission, &mut *new, Some(old)).await?;
