@@ -162,12 +162,7 @@ fn push(item: &'static Type, value: Raw<'_>, depth: usize, list: &mut Vec<Value>
     Ok(())
 }
 
-fn entry(
-    ty: &'static Type,
-    bytes: &[u8],
-    depth: usize,
-    map: &mut Map<String, Value>,
-) -> Result<(), Error> {
+fn entry(ty: &'static Type, bytes: &[u8], depth: usize, map: &mut Map<String, Value>) -> Result<(), Error> {
     let (mut key, mut value) = (String::new(), None);
     let mut reader = Reader::new(bytes);
     while let Some((number, raw)) = reader.next()? {
@@ -206,9 +201,12 @@ fn single(ty: &Type, value: Raw<'_>, depth: usize) -> Result<Value, Error> {
             Value::Array(list)
         }
         Type::Map(_) => return Err(Unreadable("a map in a map").into()),
-        Type::Quantity | Type::IntOrString | Type::Time | Type::MicroTime | Type::AnyObject(_) | Type::Any(_) => {
-            special::decode(ty, value.bytes()?, depth)?
-        }
+        Type::Quantity
+        | Type::IntOrString
+        | Type::Time
+        | Type::MicroTime
+        | Type::AnyObject(_)
+        | Type::Any(_) => special::decode(ty, value.bytes()?, depth)?,
     })
 }
 
