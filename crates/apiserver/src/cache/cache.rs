@@ -128,7 +128,7 @@ impl Cache {
 
     /// The revision that the cache shows: nothing of this resource has changed between the last event and there.
     pub(crate) fn revision(&self) -> u64 {
-        let progress = *self.progress.borrow();
+        let progress = self.progress();
         self.state.read().revision.max(progress)
     }
 
@@ -138,7 +138,7 @@ impl Cache {
 
     /// What `selection` picks, after the key `after`, at most `limit` (0: all).
     pub(crate) fn snapshot(&self, selection: &Selection, limit: usize, after: Option<&str>) -> Snapshot {
-        let progress = *self.progress.borrow();
+        let progress = self.progress();
         let prefix = self.range_prefix(selection);
         let limit = if limit == 0 { usize::MAX } else { limit };
         let state = self.state.read();
@@ -235,12 +235,19 @@ impl Cache {
         (!selection.namespace.is_empty()).then(|| LaneKey::Namespace(selection.namespace.as_str().into()))
     }
 
-    pub(crate) fn read<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
-        with(&mut self.state.write())
+    /// Looks at the state, beside any number of others.
+    pub(crate) fn read<T>(&self, with: impl FnOnce(&State) -> T) -> T {
+        with(&self.state.read())
     }
 
-    pub(crate) fn progress(&self) -> watch::Receiver<u64> {
-        self.progress.clone()
+    /// Takes a watcher off its lane.
+    pub(crate) fn leave(&self, lane: &LaneKey) {
+        self.state.write().ring.leave(lane);
+    }
+
+    /// Everything up to this revision, of all resources, is in the caches.
+    pub(crate) fn progress(&self) -> u64 {
+        *self.progress.borrow()
     }
 }
 

@@ -65,7 +65,7 @@ impl Cursor {
 
     /// The next events that are there already; empty if there are none now.
     pub(crate) fn take(&mut self) -> Result<Vec<Seen>, ApiError> {
-        let progress = *self.cache.progress().borrow();
+        let progress = self.cache.progress();
         let (cache, selection, lane) = (&self.cache, &self.selection, self.lane.as_ref());
         let (sequence, position) = (&mut self.sequence, &mut self.position);
         cache.read(|state| {
@@ -92,7 +92,7 @@ impl Cursor {
 impl Drop for Cursor {
     fn drop(&mut self) {
         if let Some(lane) = &self.lane {
-            self.cache.read(|state| state.ring.leave(lane));
+            self.cache.leave(lane);
         }
     }
 }

@@ -44,6 +44,15 @@ struct Lane {
     watchers: usize,
 }
 
+impl Lane {
+    /// Drops what the ring has dropped.
+    fn forget_before(&mut self, first: u64) {
+        while self.sequence.front().is_some_and(|sequence| *sequence < first) {
+            self.sequence.pop_front();
+        }
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Ring {
     events: VecDeque<RingEvent>,
@@ -83,6 +92,8 @@ impl Ring {
                 if let Some(lane) = self.lanes.get_mut(&key)
                     && lane.sequence.back() != Some(&sequence)
                 {
+                    // Here and not when it is read: any number of watchers read at a time.
+                    lane.forget_before(self.first);
                     lane.sequence.push_back(sequence);
                     lane.wake.send_replace(());
                 }
@@ -137,16 +148,13 @@ impl Ring {
     }
 
     /// The next event at or after `sequence` that may concern a watcher of this lane.
-    pub(crate) fn next(&mut self, lane: Option<&LaneKey>, sequence: u64) -> u64 {
-        let Some(lane) = lane.and_then(|key| self.lanes.get_mut(key)) else { return sequence };
+    pub(crate) fn next(&self, lane: Option<&LaneKey>, sequence: u64) -> u64 {
+        let Some(lane) = lane.and_then(|key| self.lanes.get(key)) else { return sequence };
         if sequence < lane.since {
             return sequence;
         }
-        let first = self.first;
-        let stale = lane.sequence.partition_point(|s| *s < first);
-        lane.sequence.drain(..stale);
-        let at = lane.sequence.partition_point(|s| *s < sequence);
-        lane.sequence.get(at).copied().unwrap_or(self.first + self.events.len() as u64)
+        let at = lane.sequence.partition_point(|s| *s < sequence.max(self.first));
+        lane.sequence.get(at).copied().unwrap_or(self.end())
     }
 
     pub(crate) fn lanes_are_empty(&self) -> bool {
