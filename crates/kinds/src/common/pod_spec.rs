@@ -80,11 +80,10 @@ fn container_defaults(container: &mut Container, host_network: bool) {
         }
     }
     env_defaults(container.env.as_mut());
-    for probe in [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe]
-    {
-        if let Some(probe) = probe {
-            probe_defaults(probe);
-        }
+    let probes =
+        [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe];
+    for probe in probes.into_iter().flatten() {
+        probe_defaults(probe);
     }
     if let Some(lifecycle) = &mut container.lifecycle {
         for hook in [&mut lifecycle.post_start, &mut lifecycle.pre_stop].into_iter().flatten() {

@@ -12,6 +12,9 @@ use crate::common::workload::immutable;
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
 use crate::table::{AGE, Column, age};
 
+/// The annotation that names the account of a token.
+const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
+
 /// The kind.
 pub struct SecretKind;
 
@@ -49,12 +52,11 @@ impl Kind for SecretKind {
             }
         };
         match secret.type_.as_deref().unwrap_or("") {
-            "kubernetes.io/service-account-token" => {
-                if secret.annotation("kubernetes.io/service-account.name").unwrap_or("").is_empty() {
-                    let at =
-                        Path::new("metadata").child("annotations").key("kubernetes.io/service-account.name");
-                    errors.push(Error::required(&at, ""));
-                }
+            "kubernetes.io/service-account-token"
+                if secret.annotation("kubernetes.io/service-account.name").unwrap_or("").is_empty() =>
+            {
+                let at = Path::new("metadata").child("annotations").key("kubernetes.io/service-account.name");
+                errors.push(Error::required(&at, ""));
             }
             "kubernetes.io/dockercfg" => need(".dockercfg", &mut errors),
             "kubernetes.io/dockerconfigjson" => need(".dockerconfigjson", &mut errors),
