@@ -35,14 +35,13 @@ pub(super) fn node(index: usize) -> Bytes {
     node.to_string().into()
 }
 
-/// A pod bound to a hollow node; a hundredth of all pods share a `slot`.
+/// A pod bound to a hollow node, stored as about 2.5 KB; a hundredth of all pods share a `slot`.
 pub(super) fn pod(index: usize) -> Bytes {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
             "name": format!("hollow-{index:06}"),
             "labels": {"app": "hollow", "slot": (index % 100).to_string()},
-            "annotations": {"example.com/note": "n".repeat(400)},
         },
         "spec": {
             "nodeName": format!("hollow-{}", index % NODES),
@@ -51,7 +50,6 @@ pub(super) fn pod(index: usize) -> Bytes {
                 "image": "registry.example.com/hollow:1",
                 "command": ["/bin/hollow", "--index", index.to_string()],
                 "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
-                "ports": [{"name": "http", "containerPort": 8080}],
             }],
         },
     });

@@ -49,7 +49,7 @@ pub(super) async fn run() -> anyhow::Result<Vec<Line>> {
         figure: format!("{}, none lost or doubled", rate.show(0, " deliveries/s")),
         cpu: format!("{} per delivery", cpu.show(2, " µs")),
         memory: format!(
-            "{}; first 1,000 watches {:.1} KiB each, connections included",
+            "{}; {:.1} KiB per watch at most, its share of a connection included",
             server.process().memory()?.show(),
             each.quantile(1.0)
         ),
