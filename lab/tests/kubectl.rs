@@ -16,7 +16,7 @@ const IMAGE: &str = "gantry.test/busybox:1";
 fn kubectl_works_as_with_kubernetes() {
     let cluster = Cluster::start();
     cluster.load_images(&["gantry.test/busybox:1"]);
-    let steps: [(&str, fn(&Kubectl<'_>)); 14] = [
+    let steps: [(&str, Step); 14] = [
         ("create", create_makes_every_kind),
         ("apply", apply_creates_configures_and_leaves_alone),
         ("get", get_prints_every_form),
@@ -46,6 +46,8 @@ fn kubectl_works_as_with_kubernetes() {
     }
     assert!(failed.is_empty(), "failed: {failed:?}");
 }
+
+type Step = fn(&Kubectl<'_>);
 
 /// kubectl in one namespace.
 struct Kubectl<'a> {
