@@ -53,9 +53,9 @@ impl Kind for SecretKind {
         };
         match secret.type_.as_deref().unwrap_or("") {
             "kubernetes.io/service-account-token"
-                if secret.annotation("kubernetes.io/service-account.name").unwrap_or("").is_empty() =>
+                if secret.annotation(ACCOUNT_NAME).unwrap_or("").is_empty() =>
             {
-                let at = Path::new("metadata").child("annotations").key("kubernetes.io/service-account.name");
+                let at = Path::new("metadata").child("annotations").key(ACCOUNT_NAME);
                 errors.push(Error::required(&at, ""));
             }
             "kubernetes.io/dockercfg" => need(".dockercfg", &mut errors),
