@@ -57,7 +57,7 @@ fn delete_options_have_every_groups_name() {
 #[test]
 fn values_with_a_codec_of_their_own() {
     let port =
-        [vec![1 << 3, 80], field(4, &[vec![1 << 3, 1, 2 << 3, 0], field(3, b"web")].concat())].concat();
+        [vec![3 << 3, 80], field(4, &[vec![1 << 3, 1, 2 << 3, 0], field(3, b"web")].concat())].concat();
     let read = to_json(&object("v1", "Service", &field(2, &field(1, &port)))).expect("a service");
     assert_eq!(read["spec"]["ports"][0]["targetPort"], json!("web"));
     let limits = field(1, &[field(1, b"cpu"), field(2, &field(1, b"250m"))].concat());
