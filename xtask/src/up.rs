@@ -189,6 +189,10 @@ fn get(path: &str) -> anyhow::Result<String> {
     if !head.starts_with("HTTP/1.1 200") {
         bail!("{}", head.lines().next().unwrap_or("no status"));
     }
+    // The page comes from the front end at once; what is for sale comes from the API, and that from the database.
+    if !body.contains("servedBy") {
+        bail!("the front end answers, its API does not yet");
+    }
     Ok(body.to_owned())
 }
 
