@@ -115,7 +115,7 @@ fn kubelet_options(
         runtime,
         Arc::clone(&access.transport),
     );
-    options.node_ips = vec![IpAddr::V4(node_ip(settings)?)];
+    options.node_ips = vec![IpAddr::V4(settings.node_address()?)];
     options.labels = settings.node_labels.iter().cloned().collect();
     options.log_dir.clone_from(&settings.log_dir);
     options.cluster_dns = vec![settings.cluster_dns.into()];
@@ -131,15 +131,6 @@ fn kubelet_options(
         },
     });
     Ok(options)
-}
-
-/// The node's address; a machine that has none but loopback has the gateway of its pods.
-pub fn node_ip(settings: &Settings) -> Result<Ipv4Addr> {
-    let own = match settings.node_ip {
-        Some(address) => Some(address),
-        None => crate::node_ip::detect()?,
-    };
-    Ok(own.unwrap_or_else(|| Ipv4Addr::from(u32::from(settings.cluster_cidr.network()) + 1)))
 }
 
 struct Networking {
@@ -197,7 +188,7 @@ impl Networking {
     async fn dns(&self, gateway: Option<Ipv4Addr>, informers: &InformerSet) -> Result<()> {
         let address = match gateway {
             Some(gateway) => gateway,
-            None => node_ip(&self.settings)?,
+            None => self.settings.node_address()?,
         };
         let options = gantry_dns::Options {
             listen: vec![SocketAddr::new(address.into(), 53)],

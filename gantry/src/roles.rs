@@ -129,7 +129,7 @@ fn begin(settings: &Settings) -> Result<()> {
 }
 
 fn local_access(settings: &Settings, server: &Server) -> Result<Access> {
-    let node_ip = agent::node_ip(settings)?.to_string();
+    let node_ip = settings.node_address()?.to_string();
     let hosts = [settings.node_name.clone(), node_ip, "127.0.0.1".to_owned()];
     let user = format!("system:node:{}", settings.node_name);
     let leaf = Leaf {

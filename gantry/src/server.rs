@@ -123,7 +123,7 @@ impl Server {
 
     async fn bootstrap(&self, settings: &Settings, advertise: IpAddr, port: u16) {
         // The first node's gateway: where its agent answers DNS.
-        let gateway = Ipv4Addr::from(u32::from(settings.cluster_cidr.network()) + 1);
+        let gateway = settings.gateway();
         let options = bootstrap::Options {
             service_cidr: (settings.service_cidr.network(), settings.service_cidr.prefix()),
             advertise_address: advertise,
@@ -236,13 +236,7 @@ fn advertise_address(settings: &Settings) -> Result<IpAddr> {
     if !settings.bind_address.is_unspecified() && !settings.bind_address.is_loopback() {
         return Ok(settings.bind_address);
     }
-    let own = match settings.node_ip {
-        Some(address) => Some(address),
-        None => crate::node_ip::detect()?,
-    };
-    // A machine that has no address but loopback still has the gateway of its pods.
-    let gateway = Ipv4Addr::from(u32::from(settings.cluster_cidr.network()) + 1);
-    Ok(own.unwrap_or(gateway).into())
+    Ok(settings.node_address()?.into())
 }
 
 fn certificate_names(settings: &Settings, advertise: IpAddr) -> Vec<String> {

@@ -197,6 +197,25 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// The first node's gateway: the address where its agent answers its pods.
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.cluster_cidr.network()) + 1)
+    }
+
+    /// This machine's address; one that has none but loopback has the gateway of its pods.
+    ///
+    /// # Errors
+    /// The kernel does not list its interfaces.
+    pub fn node_address(&self) -> Result<Ipv4Addr> {
+        let own = match self.node_ip {
+            Some(address) => Some(address),
+            None => crate::node_ip::detect()?,
+        };
+        Ok(own.unwrap_or_else(|| self.gateway()))
+    }
+}
+
 fn cidr(flag: &str, value: Option<String>, default: &str) -> Result<Ipv4Cidr> {
     let text = value.unwrap_or_else(|| default.to_owned());
     text.parse().map_err(|e| Error::invalid(format!("{flag} {text:?}: {e}")))
