@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use gantry_api::core::{Container, Pod, ResourceFieldSelector};
+use gantry_api::field::quote;
 use gantry_api::meta::MetaExt;
 use gantry_api::{Quantity, names};
 
@@ -61,28 +62,6 @@ fn subscript(pod: &Pod, path: &str) -> Result<String, String> {
 fn format_map(map: Option<&BTreeMap<String, String>>) -> String {
     let lines = map.into_iter().flatten().map(|(k, v)| format!("{k}={}", quote(v)));
     lines.collect::<Vec<_>>().join("\n")
-}
-
-fn quote(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{7}' => out.push_str("\\a"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{b}' => out.push_str("\\v"),
-            '\u{c}' => out.push_str("\\f"),
-            c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 /// The value of a `resourceFieldRef`: the container's own amount, or the node's where it has no limit, in units
