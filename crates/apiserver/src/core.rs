@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use gantry_api::field::quote;
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Resource};
 use gantry_base::Clock;
@@ -58,36 +59,23 @@ impl Core {
     ///
     /// # Errors
     /// 403
-    pub(crate) fn authorize(&self, user: &User, info: &RequestInfo) -> Result<()> {
-        let attributes = Attributes {
-            user,
-            verb: info.verb,
-            is_resource: info.is_resource,
-            group: &info.group,
-            version: &info.version,
-            resource: &info.resource,
-            subresource: &info.subresource,
-            namespace: &info.namespace,
-            name: &info.name,
-            path: &info.path,
-        };
-        match self.parts.authorizer.authorize(&attributes) {
+    pub(crate) async fn authorize(&self, user: &User, info: &RequestInfo) -> Result<()> {
+        let attributes = info.attributes(user);
+        match self.parts.authorizer.authorize(&attributes).await {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(why) | Decision::NoOpinion(why) => Err(forbidden(&attributes, &why)),
+            Decision::Failed(why) => Err(ApiError::internal(why)),
         }
     }
 }
 
-/// 403 in upstream's words.
+/// 403 in upstream's words; what looks like HTML is escaped, but for the reason.
 pub(crate) fn forbidden(attributes: &Attributes<'_>, why: &str) -> ApiError {
-    let user = gantry_api::field::quote(&attributes.user.name);
-    let verb = gantry_api::field::quote(attributes.verb);
+    let user = quote(&attributes.user.name);
     let why = if why.is_empty() { String::new() } else { format!(": {why}") };
     if !attributes.is_resource {
-        return ApiError::forbidden_path(format!(
-            "User {user} cannot {} path {:?}{why}",
-            attributes.verb, attributes.path
-        ));
+        let text = format!("User {user} cannot {} path {}", attributes.verb, quote(attributes.path));
+        return ApiError::forbidden_path(sanitized(&text) + &why);
     }
     let resource = Resource {
         group: attributes.group.to_owned().into(),
@@ -96,21 +84,23 @@ pub(crate) fn forbidden(attributes: &Attributes<'_>, why: &str) -> ApiError {
         plural: attributes.resource.to_owned().into(),
         namespaced: false,
     };
-    let what = if attributes.subresource.is_empty() {
-        attributes.resource.to_owned()
-    } else {
-        format!("{}/{}", attributes.resource, attributes.subresource)
+    let what = match attributes.subresource {
+        "" => attributes.resource.to_owned(),
+        subresource => format!("{}/{subresource}", attributes.resource),
     };
-    let scope = if attributes.namespace.is_empty() {
-        "at the cluster scope".to_owned()
-    } else {
-        format!("in the namespace {}", gantry_api::field::quote(attributes.namespace))
+    let scope = match attributes.namespace {
+        "" => "at the cluster scope".to_owned(),
+        namespace => format!("in the namespace {}", quote(namespace)),
     };
     let message = format!(
-        "User {user} cannot {} resource {} in API group {} {scope}{why}",
-        verb.trim_matches('"'),
-        gantry_api::field::quote(&what),
-        gantry_api::field::quote(attributes.group),
+        "User {user} cannot {} resource {} in API group {} {scope}",
+        attributes.verb,
+        quote(&what),
+        quote(attributes.group),
     );
-    ApiError::forbidden(&resource, attributes.name, message)
+    ApiError::forbidden(&resource, attributes.name, sanitized(&message) + &why)
+}
+
+fn sanitized(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use gantry_api::status::Result;
-use gantry_api::{ApiError, Encoded};
+use gantry_api::{ApiError, Encoded, FieldSelector, LabelSelector};
 use gantry_client::{
     List, ListParams, Mutation, Target, Transport, Verb, WatchEvent, WatchKind, WatchParams, WatchStream,
 };
@@ -51,6 +51,13 @@ impl Later {
     }
 }
 
+/// The selectors of a request on one object.
+fn unselected() -> (&'static FieldSelector, &'static LabelSelector) {
+    static NONE: std::sync::LazyLock<(FieldSelector, LabelSelector)> =
+        std::sync::LazyLock::new(|| (FieldSelector::everything(), LabelSelector::everything()));
+    (&NONE.0, &NONE.1)
+}
+
 /// Acts as one user.
 pub(crate) struct Loopback {
     pub(crate) server: Later,
@@ -60,15 +67,16 @@ pub(crate) struct Loopback {
 
 impl Loopback {
     /// Authorizes `verb` on `target` and finds the resource.
-    fn enter<'a>(
+    async fn enter<'a>(
         &'a self,
         core: &'a Core,
         verb: &'static str,
         target: &'a Target,
+        selectors: (&FieldSelector, &LabelSelector),
         warnings: &'a Warnings,
     ) -> Result<Call<'a>> {
         let resource = &target.resource;
-        let info = RequestInfo {
+        let mut info = RequestInfo {
             is_resource: true,
             path: String::new(),
             verb,
@@ -84,8 +92,14 @@ impl Loopback {
             name: target.name.to_string(),
             rest: String::new(),
             name_in_path: !target.name.is_empty(),
+            fields: selectors.0.clone(),
+            labels: selectors.1.clone(),
         };
-        core.authorize(&self.user, &info)?;
+        if info.name.is_empty() && let Some(name) = info.fields.required("metadata.name") {
+            // As for requests by HTTP: who may read one object may also watch it.
+            info.name = name.to_owned();
+        }
+        core.authorize(&self.user, &info).await?;
         let served = core.served(&resource.group, &resource.version, &resource.plural)?;
         let namespace = if served.resource().namespaced { &*target.namespace } else { "" };
         Ok(Call {
@@ -105,14 +119,14 @@ impl Transport for Loopback {
     async fn get(&self, target: &Target) -> Result<Arc<Encoded>> {
         let core = self.server.core().await?;
         let warnings = Warnings::default();
-        let call = self.enter(&core, "get", target, &warnings)?;
+        let call = self.enter(&core, "get", target, unselected(), &warnings).await?;
         Ok(dispatch::read(&call, &Query::default()).await?.body)
     }
 
     async fn list(&self, target: &Target, params: &ListParams) -> Result<List> {
         let core = self.server.core().await?;
         let warnings = Warnings::default();
-        let call = self.enter(&core, "list", target, &warnings)?;
+        let call = self.enter(&core, "list", target, (&params.fields, &params.labels), &warnings).await?;
         let page = list::list(&call, &list_options(params)?).await?;
         let items = page.entries.iter().map(|e| call.served.encoded(&e.encoded)).collect::<Result<_>>()?;
         Ok(List { items, revision: page.revision, continue_token: page.continue_token })
@@ -121,7 +135,7 @@ impl Transport for Loopback {
     async fn watch(&self, target: &Target, params: &WatchParams) -> Result<WatchStream> {
         let core = self.server.core().await?;
         let warnings = Warnings::default();
-        let call = self.enter(&core, "watch", target, &warnings)?;
+        let call = self.enter(&core, "watch", target, (&params.fields, &params.labels), &warnings).await?;
         let options = ListOptions {
             labels: params.labels.clone(),
             fields: params.fields.clone(),
@@ -146,7 +160,7 @@ impl Transport for Loopback {
         if let Some(resource) = virtual_of(&core, &mutation.target) {
             return self.ask(&core, resource, &mutation).await;
         }
-        let call = self.enter(&core, verb, &mutation.target, &warnings)?;
+        let call = self.enter(&core, verb, &mutation.target, (&mutation.select.fields, &mutation.select.labels), &warnings).await?;
         let input =
             Input { content_type: mutation.payload.content_type, bytes: mutation.payload.bytes.clone() };
         let options = self.write_options(&mutation)?;
@@ -206,7 +220,7 @@ impl Loopback {
             namespace: mutation.target.namespace.to_string(),
             ..RequestInfo::default()
         };
-        core.authorize(&self.user, &info)?;
+        core.authorize(&self.user, &info).await?;
         let body = serde_json::from_slice(&mutation.payload.bytes)
             .map_err(|e| ApiError::bad_request(e.to_string()))?;
         let answer = resource.create(&self.user, &mutation.target.namespace, body).await?;

@@ -66,7 +66,7 @@ pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 async fn enter(
     core: &Arc<Core>,
     peer: &Peer,
-    request: Request<Body>,
+    mut request: Request<Body>,
     info: &RequestInfo,
     query: &Query,
     warnings: &Warnings,
@@ -75,9 +75,9 @@ async fn enter(
         Credentials { headers: request.headers(), certificates: &peer.certificates, remote: peer.remote };
     let user =
         core.parts.authenticator.authenticate(&credentials).await?.ok_or_else(ApiError::unauthorized)?;
-    let user = effective_user(request.headers(), user, &*core.parts.authorizer)?;
+    let user = effective_user(request.headers_mut(), user, info, &*core.parts.authorizer).await?;
     let _place = core.in_flight.enter(info)?;
-    core.authorize(&user, info)?;
+    core.authorize(&user, info).await?;
     let work = authorized(core, &user, request, info, query, warnings);
     if info.is_long_running() {
         return work.await;
@@ -164,7 +164,7 @@ pub(crate) async fn raw(core: &Arc<Core>, user: &User, agent: &str, path_and_que
         path_and_query.parse().map_err(|e| ApiError::bad_request(format!("{path_and_query}: {e}")))?;
     let query = Query::parse(uri.query().unwrap_or(""));
     let info = resolve(&Method::GET, uri.path(), &query);
-    core.authorize(user, &info)?;
+    core.authorize(user, &info).await?;
     let mut request = Request::new(crate::serve::empty());
     *request.uri_mut() = uri;
     if let Ok(value) = HeaderValue::from_str(agent) {

@@ -1,7 +1,10 @@
 //! What a URL and method ask for, as `apiserver/pkg/endpoints/request/requestinfo.go` resolves it.
 
+use gantry_api::{FieldSelector, LabelSelector};
 use http::Method;
 
+use crate::authorize::Attributes;
+use crate::identify::User;
 use crate::query::Query;
 
 /// A request, resolved. For paths that are no resource only `verb` and `path` are set.
@@ -20,9 +23,30 @@ pub(crate) struct RequestInfo {
     pub(crate) rest: String,
     /// Whether the name stands in the path (and not only in a field selector).
     pub(crate) name_in_path: bool,
+    /// The selectors of a request on a collection, as far as they can be read.
+    pub(crate) fields: FieldSelector,
+    pub(crate) labels: LabelSelector,
 }
 
 impl RequestInfo {
+    /// What the authorizer wants to know of it.
+    pub(crate) fn attributes<'a>(&'a self, user: &'a User) -> Attributes<'a> {
+        Attributes {
+            user,
+            verb: self.verb,
+            is_resource: self.is_resource,
+            group: &self.group,
+            version: &self.version,
+            resource: &self.resource,
+            subresource: &self.subresource,
+            namespace: &self.namespace,
+            name: &self.name,
+            path: &self.path,
+            fields: (!self.fields.is_everything()).then_some(&self.fields),
+            labels: (!self.labels.is_everything()).then_some(&self.labels),
+        }
+    }
+
     /// Whether the request may run for hours.
     pub(crate) fn is_long_running(&self) -> bool {
         self.is_resource
@@ -72,6 +96,11 @@ pub(crate) fn resolve(method: &Method, path: &str, query: &Query) -> RequestInfo
         info.rest = rest_of(path, &info);
     }
     refine_verb(&mut info, query);
+    if !watch_prefix && matches!(info.verb, "list" | "watch" | "deletecollection") {
+        let text = |name: &str| query.get(name).unwrap_or("").to_owned();
+        info.fields = FieldSelector::parse(&text("fieldSelector")).unwrap_or_default();
+        info.labels = LabelSelector::parse(&text("labelSelector")).unwrap_or_default();
+    }
     info
 }
 
@@ -80,7 +109,7 @@ fn refine_verb(info: &mut RequestInfo, query: &Query) {
     if info.name.is_empty() && info.verb == "get" {
         info.verb = if query.flag("watch") { "watch" } else { "list" };
         let fields = query.get("fieldSelector").unwrap_or("");
-        if let Ok(selector) = gantry_api::FieldSelector::parse(fields)
+        if let Ok(selector) = FieldSelector::parse(fields)
             && let Some(name) = selector.required("metadata.name")
             && gantry_api::names::path_segment(name).is_ok()
         {

@@ -10,7 +10,7 @@ use gantry_api::{ApiError, Resource};
 use gantry_kinds::AnyObject;
 
 use super::{AdmissionPlugin, AdmissionRequest, Operation};
-use crate::authorize::{Attributes, Authorizer, Rbac, rules};
+use crate::authorize::{Attributes, Rbac, rules};
 use crate::identify::MASTERS;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -50,18 +50,12 @@ impl Escalation {
 
     fn may(&self, request: &AdmissionRequest<'_>, verb: &str, resource: &str, name: &str) -> bool {
         let attributes = Attributes {
-            user: request.user,
-            verb,
-            is_resource: true,
-            group: GROUP,
             version: "*",
-            resource,
-            subresource: "",
             namespace: request.namespace,
             name,
-            path: "",
+            ..Attributes::on_resource(request.user, verb, GROUP, resource)
         };
-        self.rbac.authorize(&attributes).is_allowed()
+        self.rbac.decide(&attributes).is_allowed()
     }
 
     fn confirm(&self, request: &AdmissionRequest<'_>, wanted: &[PolicyRule]) -> Result<()> {

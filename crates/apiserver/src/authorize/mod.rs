@@ -6,6 +6,12 @@ mod views;
 
 pub use rbac::Rbac;
 
+use std::pin::Pin;
+use std::task::Poll;
+
+use futures::future::BoxFuture;
+use gantry_api::{FieldSelector, LabelSelector};
+
 use crate::identify::User;
 
 /// What a request wants to do.
@@ -32,6 +38,35 @@ pub struct Attributes<'a> {
     pub name: &'a str,
     /// The URL path, for what is no resource.
     pub path: &'a str,
+    /// The field selector of a list, watch or deletion of a collection, if it could be read and asks for something.
+    pub fields: Option<&'a FieldSelector>,
+    /// Its label selector, likewise.
+    pub labels: Option<&'a LabelSelector>,
+}
+
+impl<'a> Attributes<'a> {
+    /// `verb` on all objects of a resource of version `v1`, in all namespaces; the rest is for the caller to fill in.
+    pub fn on_resource(user: &'a User, verb: &'a str, group: &'a str, resource: &'a str) -> Self {
+        Self { is_resource: true, group, version: "v1", resource, ..Self::on_path(user, verb, "") }
+    }
+
+    /// `verb` on a path that is no resource.
+    pub fn on_path(user: &'a User, verb: &'a str, path: &'a str) -> Self {
+        Self {
+            user,
+            verb,
+            is_resource: false,
+            group: "",
+            version: "",
+            resource: "",
+            subresource: "",
+            namespace: "",
+            name: "",
+            path,
+            fields: None,
+            labels: None,
+        }
+    }
 }
 
 /// What an authorizer says.
@@ -43,6 +78,8 @@ pub enum Decision {
     Deny(String),
     /// Not allowed by this authorizer; the text says why (may be empty).
     NoOpinion(String),
+    /// Not allowed, because the authorizer could not find out.
+    Failed(String),
 }
 
 impl Decision {
@@ -52,10 +89,38 @@ impl Decision {
     }
 }
 
-/// Decides. Does not wait: what it needs to know it keeps in memory.
+/// An answer: most authorizers have it at once, from memory; those that ask others have it later.
+pub enum Asked<'a> {
+    /// The decision (taken by the first poll).
+    Now(Option<Decision>),
+    /// It is on its way.
+    Later(BoxFuture<'a, Decision>),
+}
+
+impl From<Decision> for Asked<'_> {
+    fn from(decision: Decision) -> Self {
+        Self::Now(Some(decision))
+    }
+}
+
+impl Future for Asked<'_> {
+    type Output = Decision;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Decision> {
+        match &mut *self {
+            Self::Now(decision) => Poll::Ready(decision.take().unwrap_or_else(|| {
+                // A future is not polled after it was ready.
+                Decision::Failed("asked twice".to_owned())
+            })),
+            Self::Later(decision) => decision.as_mut().poll(context),
+        }
+    }
+}
+
+/// Decides.
 pub trait Authorizer: Send + Sync + 'static {
-    /// The decision on one request.
-    fn authorize(&self, attributes: &Attributes<'_>) -> Decision;
+    /// The decision on one request: `.await` it.
+    fn authorize<'a>(&'a self, attributes: &'a Attributes<'a>) -> Asked<'a>;
 
     /// What `user` may do in `namespace`, for `SelfSubjectRulesReview`; the flag says that the answer may be
     /// incomplete.
@@ -71,6 +136,8 @@ pub struct Rules {
     pub paths: Vec<(Vec<String>, Vec<String>)>,
     /// Whether there may be more.
     pub incomplete: bool,
+    /// What could not be found out.
+    pub errors: Vec<String>,
 }
 
 /// A permission on resources.
@@ -91,8 +158,8 @@ pub struct ResourceRule {
 pub struct AllowAll;
 
 impl Authorizer for AllowAll {
-    fn authorize(&self, _attributes: &Attributes<'_>) -> Decision {
-        Decision::Allow(String::new())
+    fn authorize<'a>(&'a self, _attributes: &'a Attributes<'a>) -> Asked<'a> {
+        Decision::Allow(String::new()).into()
     }
 
     fn rules_for(&self, _user: &User, _namespace: &str) -> Rules {
@@ -106,6 +173,7 @@ impl Authorizer for AllowAll {
             }],
             paths: vec![(all(), all())],
             incomplete: false,
+            errors: Vec::new(),
         }
     }
 }

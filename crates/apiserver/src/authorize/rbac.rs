@@ -10,7 +10,7 @@ use gantry_api::rbac::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBi
 use gantry_client::{Informer, InformerSet};
 
 use super::views::{BindingView, Binds, RoleView, SUBJECT, group_key, user_key};
-use super::{Attributes, Authorizer, Decision, ResourceRule, Rules, rules};
+use super::{Asked, Attributes, Authorizer, Decision, ResourceRule, Rules, rules};
 use crate::identify::{MASTERS, User};
 
 /// Decides by roles and bindings; members of `system:masters` may do everything.
@@ -136,27 +136,13 @@ impl<'a> Visit<'a> {
 }
 
 impl Authorizer for Rbac {
-    fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
-        if attributes.user.is_in(MASTERS) {
-            return Decision::Allow(String::new());
-        }
-        let mut visit = Visit::new(self, attributes.user, attributes.namespace);
-        let found = visit.run(&mut |describe, list| {
-            list.iter()
-                .any(|rule| rules::allows(rule, attributes))
-                .then(|| format!("RBAC: allowed by {}", describe()))
-        });
-        match (found, visit.missing.as_slice()) {
-            (Some(by), _) => Decision::Allow(by),
-            (None, []) => Decision::NoOpinion(String::new()),
-            (None, [one]) => Decision::NoOpinion(format!("RBAC: {one}")),
-            (None, several) => Decision::NoOpinion(format!("RBAC: [{}]", several.join(", "))),
-        }
+    fn authorize<'a>(&'a self, attributes: &'a Attributes<'a>) -> Asked<'a> {
+        self.decide(attributes).into()
     }
 
     fn rules_for(&self, user: &User, namespace: &str) -> Rules {
         let (list, missing) = self.rules_of_user(user, namespace);
-        let mut answer = Rules { incomplete: !missing.is_empty(), ..Rules::default() };
+        let mut answer = Rules { incomplete: !missing.is_empty(), errors: missing, ..Rules::default() };
         if user.is_in(MASTERS) {
             let all = || vec!["*".to_owned()];
             answer.resources.push(ResourceRule {
@@ -181,6 +167,27 @@ impl Authorizer for Rbac {
             }
         }
         answer
+    }
+}
+
+impl Rbac {
+    /// The decision, at once.
+    pub fn decide(&self, attributes: &Attributes<'_>) -> Decision {
+        if attributes.user.is_in(MASTERS) {
+            return Decision::Allow(String::new());
+        }
+        let mut visit = Visit::new(self, attributes.user, attributes.namespace);
+        let found = visit.run(&mut |describe, list| {
+            list.iter()
+                .any(|rule| rules::allows(rule, attributes))
+                .then(|| format!("RBAC: allowed by {}", describe()))
+        });
+        match (found, visit.missing.as_slice()) {
+            (Some(by), _) => Decision::Allow(by),
+            (None, []) => Decision::NoOpinion(String::new()),
+            (None, [one]) => Decision::NoOpinion(format!("RBAC: {one}")),
+            (None, several) => Decision::NoOpinion(format!("RBAC: [{}]", several.join(", "))),
+        }
     }
 }
 

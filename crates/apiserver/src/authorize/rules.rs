@@ -181,18 +181,7 @@ mod tests {
         let user = User::anonymous();
         allows(
             rule,
-            &Attributes {
-                user: &user,
-                verb,
-                is_resource: true,
-                group,
-                version: "v1",
-                resource,
-                subresource,
-                namespace: "",
-                name,
-                path: "",
-            },
+            &Attributes { subresource, name, ..Attributes::on_resource(&user, verb, group, resource) },
         )
     }
 
@@ -221,18 +210,7 @@ mod tests {
         let asks = |rule: &PolicyRule, path| {
             allows(
                 rule,
-                &Attributes {
-                    user: &user,
-                    verb: "get",
-                    is_resource: false,
-                    group: "",
-                    version: "",
-                    resource: "",
-                    subresource: "",
-                    namespace: "",
-                    name: "",
-                    path,
-                },
+                &Attributes::on_path(&user, "get", path),
             )
         };
         assert!(asks(&urls(&["/healthz"]), "/healthz") && !asks(&urls(&["/healthz"]), "/healthz/x"));

@@ -267,7 +267,7 @@ fn subject(line: &str) -> Subject {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authorize::{Attributes, Authorizer, Rbac};
+    use crate::authorize::{Attributes, Rbac};
     use crate::identify::{AUTHENTICATED, User};
 
     #[test]
@@ -307,17 +307,14 @@ mod tests {
         let words: Vec<&str> = question.split(' ').map(|w| if w == "-" { "" } else { w }).collect();
         let (resource, subresource) = words.get(2).map_or(("", ""), |r| r.split_once('/').unwrap_or((r, "")));
         let is_resource = words.len() == 4;
-        rbac.authorize(&Attributes {
-            user,
-            verb: words[0],
+        rbac.decide(&Attributes {
             is_resource,
             group: if is_resource { words[1] } else { "" },
-            version: "v1",
             resource,
             subresource,
             namespace: words.get(3).copied().unwrap_or(""),
             name: "x",
-            path: if is_resource { "" } else { words[1] },
+            ..Attributes::on_path(user, words[0], if is_resource { "" } else { words[1] })
         })
         .is_allowed()
     }
@@ -423,18 +420,7 @@ mod tests {
         d.cluster_roles.retain(|role| role.name() != "system:node");
         let rbac = Rbac::of(d.roles, d.cluster_roles, d.bindings, d.cluster_bindings);
         let node = User::new("system:node:a", ["system:nodes"]);
-        let decision = rbac.authorize(&Attributes {
-            user: &node,
-            verb: "list",
-            is_resource: true,
-            group: "",
-            version: "v1",
-            resource: "pods",
-            subresource: "",
-            namespace: "",
-            name: "",
-            path: "",
-        });
+        let decision = rbac.decide(&Attributes::on_resource(&node, "list", "", "pods"));
         let why = r#"RBAC: clusterrole.rbac.authorization.k8s.io "system:node" not found"#;
         assert_eq!(decision, crate::authorize::Decision::NoOpinion(why.into()));
     }

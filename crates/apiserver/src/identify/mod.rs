@@ -75,6 +75,14 @@ impl User {
     }
 }
 
+/// Namespace and name of the service account that a user name stands for.
+pub fn service_account_of(user: &str) -> Option<(&str, &str)> {
+    let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+    let fits = gantry_api::names::dns1123_label(namespace).is_ok()
+        && gantry_api::names::dns1123_subdomain(name).is_ok();
+    fits.then_some((namespace, name))
+}
+
 /// What a request shows of its sender.
 #[derive(Clone, Copy, Debug)]
 pub struct Credentials<'a> {

@@ -12,7 +12,7 @@ use gantry_api::status::Result;
 use gantry_api::{ApiError, Resource};
 use serde_json::Value;
 
-use super::{answered, spec};
+use super::{answered, selectors, spec};
 use crate::authorize::{Attributes, Authorizer, Decision};
 use crate::identify::User;
 use crate::virtual_resource::VirtualResource;
@@ -31,7 +31,7 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    fn check(&self, errors: &mut Vec<Error>) {
+    fn check(&self, metadata: &Value, namespace: Option<&str>, errors: &mut Vec<Error>) {
         let path = Path::new("spec");
         match (self.resource, self.path) {
             (Some(_), Some(_)) => errors.push(Error::invalid(
@@ -46,47 +46,57 @@ impl Question<'_> {
             )),
             _ => {}
         }
+        if let Some(resource) = self.resource {
+            selectors::check(resource, &path.child("resourceAttributes"), errors);
+        }
+        let ignored = |key: &str| key == "managedFields" || (key == "namespace" && namespace.is_some());
+        let is_set = |value: &Value| match value {
+            Value::Null => false,
+            Value::String(text) => !text.is_empty(),
+            Value::Object(map) => !map.is_empty(),
+            Value::Array(list) => !list.is_empty(),
+            _ => true,
+        };
+        let filled = metadata.as_object().is_some_and(|m| m.iter().any(|(k, v)| !ignored(k) && is_set(v)));
+        if filled {
+            let why =
+                if namespace.is_some() { "must be empty except for namespace" } else { "must be empty" };
+            errors.push(Error::invalid(&Path::new("metadata"), metadata.clone(), why));
+        }
     }
 
-    fn answer(&self, user: &User, authorizer: &dyn Authorizer) -> SubjectAccessReviewStatus {
+    async fn answer(&self, user: &User, authorizer: &dyn Authorizer) -> SubjectAccessReviewStatus {
         fn text(field: &Option<String>) -> &str {
             field.as_deref().unwrap_or("")
         }
-        let mut attributes = Attributes {
-            user,
-            verb: "",
-            is_resource: false,
-            group: "",
-            version: "",
-            resource: "",
-            subresource: "",
-            namespace: "",
-            name: "",
-            path: "",
-        };
+        let selectors = self.resource.map(selectors::Selectors::read).unwrap_or_default();
+        let mut attributes = Attributes::on_path(user, "", "");
         if let Some(asked) = self.resource {
-            attributes.is_resource = true;
-            attributes.verb = text(&asked.verb);
-            attributes.group = text(&asked.group);
-            attributes.version = text(&asked.version);
-            attributes.resource = text(&asked.resource);
-            attributes.subresource = text(&asked.subresource);
-            attributes.namespace = text(&asked.namespace);
-            attributes.name = text(&asked.name);
+            attributes = Attributes {
+                version: Some(text(&asked.version)).filter(|v| !v.is_empty()).unwrap_or("*"),
+                subresource: text(&asked.subresource),
+                namespace: text(&asked.namespace),
+                name: text(&asked.name),
+                fields: Some(&selectors.fields).filter(|s| !s.is_everything()),
+                labels: Some(&selectors.labels).filter(|s| !s.is_everything()),
+                ..Attributes::on_resource(user, text(&asked.verb), text(&asked.group), text(&asked.resource))
+            };
         } else if let Some(asked) = self.path {
             attributes.verb = text(&asked.verb);
             attributes.path = text(&asked.path);
         }
-        let (allowed, denied, why) = match authorizer.authorize(&attributes) {
-            Decision::Allow(why) => (true, false, why),
-            Decision::Deny(why) => (false, true, why),
-            Decision::NoOpinion(why) => (false, false, why),
+        let decision = authorizer.authorize(&attributes).await;
+        let (allowed, denied) = (decision.is_allowed(), matches!(decision, Decision::Deny(_)));
+        let (why, error) = match decision {
+            Decision::Allow(why) | Decision::Deny(why) | Decision::NoOpinion(why) => (why, None),
+            Decision::Failed(error) => (String::new(), Some(error)),
         };
+        let errors: Vec<String> = error.into_iter().chain(selectors.errors).collect();
         SubjectAccessReviewStatus {
             allowed,
             denied: denied.then_some(true),
             reason: (!why.is_empty()).then_some(why),
-            evaluation_error: None,
+            evaluation_error: (!errors.is_empty()).then(|| errors.join("; ")),
         }
     }
 }
@@ -135,7 +145,8 @@ impl VirtualResource for SubjectAccess {
             path: asked.non_resource_attributes.as_ref(),
         };
         let mut errors = Vec::new();
-        question.check(&mut errors);
+        let local = matches!(self.scope, Scope::Namespace);
+        question.check(&body["metadata"], local.then_some(namespace), &mut errors);
         let groups = asked.groups.clone().unwrap_or_default();
         let name = asked.user.clone().unwrap_or_default();
         if name.is_empty() && groups.is_empty() {
@@ -146,21 +157,34 @@ impl VirtualResource for SubjectAccess {
                 "at least one of user or group must be specified",
             ));
         }
+        if local {
+            check_local(&asked, namespace, &mut errors);
+        }
         if !errors.is_empty() {
             return Err(ApiError::invalid(self.resource(), "", &errors));
-        }
-        if matches!(self.scope, Scope::Namespace) {
-            let about = asked.resource_attributes.as_ref().and_then(|a| a.namespace.as_deref()).unwrap_or("");
-            if about != namespace {
-                let why = format!("spec.resourceAttributes.namespace must match namespace: {namespace}");
-                return Err(ApiError::bad_request(why));
-            }
         }
         let mut user = User::new(name, groups.iter().map(String::as_str));
         user.uid = asked.uid.clone().unwrap_or_default().into();
         user.extra = Arc::new(asked.extra.clone().unwrap_or_default());
-        let status = question.answer(&user, &*self.authorizer);
+        let status = question.answer(&user, &*self.authorizer).await;
         answered(body, &status)
+    }
+}
+
+/// A local question is about its own namespace.
+fn check_local(asked: &SubjectAccessReviewSpec, namespace: &str, errors: &mut Vec<Error>) {
+    let path = Path::new("spec");
+    if let Some(resource) = &asked.resource_attributes {
+        let about = resource.namespace.as_deref().unwrap_or("");
+        if about != namespace {
+            let path = path.child("resourceAttributes").child("namespace");
+            errors.push(Error::invalid(&path, about, "must match metadata.namespace"));
+        }
+    }
+    if let Some(asked) = &asked.non_resource_attributes {
+        let path = path.child("nonResourceAttributes");
+        let why = "disallowed on this kind of request";
+        errors.push(Error::invalid(&path, serde_json::json!(asked), why));
     }
 }
 
@@ -190,10 +214,11 @@ impl VirtualResource for SelfSubjectAccess {
             path: asked.non_resource_attributes.as_ref(),
         };
         let mut errors = Vec::new();
-        question.check(&mut errors);
+        question.check(&body["metadata"], None, &mut errors);
         if !errors.is_empty() {
             return Err(ApiError::invalid(&SELF, "", &errors));
         }
-        answered(body, &question.answer(user, &*self.authorizer))
+        let status = question.answer(user, &*self.authorizer).await;
+        answered(body, &status)
     }
 }

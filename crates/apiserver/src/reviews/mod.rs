@@ -2,6 +2,7 @@
 
 mod access;
 mod rules;
+mod selectors;
 mod token;
 mod whoami;
 

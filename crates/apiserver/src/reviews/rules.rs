@@ -36,7 +36,7 @@ impl VirtualResource for SelfSubjectRules {
         "io.k8s.api.authorization.v1.SelfSubjectRulesReview"
     }
 
-    async fn create(&self, user: &User, _namespace: &str, body: Value) -> Result<Value> {
+    async fn create(&self, user: &User, _namespace: &str, mut body: Value) -> Result<Value> {
         let asked: SelfSubjectRulesReviewSpec = spec(&body)?;
         let namespace = asked.namespace.unwrap_or_default();
         if namespace.is_empty() {
@@ -61,8 +61,10 @@ impl VirtualResource for SelfSubjectRules {
                 .map(|(verbs, urls)| NonResourceRule { verbs, non_resource_urls: some(urls) })
                 .collect(),
             incomplete: rules.incomplete,
-            evaluation_error: None,
+            evaluation_error: (!rules.errors.is_empty()).then(|| rules.errors.join(", ")),
         };
+        // The answer does not repeat the question.
+        body["spec"] = serde_json::json!({});
         answered(body, &status)
     }
 }
