@@ -95,7 +95,9 @@ impl Loopback {
             fields: selectors.0.clone(),
             labels: selectors.1.clone(),
         };
-        if info.name.is_empty() && let Some(name) = info.fields.required("metadata.name") {
+        if info.name.is_empty()
+            && let Some(name) = info.fields.required("metadata.name")
+        {
             // As for requests by HTTP: who may read one object may also watch it.
             info.name = name.to_owned();
         }
@@ -160,7 +162,15 @@ impl Transport for Loopback {
         if let Some(resource) = virtual_of(&core, &mutation.target) {
             return self.ask(&core, resource, &mutation).await;
         }
-        let call = self.enter(&core, verb, &mutation.target, (&mutation.select.fields, &mutation.select.labels), &warnings).await?;
+        let call = self
+            .enter(
+                &core,
+                verb,
+                &mutation.target,
+                (&mutation.select.fields, &mutation.select.labels),
+                &warnings,
+            )
+            .await?;
         let input =
             Input { content_type: mutation.payload.content_type, bytes: mutation.payload.bytes.clone() };
         let options = self.write_options(&mutation)?;

@@ -207,12 +207,7 @@ mod tests {
             non_resource_urls: Some(list.iter().map(|&t| t.to_owned()).collect()),
             ..PolicyRule::default()
         };
-        let asks = |rule: &PolicyRule, path| {
-            allows(
-                rule,
-                &Attributes::on_path(&user, "get", path),
-            )
-        };
+        let asks = |rule: &PolicyRule, path| allows(rule, &Attributes::on_path(&user, "get", path));
         assert!(asks(&urls(&["/healthz"]), "/healthz") && !asks(&urls(&["/healthz"]), "/healthz/x"));
         assert!(asks(&urls(&["/api/*"]), "/api/v1") && asks(&urls(&["*"]), "/metrics"));
     }

@@ -43,8 +43,7 @@ impl Selectors {
     fn note(&mut self, which: &str, failed: bool, nothing_left: bool) {
         if failed {
             let how = if nothing_left { "" } else { "partially " };
-            self.errors
-                .push(format!("spec.resourceAttributes.{which} {how}ignored due to parse error"));
+            self.errors.push(format!("spec.resourceAttributes.{which} {how}ignored due to parse error"));
         }
     }
 }
