@@ -8,6 +8,7 @@ pub mod apply;
 pub mod authorize;
 pub mod bootstrap;
 mod cache;
+pub mod callout;
 pub mod connect;
 mod core;
 mod custom;

@@ -46,3 +46,10 @@ pub const NAME_ATTEMPTS: usize = 8;
 pub const PATCH_ATTEMPTS: usize = 6;
 /// Tries to update without a `resourceVersion`; upstream has no bound.
 pub const UPDATE_ATTEMPTS: usize = 1_000;
+
+/// Whoever is called from here (webhooks and the like) answers with no more bytes.
+pub const MAX_CALL_ANSWER_BYTES: usize = 64 << 20;
+/// Places of which connections are kept (upstream's `defaultCacheSize`).
+pub const MAX_CALLERS: usize = 200;
+/// A connection to somebody who is called, TLS included, takes no longer.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);

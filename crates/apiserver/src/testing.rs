@@ -1,5 +1,7 @@
 //! A server for tests: everything in memory, everybody may do everything.
 
+pub mod hook;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

@@ -15,7 +15,7 @@ use gantry_base::{Class, Error, Result};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::https::{HttpsConfig, Identity, Token};
+use crate::https::{Basic, HttpsConfig, Identity, Token};
 
 /// The largest kubeconfig file read, in bytes.
 const MAX_FILE: u64 = 4 << 20;
@@ -89,6 +89,7 @@ struct User {
     #[serde(rename = "tokenFile")]
     token_file: Option<String>,
     username: Option<String>,
+    password: Option<String>,
     exec: Option<serde_json::Value>,
     #[serde(rename = "as")]
     impersonate: Option<String>,
@@ -241,11 +242,6 @@ fn identify(https: &mut HttpsConfig, user: &User, folder: &Path) -> Result<()> {
             "credential plugins (exec) are not supported; use a token or a certificate",
         ));
     }
-    if user.username.as_deref().is_some_and(|name| !name.is_empty()) {
-        return Err(Error::invalid(
-            "user names with passwords are not supported; use a token or a certificate",
-        ));
-    }
     let certificate = material(
         user.client_certificate_data.as_ref(),
         user.client_certificate.as_ref(),
@@ -263,6 +259,8 @@ fn identify(https: &mut HttpsConfig, user: &User, folder: &Path) -> Result<()> {
     https.token = filled(&user.token)
         .map(Token::Text)
         .or_else(|| filled(&user.token_file).map(|path| Token::File(folder.join(path))));
+    https.basic = filled(&user.username)
+        .map(|username| Basic { username, password: user.password.clone().unwrap_or_default() });
     https.impersonate_user = filled(&user.impersonate);
     https.impersonate_groups = user.impersonate_groups.clone().unwrap_or_default();
     Ok(())

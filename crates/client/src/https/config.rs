@@ -34,6 +34,8 @@ pub struct HttpsConfig {
     pub identity: Option<Identity>,
     /// How else we show who we are.
     pub token: Option<Token>,
+    /// A user name and a password, where there is no token.
+    pub basic: Option<Basic>,
     /// `Impersonate-User`
     pub impersonate_user: Option<String>,
     /// `Impersonate-Group`
@@ -56,6 +58,21 @@ pub struct Identity {
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Identity(…)")
+    }
+}
+
+/// A user name and a password.
+#[derive(Clone)]
+pub struct Basic {
+    /// The name.
+    pub username: String,
+    /// The password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Basic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Basic(…)")
     }
 }
 
@@ -87,6 +104,7 @@ impl HttpsConfig {
             tls_server_name: None,
             identity: None,
             token: None,
+            basic: None,
             impersonate_user: None,
             impersonate_groups: Vec::new(),
             request_timeout: Some(REQUEST_TIMEOUT),

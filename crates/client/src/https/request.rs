@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -169,6 +171,11 @@ impl HttpsTransport {
             let mut bearer = value(&format!("Bearer {}", token.trim()))?;
             bearer.set_sensitive(true);
             headers.insert(AUTHORIZATION, bearer);
+        } else if let Some(basic) = &config.basic {
+            let pair = STANDARD.encode(format!("{}:{}", basic.username, basic.password));
+            let mut basic = value(&format!("Basic {pair}"))?;
+            basic.set_sensitive(true);
+            headers.insert(AUTHORIZATION, basic);
         }
         if let Some(user) = &config.impersonate_user {
             headers.insert(HeaderName::from_static("impersonate-user"), value(user)?);
