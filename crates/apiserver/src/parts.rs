@@ -8,7 +8,7 @@ use gantry_base::{Class, Clock, Error, Result, Tasks};
 use gantry_client::{InformerSet, Transport};
 
 use crate::admission::{PluginDeps, default_plugins};
-use crate::authorize::Rbac;
+use crate::authorize::{Authorizer, NodeAuthorizer, Rbac, Union};
 use crate::connect::Kubelets;
 use crate::identify::{Certificates, Chain, Issuer, ServiceAccountTokens, TokenKey};
 use crate::lookup::Lookup;
@@ -62,6 +62,10 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
     ));
     let certificates = Certificates::new(deps.pki.cluster.certificate(), clock())?;
     let rbac = Arc::new(Rbac::new(&informers));
+    let node =
+        Arc::new(NodeAuthorizer::new(&informers, Arc::clone(&transport), crate::bootstrap::node_rules()));
+    let authorizer: Arc<dyn Authorizer> =
+        Arc::new(Union::new(vec![Arc::clone(&node) as _, Arc::clone(&rbac) as _]));
     let issuer = Issuer::new(token_key.clone(), &deps.issuer, audiences, clock(), lookup.clone());
     let admission = default_plugins(&PluginDeps {
         transport: Arc::clone(&transport),
@@ -72,11 +76,11 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
     })?;
     let parts = Parts {
         authenticator: Arc::new(Chain::new(vec![Arc::new(certificates), Arc::clone(&tokens) as _], true)),
-        authorizer: Arc::clone(&rbac) as _,
+        authorizer: Arc::clone(&authorizer),
         admission,
         connector: Arc::new(connector(deps, lookup)?),
         tokens: Some(Arc::new(issuer)),
-        virtuals: reviews::all(tokens, Arc::clone(&rbac) as _, clock()),
+        virtuals: reviews::all(tokens, authorizer, clock()),
     };
     Ok(Made { parts, rbac, token_key })
 }

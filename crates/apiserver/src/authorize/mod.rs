@@ -1,10 +1,16 @@
 //! May they do that?
 
+mod node;
+mod node_graph;
 mod rbac;
+mod references;
 pub mod rules;
+mod union;
 mod views;
 
+pub use node::{NodeAuthorizer, node_of};
 pub use rbac::Rbac;
+pub use union::Union;
 
 use std::pin::Pin;
 use std::task::Poll;
@@ -153,7 +159,15 @@ pub struct ResourceRule {
     pub names: Vec<String>,
 }
 
-/// Lets everybody do everything: for tests.
+impl ResourceRule {
+    /// All verbs on all resources.
+    pub fn everything() -> Self {
+        let all = || vec!["*".to_owned()];
+        Self { verbs: all(), groups: all(), resources: all(), names: Vec::new() }
+    }
+}
+
+/// Lets everybody do everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AllowAll;
 
@@ -165,15 +179,24 @@ impl Authorizer for AllowAll {
     fn rules_for(&self, _user: &User, _namespace: &str) -> Rules {
         let all = || vec!["*".to_owned()];
         Rules {
-            resources: vec![ResourceRule {
-                verbs: all(),
-                groups: all(),
-                resources: all(),
-                names: Vec::new(),
-            }],
+            resources: vec![ResourceRule::everything()],
             paths: vec![(all(), all())],
             incomplete: false,
             errors: Vec::new(),
         }
+    }
+}
+
+/// Lets nobody do anything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DenyAll;
+
+impl Authorizer for DenyAll {
+    fn authorize<'a>(&'a self, _attributes: &'a Attributes<'a>) -> Asked<'a> {
+        Decision::NoOpinion("Everything is forbidden.".to_owned()).into()
+    }
+
+    fn rules_for(&self, _user: &User, _namespace: &str) -> Rules {
+        Rules::default()
     }
 }

@@ -143,16 +143,6 @@ impl Authorizer for Rbac {
     fn rules_for(&self, user: &User, namespace: &str) -> Rules {
         let (list, missing) = self.rules_of_user(user, namespace);
         let mut answer = Rules { incomplete: !missing.is_empty(), errors: missing, ..Rules::default() };
-        if user.is_in(MASTERS) {
-            let all = || vec!["*".to_owned()];
-            answer.resources.push(ResourceRule {
-                verbs: all(),
-                groups: all(),
-                resources: all(),
-                names: Vec::new(),
-            });
-            answer.paths.push((all(), all()));
-        }
         for rule in list {
             if let Some(resources) = rule.resources.filter(|r| !r.is_empty()) {
                 answer.resources.push(ResourceRule {

@@ -16,6 +16,7 @@ use gantry_api::status::Result;
 use gantry_api::storage::StorageClass;
 use gantry_client::Transport;
 
+pub(crate) use rbac::node_rules;
 use write::Writer;
 
 /// What the first objects say.
