@@ -39,7 +39,11 @@ fn no(why: impl Into<String>) -> Known {
 
 impl NodeAuthorizer {
     /// Follows pods and volumes; `rules` are those that hold for all nodes alike.
-    pub(crate) fn new(informers: &InformerSet, transport: Arc<dyn Transport>, rules: Vec<PolicyRule>) -> Self {
+    pub(crate) fn new(
+        informers: &InformerSet,
+        transport: Arc<dyn Transport>,
+        rules: Vec<PolicyRule>,
+    ) -> Self {
         Self { graph: Graph::new(informers, transport), rules }
     }
 
@@ -316,7 +320,10 @@ mod tests {
             ("update - pods a p", "no: "),
             ("create resource.k8s.io resourceslices - -", "yes"),
             ("delete resource.k8s.io resourceslices - s", "if named"),
-            ("delete certificates.k8s.io podcertificaterequests a p", "no: nodes may not delete podcertificaterequests"),
+            (
+                "delete certificates.k8s.io podcertificaterequests a p",
+                "no: nodes may not delete podcertificaterequests",
+            ),
             ("list apps deployments - -", "no: "),
         ];
         for (row, wanted) in rows {

@@ -263,7 +263,8 @@ mod tests {
                 },
             },
         });
-        let graph = graph(&[pod, waiting, mirror], &[volume, json!({"metadata": {"name": "free"}, "spec": {}})]);
+        let graph =
+            graph(&[pod, waiting, mirror], &[volume, json!({"metadata": {"name": "free"}, "spec": {}})]);
         let yes = [
             (What::ServiceAccount, "a", "builder"),
             (What::Secret, "a", "pull"),

@@ -57,11 +57,7 @@ pub(super) fn of_pod(pod: &Pod, visit: &mut dyn FnMut(What, &str)) {
     }
 }
 
-fn of_environment(
-    env: Option<&[EnvVar]>,
-    from: Option<&[EnvFromSource]>,
-    visit: &mut dyn FnMut(What, &str),
-) {
+fn of_environment(env: Option<&[EnvVar]>, from: Option<&[EnvFromSource]>, visit: &mut dyn FnMut(What, &str)) {
     for source in from.unwrap_or_default() {
         if let Some(secret) = &source.secret_ref {
             visit(What::Secret, &secret.name);

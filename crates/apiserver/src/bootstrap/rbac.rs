@@ -30,7 +30,10 @@ pub(crate) struct Defaults {
 /// What all nodes may do alike (the role `system:node`, which upstream binds to nobody): for the node authorizer.
 pub(crate) fn node_rules() -> Vec<PolicyRule> {
     let roles = Defaults::read().cluster_roles.into_iter();
-    roles.filter(|role| role.name() == "system:node").flat_map(|role| role.rules.unwrap_or_default()).collect()
+    roles
+        .filter(|role| role.name() == "system:node")
+        .flat_map(|role| role.rules.unwrap_or_default())
+        .collect()
 }
 
 /// Writes what is missing of them.
