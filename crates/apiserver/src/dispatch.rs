@@ -224,11 +224,11 @@ pub(crate) async fn connect(
         warnings,
     };
     if info.subresource != "log" {
-        use crate::admission::Operation;
-        let admission = call.admission(Operation::Connect, call.name, false);
-        for plugin in crate::verbs::lifecycle::admitting(&call, Operation::Connect) {
-            plugin.validate(&admission, None, None).await?;
-        }
+        use crate::admission::{Operation, VerbOptions};
+        let query = Query::parse(request.uri().query().unwrap_or(""));
+        let mut options = crate::connect::options(info, &query);
+        crate::verbs::lifecycle::admit_body(&call, Operation::Connect, VerbOptions::None, &mut options)
+            .await?;
     }
     let object = get::find(&Call { subresource: "", ..call.clone() }).await?;
     if object.is_none() && info.subresource != "proxy" {

@@ -7,6 +7,8 @@
 //! A plugin reads other objects through the loopback transport that it was built with (see
 //! [`crate::server::ApiServer::start`]).
 
+mod body;
+pub(crate) mod chain;
 mod default_storage_class;
 mod default_tolerations;
 mod escalation;
@@ -28,7 +30,12 @@ use gantry_api::Resource;
 use gantry_api::status::Result;
 use gantry_kinds::{AnyKind, AnyObject};
 
+pub use body::Body;
+pub(crate) use body::VerbOptions;
+pub use chain::Passes;
+
 use crate::identify::User;
+use crate::verbs::Call;
 use crate::warnings::Warnings;
 
 /// What is being done.
@@ -77,6 +84,12 @@ pub struct AdmissionRequest<'a> {
     pub kind: &'a dyn AnyKind,
     /// Takes texts for the `Warning` header.
     pub warnings: &'a Warnings,
+    /// What is remembered from one pass of mutation to the next.
+    pub passes: &'a Passes,
+    /// The options that the client sent.
+    pub(crate) options: VerbOptions<'a>,
+    /// The request itself: versions of its resource, and conversions between them.
+    pub(crate) call: &'a Call<'a>,
 }
 
 /// A unit of admission.
@@ -100,6 +113,22 @@ pub trait AdmissionPlugin: Send + Sync + 'static {
         _old: Option<&dyn AnyObject>,
     ) -> Result<()> {
         Ok(())
+    }
+
+    /// May change a body of another kind: of `scale`, `binding`, `eviction`, `token`, or the options of a connection.
+    ///
+    /// # Errors
+    /// Refuses the write.
+    async fn mutate_body(&self, _request: &AdmissionRequest<'_>, _body: &mut Body) -> Result<()> {
+        Ok(())
+    }
+
+    /// May refuse such a body.
+    ///
+    /// # Errors
+    /// Refuses the write.
+    async fn validate_body(&self, request: &AdmissionRequest<'_>, _body: &Body) -> Result<()> {
+        self.validate(request, None, None).await
     }
 
     /// May refuse the write. `object` is `None` for deletions and for subresources with a body of their own.

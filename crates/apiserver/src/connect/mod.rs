@@ -4,9 +4,11 @@ mod containers;
 mod dial;
 mod kubelets;
 mod logs;
+mod options;
 mod proxies;
 
 pub use kubelets::Kubelets;
+pub(crate) use options::options;
 
 use std::sync::Arc;
 

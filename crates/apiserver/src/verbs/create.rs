@@ -7,7 +7,7 @@ use gantry_api::{ApiError, Encoded};
 use gantry_kinds::AnyObject;
 
 use super::{Answer, Call, Input, decode, lifecycle, write};
-use crate::admission::Operation;
+use crate::admission::{Operation, Passes, VerbOptions, chain};
 use crate::limits::NAME_ATTEMPTS;
 use crate::managed;
 use crate::query::WriteOptions;
@@ -84,10 +84,11 @@ async fn prepare(
     kind.defaults(&mut *object);
     lifecycle::fill_new(object.metadata_mut(), call.core.now());
     let name = object.metadata().name.clone().unwrap_or_default();
-    let admission = call.admission(Operation::Create, &name, options.dry_run);
-    for plugin in lifecycle::admitting(call, Operation::Create) {
-        plugin.mutate(&admission, &mut *object, None).await?;
-    }
+    let passes = Passes::default();
+    let admission = call.admission(Operation::Create, &name, VerbOptions::Write(options), &passes);
+    let plugins = lifecycle::admitting(call, Operation::Create);
+    chain::mutate(&plugins, &admission, &mut *object, None).await?;
+    lifecycle::ensure_namespace(call, object.metadata_mut())?;
     kind.prepare_create(&mut *object);
     Ok(object)
 }
@@ -102,7 +103,8 @@ async fn finish(
     lifecycle::validate_new(call, &*object)?;
     let name = object.metadata().name.clone().unwrap_or_default();
     let call = call.on(call.namespace, &name);
-    let admission = call.admission(Operation::Create, &name, options.dry_run);
+    let passes = Passes::default();
+    let admission = call.admission(Operation::Create, &name, VerbOptions::Write(options), &passes);
     for plugin in lifecycle::admitting(&call, Operation::Create) {
         plugin.validate(&admission, Some(&*object), None).await?;
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::write::{Change, Current, Mutate, Written, modify};
 use super::{Answer, Call, Input, decode, lifecycle};
-use crate::admission::Operation;
+use crate::admission::{Operation, Passes, VerbOptions};
 use crate::limits::UPDATE_ATTEMPTS;
 use crate::query::{Query, parse_dry_run};
 
@@ -159,7 +159,9 @@ impl Mutate for Deletion<'_> {
         let old = &*current.object;
         self.uid = old.metadata().uid.clone().unwrap_or_default();
         check_preconditions(call, self.options, old.metadata(), current.revision)?;
-        let admission = call.admission(Operation::Delete, call.name, self.options.dry_run);
+        let passes = Passes::default();
+        let admission =
+            call.admission(Operation::Delete, call.name, VerbOptions::Delete(self.options), &passes);
         for plugin in lifecycle::admitting(call, Operation::Delete) {
             plugin.validate(&admission, None, Some(old)).await?;
         }

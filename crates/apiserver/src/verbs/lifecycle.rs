@@ -10,8 +10,9 @@ use gantry_kinds::{AnyObject, rules};
 
 use super::Call;
 use super::write::Change;
-use crate::admission::{AdmissionPlugin, Operation};
+use crate::admission::{AdmissionPlugin, Body, Operation, Passes, VerbOptions, chain};
 use crate::custom;
+use crate::query::WriteOptions;
 
 /// What an update changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,19 +140,47 @@ pub(crate) async fn update(
     part: Part,
     mut new: Box<dyn AnyObject>,
     old: &dyn AnyObject,
-    dry_run: bool,
+    options: &WriteOptions,
 ) -> Result<Change> {
     ensure_namespace(call, new.metadata_mut())?;
     omit_empty(new.metadata_mut());
-    let admission = call.admission(Operation::Update, call.name, dry_run);
-    for plugin in admitting(call, Operation::Update) {
-        plugin.mutate(&admission, &mut *new, Some(old)).await?;
-    }
+    let passes = Passes::default();
+    let admission = call.admission(Operation::Update, call.name, VerbOptions::Write(options), &passes);
+    let plugins = admitting(call, Operation::Update);
+    chain::mutate(&plugins, &admission, &mut *new, Some(old)).await?;
     before_update(call, part, &mut *new, old)?;
-    for plugin in admitting(call, Operation::Update) {
+    for plugin in plugins {
         plugin.validate(&admission, Some(&*new), Some(old)).await?;
     }
     if is_finished(&*new, old) { Ok(Change::Remove(new)) } else { Ok(Change::Put(new)) }
+}
+
+/// An update of an object through a body of another kind, which was admitted already.
+///
+/// # Errors
+/// What validation says.
+pub(crate) fn update_admitted(
+    call: &Call<'_>,
+    mut new: Box<dyn AnyObject>,
+    old: &dyn AnyObject,
+) -> Result<Change> {
+    before_update(call, Part::Main, &mut *new, old)?;
+    if is_finished(&*new, old) { Ok(Change::Remove(new)) } else { Ok(Change::Put(new)) }
+}
+
+/// Admission of a body of another kind.
+///
+/// # Errors
+/// What admission says.
+pub(crate) async fn admit_body(
+    call: &Call<'_>,
+    operation: Operation,
+    options: VerbOptions<'_>,
+    body: &mut Body,
+) -> Result<()> {
+    let passes = Passes::default();
+    let admission = call.admission(operation, call.name, options, &passes);
+    chain::admit_body(&admitting(call, operation), &admission, body).await
 }
 
 /// The plugins that want to see such a request.

@@ -20,7 +20,7 @@ use gantry_api::Encoded;
 use gantry_api::metav1::Status;
 use serde_json::Value;
 
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::{AdmissionRequest, Operation, Passes, VerbOptions};
 use crate::core::Core;
 use crate::identify::User;
 use crate::resources::Served;
@@ -54,7 +54,8 @@ impl<'a> Call<'a> {
         &'b self,
         operation: Operation,
         name: &'b str,
-        dry_run: bool,
+        options: VerbOptions<'b>,
+        passes: &'b Passes,
     ) -> AdmissionRequest<'b> {
         AdmissionRequest {
             user: self.user,
@@ -63,9 +64,12 @@ impl<'a> Call<'a> {
             subresource: self.subresource,
             namespace: self.namespace,
             name,
-            dry_run,
+            dry_run: options.dry_run(),
             kind: &*self.served.kind,
             warnings: self.warnings,
+            passes,
+            options,
+            call: self,
         }
     }
 }

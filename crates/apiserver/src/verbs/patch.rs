@@ -184,5 +184,5 @@ async fn apply_change(
     call.served.kind.defaults(&mut *object);
     let old = &*current.object;
     lifecycle::check_preconditions(call, object.metadata(), old.metadata(), current.revision)?;
-    lifecycle::update(call, part, object, old, options.dry_run).await
+    lifecycle::update(call, part, object, old, options).await
 }

@@ -9,11 +9,11 @@ use gantry_api::{ApiError, conditions, time};
 use gantry_kinds::AnyObject;
 use serde_json::{Value, json};
 
-use super::lifecycle::{self, Part};
+use super::lifecycle;
 use super::patch::Patch;
 use super::write::{Change, Current, Mutate, modify};
 use super::{Answer, Call, Input, decode, delete, get};
-use crate::admission::Operation;
+use crate::admission::{Body, Operation, VerbOptions};
 use crate::limits::{PATCH_ATTEMPTS, UPDATE_ATTEMPTS};
 use crate::managed;
 use crate::query::{Query, WriteOptions};
@@ -132,10 +132,13 @@ impl Mutate for Scaling<'_> {
                 patch.apply_to(scale_of(call, old)?, node)?
             }
         };
-        let replicas = read_scale(call, &wanted, old.metadata(), current.revision)?;
+        let mut body = Body::new("autoscaling", "v1", "Scale", wanted);
+        body.old = Some(scale_of(call, old)?);
+        lifecycle::admit_body(call, Operation::Update, VerbOptions::Write(self.options), &mut body).await?;
+        let replicas = read_scale(call, &body.value, old.metadata(), current.revision)?;
         let mut new = old.clone_box();
         call.served.kind.set_replicas(&mut *new, replicas);
-        match lifecycle::update(call, Part::Main, new, old, self.options.dry_run).await? {
+        match lifecycle::update_admitted(call, new, old)? {
             Change::Put(mut object) => {
                 managed::track(call, &mut *object, Some(old), self.options)?;
                 Ok(Change::Put(object))
@@ -180,15 +183,14 @@ fn read_scale(call: &Call<'_>, scale: &Value, current: &ObjectMeta, revision: u6
 /// # Errors
 /// 400, 404, 409
 pub(crate) async fn bind(call: &Call<'_>, body: Value, options: &WriteOptions) -> Result<Answer> {
-    let binding: Binding = serde_json::from_value(body).map_err(|e| ApiError::bad_request(e.to_string()))?;
+    let mut body = Body::new("", "v1", "Binding", body);
+    lifecycle::admit_body(call, Operation::Create, VerbOptions::Write(options), &mut body).await?;
+    let binding: Binding =
+        serde_json::from_value(body.value).map_err(|e| ApiError::bad_request(e.to_string()))?;
     if binding.metadata.name.as_deref().is_some_and(|name| name != call.name) {
         return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
     }
     check_target(&binding)?;
-    let admission = call.admission(Operation::Create, call.name, options.dry_run);
-    for plugin in lifecycle::admitting(call, Operation::Create) {
-        plugin.validate(&admission, None, None).await?;
-    }
     modify(call, UPDATE_ATTEMPTS, options.dry_run, &mut Binds { call, binding, options }).await?;
     let status = Status { status: Some("Success".into()), code: Some(201), ..Status::default() };
     Ok(Answer::status(201, &status))
@@ -284,10 +286,9 @@ async fn evict(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Re
     if !name.is_empty() && name != call.name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
-    let admission = call.admission(Operation::Create, call.name, options.dry_run);
-    for plugin in lifecycle::admitting(call, Operation::Create) {
-        plugin.validate(&admission, None, None).await?;
-    }
+    let mut body = Body::new("policy", "v1", "Eviction", body);
+    lifecycle::admit_body(call, Operation::Create, VerbOptions::Write(options), &mut body).await?;
+    let body = body.value;
     let inner =
         body.get("deleteOptions").filter(|o| o.is_object()).map(|o| o.to_string()).unwrap_or_default();
     let input = Input { content_type: "application/json", bytes: inner.into() };
@@ -303,12 +304,10 @@ async fn evict(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Re
 async fn issue(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Answer> {
     let issuer = call.core.parts.tokens.as_ref().ok_or_else(ApiError::no_such_path)?;
     let body = decode::tree(input, "TokenRequest")?;
+    let mut body = Body::new("authentication.k8s.io", "v1", "TokenRequest", body);
+    lifecycle::admit_body(call, Operation::Create, VerbOptions::Write(options), &mut body).await?;
     let mut request: TokenRequest =
-        serde_json::from_value(body).map_err(|e| ApiError::bad_request(e.to_string()))?;
-    let admission = call.admission(Operation::Create, call.name, options.dry_run);
-    for plugin in lifecycle::admitting(call, Operation::Create) {
-        plugin.validate(&admission, None, None).await?;
-    }
+        serde_json::from_value(body.value).map_err(|e| ApiError::bad_request(e.to_string()))?;
     let account = get::get(&Call { subresource: "", ..call.clone() }).await?;
     let account = account.typed::<ServiceAccount>().map_err(ApiError::internal)?;
     request.metadata.name = Some(call.name.to_owned());

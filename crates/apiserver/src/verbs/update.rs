@@ -89,7 +89,7 @@ pub(crate) async fn change(
 ) -> Result<Change> {
     let old = &*current.object;
     lifecycle::check_preconditions(call, new.metadata(), old.metadata(), current.revision)?;
-    match lifecycle::update(call, part, new, old, options.dry_run).await? {
+    match lifecycle::update(call, part, new, old, options).await? {
         Change::Put(mut object) => {
             managed::track(call, &mut *object, Some(old), options)?;
             Ok(Change::Put(object))
