@@ -60,6 +60,7 @@ impl Server {
             tasks: tasks.clone(),
             issuer: ISSUER.to_owned(),
             service_cidr: (settings.service_cidr.network(), settings.service_cidr.prefix()),
+            admission: settings.admission.clone(),
         };
         let (api, token_key) = start_api(&store, &clock, deps, tasks).await?;
         let names = certificate_names(settings, advertise);

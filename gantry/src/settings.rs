@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use gantry_apiserver::admission::AdmissionOptions;
 use gantry_base::error::Context;
 use gantry_base::{Class, Error, Result};
 use gantry_nft::Ipv4Cidr;
@@ -48,6 +49,15 @@ pub struct Flags {
     /// Which controllers run: `*`, `name`, `-name` [default: *].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub controllers: Option<Vec<String>>,
+    /// Admission plugins to run besides the default ones.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub enable_admission_plugins: Option<Vec<String>>,
+    /// Default admission plugins not to run.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub disable_admission_plugins: Option<Vec<String>>,
+    /// An `AdmissionConfiguration` that configures admission plugins.
+    #[arg(long, value_name = "FILE")]
+    pub admission_control_config_file: Option<PathBuf>,
     /// The node's name [default: this machine's host name].
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
@@ -109,6 +119,8 @@ pub struct Settings {
     pub tls_san: Vec<String>,
     /// Which controllers run.
     pub controllers: Vec<String>,
+    /// Which admission plugins run, and what they are told.
+    pub admission: AdmissionOptions,
     /// The node's name.
     pub node_name: String,
     /// The node's address, if it was given.
@@ -175,6 +187,11 @@ impl Settings {
             cluster_domain: first!(cluster_domain).unwrap_or_else(|| "cluster.local".into()),
             tls_san: first!(tls_san).unwrap_or_default(),
             controllers: first!(controllers).unwrap_or_else(|| vec!["*".into()]),
+            admission: admission(
+                first!(enable_admission_plugins),
+                first!(disable_admission_plugins),
+                first!(admission_control_config_file),
+            )?,
             node_name: match first!(node_name) {
                 Some(name) => name,
                 None => host_name()?,
@@ -213,6 +230,18 @@ impl Settings {
             None => crate::node_ip::detect()?,
         };
         Ok(own.unwrap_or_else(|| self.gateway()))
+    }
+}
+
+fn admission(
+    enable: Option<Vec<String>>,
+    disable: Option<Vec<String>>,
+    file: Option<PathBuf>,
+) -> Result<AdmissionOptions> {
+    let options = AdmissionOptions::new(&enable.unwrap_or_default(), &disable.unwrap_or_default())?;
+    match file {
+        Some(file) => options.configured_by(&file),
+        None => Ok(options),
     }
 }
 

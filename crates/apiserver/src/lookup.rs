@@ -2,10 +2,12 @@
 //!
 //! A full Pod decodes into 24 KB; these read a few fields of its bytes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gantry_api::core::{Namespace, ServiceAccount};
 use gantry_api::meta::MetaExt;
+use gantry_api::selector::Labels;
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Object, ObjectKey, Resource};
 use gantry_client::{Api, Informer, InformerSet, Projection, Target, Transport};
@@ -102,7 +104,14 @@ pub(crate) struct NamespaceView {
     key: ObjectKey,
     revision: u64,
     pub(crate) terminating: bool,
+    /// `metadata.labels`
+    pub(crate) labels: Labels,
+    /// The annotations that admission plugins read: those of the scheduler.
+    pub(crate) annotations: BTreeMap<String, String>,
 }
+
+/// The beginning of the annotations that are kept.
+const KEPT_ANNOTATIONS: &str = "scheduler.alpha.kubernetes.io/";
 
 impl Projection for NamespaceView {
     type Object = Namespace;
@@ -110,7 +119,15 @@ impl Projection for NamespaceView {
     fn project(namespace: Arc<Namespace>) -> Arc<Self> {
         let phase = namespace.status.as_ref().and_then(|s| s.phase.as_deref());
         let terminating = phase == Some("Terminating");
-        Arc::new(Self { key: namespace.key(), revision: MetaExt::revision(&*namespace), terminating })
+        let annotations = namespace.metadata.annotations.iter().flatten();
+        let kept = annotations.filter(|(key, _)| key.starts_with(KEPT_ANNOTATIONS));
+        Arc::new(Self {
+            key: namespace.key(),
+            revision: MetaExt::revision(&*namespace),
+            terminating,
+            labels: namespace.metadata.labels.clone().unwrap_or_default(),
+            annotations: kept.map(|(key, value)| (key.clone(), value.clone())).collect(),
+        })
     }
 
     fn object_key(&self) -> ObjectKey {
@@ -119,5 +136,31 @@ impl Projection for NamespaceView {
 
     fn object_revision(&self) -> u64 {
         self.revision
+    }
+}
+
+/// Namespaces: from the informer, and where that has none (yet), from the store.
+#[derive(Clone)]
+pub(crate) struct Namespaces {
+    informer: Informer<NamespaceView>,
+    lookup: Lookup,
+}
+
+impl Namespaces {
+    pub(crate) fn new(informers: &InformerSet, lookup: Lookup) -> Self {
+        Self { informer: informers.of(), lookup }
+    }
+
+    /// The namespace as the informer has it.
+    pub(crate) fn cached(&self, name: &str) -> Option<Arc<NamespaceView>> {
+        self.informer.get(&ObjectKey::cluster(name))
+    }
+
+    /// The namespace; `None` if there is none.
+    pub(crate) async fn get(&self, name: &str) -> Result<Option<Arc<NamespaceView>>> {
+        match self.cached(name) {
+            Some(view) => Ok(Some(view)),
+            None => Ok(self.lookup.find::<Namespace>("", name).await?.map(NamespaceView::project)),
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gantry_base::{Class, Clock, Error, Result, Tasks};
 use gantry_client::{InformerSet, Transport};
 
-use crate::admission::{PluginDeps, default_plugins};
+use crate::admission::{AdmissionOptions, PluginDeps, plugins};
 use crate::authorize::{Authorizer, NodeAuthorizer, Rbac, Union};
 use crate::connect::Kubelets;
 use crate::identify::{Certificates, Chain, Issuer, ServiceAccountTokens, TokenKey};
@@ -31,6 +31,8 @@ pub struct Deps {
     pub issuer: String,
     /// Addresses of services: network and prefix length, for instance `10.43.0.0/16`.
     pub service_cidr: (Ipv4Addr, u8),
+    /// Which admission plugins run, and what they are told.
+    pub admission: AdmissionOptions,
 }
 
 /// The parts, and what else is known once they are made.
@@ -67,12 +69,15 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
     let authorizer: Arc<dyn Authorizer> =
         Arc::new(Union::new(vec![Arc::clone(&node) as _, Arc::clone(&rbac) as _]));
     let issuer = Issuer::new(token_key.clone(), &deps.issuer, audiences, clock(), lookup.clone());
-    let admission = default_plugins(&PluginDeps {
+    let admission = plugins(&PluginDeps {
         transport: Arc::clone(&transport),
         informers: Arc::clone(&informers),
         clock: clock(),
+        tasks: deps.tasks.clone(),
         rbac: Arc::clone(&rbac),
+        authorizer: Arc::clone(&authorizer),
         service_cidr: deps.service_cidr,
+        options: deps.admission.clone(),
     })?;
     let parts = Parts {
         authenticator: Arc::new(Chain::new(vec![Arc::new(certificates), Arc::clone(&tokens) as _], true)),

@@ -1,14 +1,20 @@
-//! Texts for the `Warning` header of a response.
+//! What a request leaves behind besides its answer: texts for the `Warning` header, and notes for the audit log.
+
+use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
 /// Most bytes of warnings in one response.
 const MAX_BYTES: usize = 4 << 10;
 
-/// Collects the warnings of one request, each once.
+/// Most audit annotations of one request.
+const MAX_ANNOTATIONS: usize = 64;
+
+/// Collects the warnings of one request, each once, and its audit annotations.
 #[derive(Debug, Default)]
 pub struct Warnings {
     texts: Mutex<Vec<String>>,
+    annotations: Mutex<BTreeMap<String, String>>,
 }
 
 impl Warnings {
@@ -25,6 +31,19 @@ impl Warnings {
     /// Forgets them all: for a write that is tried again.
     pub fn clear(&self) {
         self.texts.lock().clear();
+    }
+
+    /// Adds an annotation for the audit log; the first value of a key stays, as upstream has it.
+    pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
+        let mut annotations = self.annotations.lock();
+        if annotations.len() < MAX_ANNOTATIONS {
+            annotations.entry(key.into()).or_insert_with(|| value.into());
+        }
+    }
+
+    /// The annotations for the audit log.
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        self.annotations.lock().clone()
     }
 
     /// The `Warning` header values.

@@ -15,6 +15,8 @@ mod escalation;
 mod namespace_lifecycle;
 mod node_restriction;
 mod node_taint;
+mod options;
+mod pod_security;
 mod priority;
 mod registry;
 mod service_account;
@@ -22,7 +24,8 @@ mod service_addresses;
 mod storage_in_use;
 mod volume_resize;
 
-pub use registry::{PluginDeps, default_plugins};
+pub use options::AdmissionOptions;
+pub use registry::{PluginDeps, plugins};
 pub(crate) use service_addresses::AddressRange;
 
 use async_trait::async_trait;

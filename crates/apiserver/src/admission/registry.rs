@@ -3,12 +3,12 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use gantry_base::{Clock, Result};
+use gantry_base::{Clock, Result, Tasks};
 use gantry_client::{InformerSet, Transport};
 
-use super::AdmissionPlugin;
-use crate::authorize::Rbac;
-use crate::lookup::{Accounts, Lookup};
+use super::{AdmissionOptions, AdmissionPlugin};
+use crate::authorize::{Authorizer, Rbac};
+use crate::lookup::{Accounts, Lookup, Namespaces};
 
 /// What the plugins are made of.
 pub struct PluginDeps {
@@ -18,40 +18,99 @@ pub struct PluginDeps {
     pub informers: Arc<InformerSet>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Runs what outlives a request.
+    pub tasks: Tasks,
     /// Roles and bindings.
     pub rbac: Arc<Rbac>,
+    /// Who may do what.
+    pub authorizer: Arc<dyn Authorizer>,
     /// Addresses of services: network and prefix length.
     pub service_cidr: (Ipv4Addr, u8),
+    /// Which plugins run, and what they are told.
+    pub options: AdmissionOptions,
 }
 
-/// The plugins that are on by default, in upstream's order.
+impl PluginDeps {
+    pub(super) fn lookup(&self) -> Lookup {
+        Lookup::new(Arc::clone(&self.transport))
+    }
+
+    pub(super) fn namespaces(&self) -> Namespaces {
+        Namespaces::new(&self.informers, self.lookup())
+    }
+
+    pub(super) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+}
+
+type Made = Result<Arc<dyn AdmissionPlugin>>;
+
+/// A plugin of the list.
+struct Entry {
+    name: &'static str,
+    switch: Switch,
+    make: fn(&PluginDeps) -> Made,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Switch {
+    /// Runs unless it is disabled.
+    On,
+    /// Runs if it is enabled.
+    Off,
+    /// Runs: belongs to the storage of its kinds upstream, and is no plugin there.
+    Fixed,
+}
+
+macro_rules! plugins {
+    ($($switch:ident $name:literal => |$deps:ident| $made:expr;)*) => {
+        const PLUGINS: &[Entry] = &[$(Entry {
+            name: $name,
+            switch: Switch::$switch,
+            make: |$deps: &PluginDeps| Ok(Arc::new($made)),
+        }),*];
+    };
+}
+
+plugins! {
+    On "NamespaceLifecycle" => |deps| super::namespace_lifecycle::NamespaceLifecycle::new(
+        &deps.informers, deps.lookup(), deps.clock());
+    On "ServiceAccount" => |deps| super::service_account::ServiceAccounts::new(
+        Accounts::new(&deps.informers, deps.lookup()));
+    // Off upstream, but every distribution enables it.
+    On "NodeRestriction" => |deps| super::node_restriction::NodeRestriction::new(deps.lookup());
+    On "TaintNodesByCondition" => |_deps| super::node_taint::TaintNodesByCondition;
+    On "PodSecurity" => |deps| super::pod_security::PodSecurity::new(deps)?;
+    On "Priority" => |_deps| super::priority::Priority;
+    On "DefaultTolerationSeconds" => |_deps| super::default_tolerations::DefaultTolerationSeconds;
+    On "DefaultStorageClass" => |deps| super::default_storage_class::DefaultStorageClass::new(&deps.informers);
+    On "StorageObjectInUseProtection" => |_deps| super::storage_in_use::StorageObjectInUseProtection;
+    On "PersistentVolumeClaimResize" => |deps| super::volume_resize::PersistentVolumeClaimResize::new(
+        &deps.informers);
+
+    Fixed "Escalation" => |deps| super::escalation::Escalation::new(Arc::clone(&deps.rbac));
+    Fixed "ServiceAddresses" => |deps| super::service_addresses::ServiceAddresses::new(
+        deps.service_cidr, &deps.informers, Arc::clone(&deps.transport), deps.clock())?;
+
+    // New plugins stand above the policies and webhooks; ResourceQuota and AlwaysDeny are the last.
+}
+
+/// The names of the plugins that can be enabled and disabled.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    PLUGINS.iter().filter(|p| p.switch != Switch::Fixed).map(|p| p.name)
+}
+
+/// Whether the plugin runs if nobody says otherwise.
+pub(super) fn is_on_by_default(name: &str) -> bool {
+    PLUGINS.iter().any(|p| p.name == name && p.switch == Switch::On)
+}
+
+/// The plugins that run, in upstream's order.
 ///
 /// # Errors
-/// The service network is too small or too large.
-pub fn default_plugins(deps: &PluginDeps) -> Result<Vec<Arc<dyn AdmissionPlugin>>> {
-    let lookup = Lookup::new(Arc::clone(&deps.transport));
-    let accounts = Accounts::new(&deps.informers, lookup.clone());
-    Ok(vec![
-        Arc::new(super::namespace_lifecycle::NamespaceLifecycle::new(
-            &deps.informers,
-            lookup.clone(),
-            Arc::clone(&deps.clock),
-        )),
-        Arc::new(super::service_account::ServiceAccounts::new(accounts)),
-        Arc::new(super::node_restriction::NodeRestriction::new(lookup)),
-        Arc::new(super::node_taint::TaintNodesByCondition),
-        Arc::new(super::priority::Priority),
-        Arc::new(super::default_tolerations::DefaultTolerationSeconds),
-        Arc::new(super::storage_in_use::StorageObjectInUseProtection),
-        Arc::new(super::default_storage_class::DefaultStorageClass::new(&deps.informers)),
-        Arc::new(super::volume_resize::PersistentVolumeClaimResize::new(&deps.informers)),
-        // What follows belongs to the storage of its kinds upstream.
-        Arc::new(super::escalation::Escalation::new(Arc::clone(&deps.rbac))),
-        Arc::new(super::service_addresses::ServiceAddresses::new(
-            deps.service_cidr,
-            &deps.informers,
-            Arc::clone(&deps.transport),
-            Arc::clone(&deps.clock),
-        )?),
-    ])
+/// A plugin is configured wrongly, or the service network is too small or too large.
+pub fn plugins(deps: &PluginDeps) -> Result<Vec<Arc<dyn AdmissionPlugin>>> {
+    let runs = |entry: &&Entry| entry.switch == Switch::Fixed || deps.options.runs(entry.name);
+    PLUGINS.iter().filter(runs).map(|entry| (entry.make)(deps)).collect()
 }

@@ -4,6 +4,7 @@ mod addresses;
 mod admission;
 mod bootstrap;
 mod kubelet;
+mod pod_security;
 mod tokens;
 
 use std::net::Ipv4Addr;
@@ -12,11 +13,12 @@ use std::time::Duration;
 
 use gantry_api::core::{Namespace, ServiceAccount};
 use gantry_api::metav1::ObjectMeta;
+use gantry_apiserver::admission::AdmissionOptions;
 use gantry_apiserver::identify::User;
 use gantry_apiserver::parts::{Deps, ISSUER, parts};
 use gantry_apiserver::pki::Pki;
 use gantry_apiserver::server::{ApiServer, Options};
-use gantry_apiserver::testing::{Answered, http};
+use gantry_apiserver::testing::{Answered, Everybody, http};
 use gantry_base::{Clock, SystemClock, Tasks};
 use gantry_client::{Api, Transport};
 use gantry_store::{Memory, Store};
@@ -37,6 +39,15 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn new() -> Self {
+        Self::made(AdmissionOptions::default(), false).await
+    }
+
+    /// The same with these admission plugins, where requests over HTTP come from the server itself.
+    pub(crate) async fn admitting(admission: AdmissionOptions) -> Self {
+        Self::made(admission, true).await
+    }
+
+    async fn made(admission: AdmissionOptions, open: bool) -> Self {
         let tasks = Tasks::new();
         let dir = tempfile::tempdir().expect("a folder");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
@@ -48,9 +59,16 @@ impl Cluster {
             tasks: tasks.clone(),
             issuer: ISSUER.to_owned(),
             service_cidr: CIDR,
+            admission,
         };
         let options = Options { store: Arc::clone(&store), kinds: gantry_kinds::builtin(), clock };
-        let make = Box::new(move |transport| Ok(parts(&deps, transport)?.parts));
+        let make = Box::new(move |transport| {
+            let mut parts = parts(&deps, transport)?.parts;
+            if open {
+                parts.authenticator = Arc::new(Everybody);
+            }
+            Ok(parts)
+        });
         let server = ApiServer::start(options, make, &tasks).await.expect("the server starts");
         let transport = server.transport(User::apiserver(), "test");
         Self { server, transport, store, pki, tasks, _dir: dir }
@@ -81,6 +99,13 @@ impl Cluster {
         let bearer = format!("Bearer {token}");
         let body = if body.is_null() { String::new() } else { body.to_string() };
         http(&self.server, method, path, &[("authorization", &bearer)], body).await
+    }
+
+    /// A request over HTTP; a PATCH is a merge patch.
+    pub(crate) async fn send(&self, method: &str, path: &str, body: Value) -> Answered {
+        let patch = [("content-type", "application/merge-patch+json")];
+        let headers = if method == "PATCH" { &patch[..] } else { &[] };
+        http(&self.server, method, path, headers, body.to_string()).await
     }
 
     pub(crate) async fn end(self) {
