@@ -8,7 +8,8 @@ use crate::Cluster;
 
 fn warnings(answered: &Answered) -> Vec<String> {
     let texts = answered.headers.get_all("warning").iter().filter_map(|v| v.to_str().ok());
-    texts.map(|t| t.trim_start_matches("299 - ").trim_matches('"').replace("\\\"", "\"")).collect()
+    let unquoted = |t: &str| t.strip_prefix("299 - \"")?.strip_suffix('"').map(|t| t.replace("\\\"", "\""));
+    texts.filter_map(unquoted).collect()
 }
 
 fn namespace(name: &str, labels: &[(&str, &str)]) -> Value {
