@@ -19,12 +19,16 @@ pub mod time;
 
 pub use k8s_openapi;
 pub use k8s_openapi::api::{
-    apps::v1 as apps, batch::v1 as batch, coordination::v1 as coordination, core::v1 as core,
-    discovery::v1 as discovery, events::v1 as events, rbac::v1 as rbac, storage::v1 as storage,
+    admissionregistration::v1 as admissionregistration, apps::v1 as apps, autoscaling::v1 as autoscaling_v1,
+    autoscaling::v2 as autoscaling, batch::v1 as batch, certificates::v1 as certificates,
+    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, events::v1 as events,
+    flowcontrol::v1 as flowcontrol, networking::v1 as networking, node::v1 as node, policy::v1 as policy,
+    rbac::v1 as rbac, resource::v1 as dynamic_resource, scheduling::v1 as scheduling, storage::v1 as storage,
 };
 pub use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as metav1;
 pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+pub use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
 
 pub use encoded::Encoded;
 pub use meta::ObjectKey;

@@ -10,16 +10,9 @@ use crate::apply::{Writer, update_managed_fields};
 use crate::query::WriteOptions;
 use crate::verbs::Call;
 
-const STATUS: &[&[&str]] = &[&["status"]];
-const SPEC: &[&[&str]] = &[&["spec"]];
-
 /// The fields that an endpoint does not let a client set.
 pub(crate) fn reset_fields(call: &Call<'_>) -> &'static [&'static [&'static str]] {
-    match call.subresource {
-        "status" => SPEC,
-        "" if call.served.kind.verbs().status => STATUS,
-        _ => &[],
-    }
+    call.served.kind.reset_fields(call.subresource)
 }
 
 /// The present in the form that the entries have.

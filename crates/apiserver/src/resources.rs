@@ -9,7 +9,6 @@ use gantry_api::status::Result;
 use gantry_api::{ApiError, Encoded, Resource};
 use gantry_base::Result as BaseResult;
 use gantry_kinds::AnyKind;
-use serde_json::{Map, Value};
 
 use crate::cache::{Cache, Hub, ROOT};
 use crate::splice;
@@ -47,14 +46,14 @@ pub(crate) struct Version {
 }
 
 /// How the stored form becomes this version's, and back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Conversion {
     /// It is this version's.
     Same,
     /// Versions differ in `apiVersion` only; what is read is pruned and defaulted by the schema as it is now.
     Custom,
-    /// core/v1 Event is stored, events.k8s.io/v1 Event is served.
-    Events,
+    /// Another version of a built-in kind is stored.
+    Kind(Arc<gantry_kinds::StoredAs>),
 }
 
 /// One version of one resource: what a request is about.
@@ -92,7 +91,10 @@ impl Served {
     }
 
     fn convert(&self, bytes: &Bytes, to: &Resource, storing: bool) -> Result<Bytes> {
-        match self.conversion {
+        let converted = |result: std::result::Result<Vec<u8>, gantry_api::DecodeError>| {
+            result.map(Bytes::from).map_err(ApiError::internal)
+        };
+        match &self.conversion {
             Conversion::Same => Ok(bytes.clone()),
             Conversion::Custom if storing => splice::with_api_version(bytes, &to.api_version())
                 .ok_or_else(|| ApiError::internal(format!("an object of {to} has no apiVersion"))),
@@ -101,7 +103,8 @@ impl Served {
                 self.kind.defaults(&mut *object);
                 Ok(Bytes::from(object.encode()))
             }
-            Conversion::Events => convert_event(bytes, &to.api_version(), storing),
+            Conversion::Kind(stored) if storing => converted((stored.write)(bytes)),
+            Conversion::Kind(stored) => converted((stored.read)(bytes)),
         }
     }
 
@@ -112,28 +115,6 @@ impl Served {
             _ => Ok(Arc::new(Encoded::new(self.read_stored(stored.bytes())?, stored.revision()))),
         }
     }
-}
-
-/// The fields of an Event that are named differently: stored name, served name.
-const EVENT_FIELDS: [(&str, &str); 7] = [
-    ("message", "note"),
-    ("involvedObject", "regarding"),
-    ("reportingComponent", "reportingController"),
-    ("source", "deprecatedSource"),
-    ("firstTimestamp", "deprecatedFirstTimestamp"),
-    ("lastTimestamp", "deprecatedLastTimestamp"),
-    ("count", "deprecatedCount"),
-];
-
-fn convert_event(bytes: &Bytes, api_version: &str, storing: bool) -> Result<Bytes> {
-    let fields: Map<String, Value> = serde_json::from_slice(bytes).map_err(ApiError::internal)?;
-    let rename = |key: String| {
-        let pair = EVENT_FIELDS.iter().find(|(core, new)| key == if storing { *new } else { *core });
-        pair.map_or(key, |(core, new)| (if storing { *core } else { *new }).to_owned())
-    };
-    let mut out: Map<String, Value> = fields.into_iter().map(|(key, value)| (rename(key), value)).collect();
-    out.insert("apiVersion".into(), api_version.into());
-    Ok(Bytes::from(Value::Object(out).to_string()))
 }
 
 /// Everything that is served now. Replaced as a whole when custom resources come and go.
@@ -154,7 +135,7 @@ impl Table {
         Some(Served {
             entry: Arc::clone(entry),
             kind: Arc::clone(&version.kind),
-            conversion: version.conversion,
+            conversion: version.conversion.clone(),
             list_kind: version.list_kind.clone(),
             deprecation: version.deprecation.clone(),
         })
@@ -218,26 +199,28 @@ pub(crate) async fn builtin(
 ) -> BaseResult<ArcSwap<Table>> {
     let mut table = Table { virtuals, ..Table::default() };
     for kind in kinds {
-        let resource = kind.resource();
-        let shares_core_events = resource.group == "events.k8s.io" && resource.plural == "events";
-        let storage = if shares_core_events {
-            kinds
-                .iter()
-                .find(|k| k.resource().group.is_empty() && k.resource().plural == "events")
-                .unwrap_or(kind)
-        } else {
-            kind
+        let (resource, stored) = (kind.resource(), kind.stored());
+        let storage = match &stored {
+            None => kind,
+            Some(stored) => kinds.iter().find(|k| *k.resource() == stored.resource).ok_or_else(|| {
+                gantry_base::Error::bug(format!("{resource} is stored as a kind that is not built in"))
+            })?,
         };
-        let stored = storage.resource();
-        let prefix = prefix(&stored.group, &stored.plural);
-        let cache = hub.add(Arc::clone(storage), Arc::clone(&prefix)).await?;
-        let conversion = if stored == resource { Conversion::Same } else { Conversion::Events };
+        let conversion = stored.map_or(Conversion::Same, |stored| Conversion::Kind(Arc::new(stored)));
         let list_kind = format!("{}List", resource.kind);
         let version = Version { kind: Arc::clone(kind), conversion, list_kind, deprecation: None };
+        let names = storage.resource();
+        let prefix = prefix(&names.group, &names.plural);
+        let mut versions = match table.entry(&resource.group, &resource.plural) {
+            Some(entry) => entry.versions.clone(),
+            None => Vec::new(),
+        };
+        versions.push(version);
+        versions.sort_by_key(|v| std::cmp::Reverse(crate::discovery::priority(&v.kind.resource().version)));
         let entry = Entry {
             storage: Arc::clone(storage),
-            versions: vec![version],
-            cache,
+            versions,
+            cache: hub.add(Arc::clone(storage), Arc::clone(&prefix)).await?,
             prefix,
             custom: false,
             terminating: false,

@@ -11,7 +11,7 @@ use gantry_api::metav1::ObjectMeta;
 use gantry_api::{DecodeError, Object, Resource};
 use serde_json::Value;
 
-use crate::kind::{Errors, Kind, NameRule, Verbs};
+use crate::kind::{Errors, FieldPaths, Kind, NameRule, Requester, SPEC, STATUS, StoredAs, Verbs};
 use crate::scale::Scale;
 use crate::table::Column;
 
@@ -162,6 +162,41 @@ pub trait AnyKind: Send + Sync + 'static {
     fn grace_period(&self, object: &dyn AnyObject, requested: Option<i64>) -> Option<i64>;
     /// See [`Kind::ORPHANS_BY_DEFAULT`].
     fn orphans_by_default(&self) -> bool;
+
+    /// See [`Kind::note_requester`].
+    fn note_requester(&self, _object: &mut dyn AnyObject, _requester: Requester<'_>) {}
+    /// See [`Kind::prepare_part_update`].
+    fn prepare_part_update(&self, _part: &str, _new: &mut dyn AnyObject, _old: &dyn AnyObject) {}
+    /// See [`Kind::validate_part_update`].
+    fn validate_part_update(&self, _part: &str, _new: &dyn AnyObject, _old: &dyn AnyObject) -> Errors {
+        Errors::new()
+    }
+    /// See [`Kind::validate_replacement`].
+    fn validate_replacement(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {
+        let mut errors = self.validate(new);
+        errors.extend(self.validate_update(new, old));
+        errors
+    }
+    /// See [`Kind::UNCONDITIONAL_UPDATE`].
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+    /// See [`Kind::CREATE_ON_UPDATE`].
+    fn create_on_update(&self) -> bool {
+        false
+    }
+    /// See [`Kind::STORED`].
+    fn stored(&self) -> Option<StoredAs> {
+        None
+    }
+    /// See [`Kind::reset_fields`].
+    fn reset_fields(&self, subresource: &str) -> FieldPaths {
+        match subresource {
+            "status" => SPEC,
+            "" if self.verbs().status => STATUS,
+            _ => &[],
+        }
+    }
 }
 
 /// A column whose texts may come from a custom resource definition.
@@ -334,5 +369,36 @@ impl<K: Kind> AnyKind for Builtin<K> {
 
     fn orphans_by_default(&self) -> bool {
         K::ORPHANS_BY_DEFAULT
+    }
+    fn note_requester(&self, object: &mut dyn AnyObject, requester: Requester<'_>) {
+        K::note_requester(typed_mut::<K>(object), requester);
+    }
+
+    fn prepare_part_update(&self, part: &str, new: &mut dyn AnyObject, old: &dyn AnyObject) {
+        K::prepare_part_update(part, typed_mut::<K>(new), typed::<K>(old));
+    }
+
+    fn validate_part_update(&self, part: &str, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {
+        K::validate_part_update(part, typed::<K>(new), typed::<K>(old))
+    }
+
+    fn validate_replacement(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {
+        K::validate_replacement(typed::<K>(new), typed::<K>(old))
+    }
+
+    fn unconditional_update(&self) -> bool {
+        K::UNCONDITIONAL_UPDATE
+    }
+
+    fn create_on_update(&self) -> bool {
+        K::CREATE_ON_UPDATE
+    }
+
+    fn stored(&self) -> Option<StoredAs> {
+        K::STORED
+    }
+
+    fn reset_fields(&self, subresource: &str) -> FieldPaths {
+        K::reset_fields(subresource)
     }
 }

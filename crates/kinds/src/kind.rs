@@ -1,9 +1,11 @@
 //! What a kind is: the contract of every unit of this crate.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use gantry_api::Object;
 use gantry_api::field;
+use gantry_api::{DecodeError, Object, Resource};
 use serde_json::Value;
 
 use crate::scale::Scale;
@@ -49,10 +51,43 @@ pub struct Verbs {
     pub connect: &'static [&'static str],
 }
 
+/// Who asks for a new object.
+#[derive(Clone, Copy, Debug)]
+pub struct Requester<'a> {
+    /// The user's name.
+    pub name: &'a str,
+    /// The user's UID, or empty.
+    pub uid: &'a str,
+    /// The user's groups.
+    pub groups: &'a [Arc<str>],
+    /// What else the authenticator said.
+    pub extra: &'a BTreeMap<String, Vec<String>>,
+}
+
+/// Another version of a kind, which is what the store keeps.
+#[derive(Clone, Debug)]
+pub struct StoredAs {
+    /// The names of what is stored.
+    pub resource: Resource,
+    /// From the stored form to this kind's.
+    pub read: fn(&[u8]) -> Result<Vec<u8>, DecodeError>,
+    /// From this kind's form to the stored one.
+    pub write: fn(&[u8]) -> Result<Vec<u8>, DecodeError>,
+}
+
+/// Paths of fields.
+pub type FieldPaths = &'static [&'static [&'static str]];
+/// `status`
+pub const STATUS: FieldPaths = &[&["status"]];
+/// `spec`
+pub const SPEC: FieldPaths = &[&["spec"]];
+/// `spec` and `metadata`: what the younger kinds keep from an update of the status.
+pub const SPEC_AND_METADATA: FieldPaths = &[&["spec"], &["metadata"]];
+
 /// A kind. Implementations are unit structs; each in one file.
 ///
 /// The server calls, on create: `defaults`, `prepare_create`, admission, `validate`. On update: `defaults`,
-/// `prepare_update`, admission, `validate` and `validate_update`. On the status subresource `prepare_status_update`
+/// `prepare_update`, admission, `validate_replacement` (which is `validate` and `validate_update`). On the status subresource `prepare_status_update`
 /// and `validate_status_update` instead. Metadata (names, labels, owners, finalizers, immutability of UID and so on)
 /// is checked for all kinds alike.
 pub trait Kind: Send + Sync + 'static {
@@ -77,6 +112,17 @@ pub trait Kind: Send + Sync + 'static {
     /// Keeps everything but the status.
     fn prepare_status_update(_new: &mut Self::Object, _old: &Self::Object) {}
 
+    /// Notes who asked for a new object, in kinds whose spec says so; after `prepare_create`.
+    fn note_requester(_object: &mut Self::Object, _requester: Requester<'_>) {}
+
+    /// Keeps everything but what the subresource `part` (one of [`Verbs::connect`]) may change.
+    fn prepare_part_update(_part: &str, _new: &mut Self::Object, _old: &Self::Object) {}
+
+    /// May `part` of the old object become that of the new one?
+    fn validate_part_update(_part: &str, _new: &Self::Object, _old: &Self::Object) -> Errors {
+        Errors::new()
+    }
+
     /// Is the object valid in itself?
     fn validate(_object: &Self::Object) -> Errors {
         Errors::new()
@@ -85,6 +131,14 @@ pub trait Kind: Send + Sync + 'static {
     /// May the old object become the new one? (The new one is validated in itself as well.)
     fn validate_update(_new: &Self::Object, _old: &Self::Object) -> Errors {
         Errors::new()
+    }
+
+    /// All that is wrong with an update. Overridden by kinds whose stored objects may break rules that are newer
+    /// than they are, and by those that do not check the whole object again.
+    fn validate_replacement(new: &Self::Object, old: &Self::Object) -> Errors {
+        let mut errors = Self::validate(new);
+        errors.extend(Self::validate_update(new, old));
+        errors
     }
 
     /// May the status of the old object become that of the new one?
@@ -137,6 +191,25 @@ pub trait Kind: Send + Sync + 'static {
     /// is the client's wish. `None`: the object goes at once.
     fn grace_period(_object: &Self::Object, _requested: Option<i64>) -> Option<i64> {
         None
+    }
+
+    /// Whether an update need not name the `resourceVersion` that it was made from.
+    const UNCONDITIONAL_UPDATE: bool = true;
+
+    /// Whether a PUT creates what is not there.
+    const CREATE_ON_UPDATE: bool = false;
+
+    /// How the kind is stored, if what is kept is another version of it.
+    const STORED: Option<StoredAs> = None;
+
+    /// The fields that a client cannot set through `subresource` (empty: the object itself), as paths. Server-side
+    /// apply makes nobody their owner.
+    fn reset_fields(subresource: &str) -> FieldPaths {
+        match subresource {
+            "status" => SPEC,
+            "" if Self::VERBS.status => STATUS,
+            _ => &[],
+        }
     }
 
     /// Whether a deletion without a propagation policy orphans dependents (old kinds did) rather than deleting them.

@@ -9,7 +9,9 @@ pub mod registry;
 pub mod scale;
 pub mod table;
 
+mod admissionregistration;
 mod apiextensions;
+mod apiregistration;
 mod apps;
 mod batch;
 mod common;
@@ -21,12 +23,13 @@ mod rbac;
 mod storage;
 
 pub use erased::{AnyKind, AnyObject, Decoded};
-pub use kind::{Errors, Kind, NameRule, Names, Verbs};
+pub use kind::{Errors, Kind, NameRule, Names, Requester, StoredAs, Verbs};
 pub use registry::builtin;
 pub use scale::Scale;
 pub use table::Column;
 
 /// Rules that other crates need as well: the kubelet for static pods, custom resources for names.
 pub mod rules {
+    pub use crate::common::cel;
     pub use crate::common::metadata::{check_name, validate_metadata, validate_metadata_update};
 }

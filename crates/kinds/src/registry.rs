@@ -39,6 +39,20 @@ kinds! {
     crate::rbac::role::RoleKind => "io.k8s.api.rbac.v1.Role",
     crate::rbac::role_binding::RoleBindingKind => "io.k8s.api.rbac.v1.RoleBinding",
     crate::storage::storage_class::StorageClassKind => "io.k8s.api.storage.v1.StorageClass",
+    crate::admissionregistration::mutating_admission_policy::MutatingAdmissionPolicyKind =>
+        "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicy",
+    crate::admissionregistration::mutating_admission_policy_binding::MutatingAdmissionPolicyBindingKind =>
+        "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBinding",
+    crate::admissionregistration::mutating_webhook_configuration::MutatingWebhookConfigurationKind =>
+        "io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration",
+    crate::admissionregistration::validating_admission_policy::ValidatingAdmissionPolicyKind =>
+        "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy",
+    crate::admissionregistration::validating_admission_policy_binding::ValidatingAdmissionPolicyBindingKind =>
+        "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBinding",
+    crate::admissionregistration::validating_webhook_configuration::ValidatingWebhookConfigurationKind =>
+        "io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration",
+    crate::apiregistration::api_service::APIServiceKind =>
+        "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService",
     crate::apiextensions::custom_resource_definition::CustomResourceDefinitionKind =>
         "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
 }
@@ -54,7 +68,7 @@ mod tests {
         for kind in &kinds {
             let resource = kind.resource();
             assert!(
-                seen.insert((resource.group.clone(), resource.plural.clone())),
+                seen.insert((resource.group.clone(), resource.version.clone(), resource.plural.clone())),
                 "{resource} is listed twice"
             );
             assert_eq!(kind.singular(), resource.kind.to_lowercase());

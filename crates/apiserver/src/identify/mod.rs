@@ -69,6 +69,11 @@ impl User {
         Self::new("system:apiserver", [AUTHENTICATED, MASTERS])
     }
 
+    /// The user as kinds know one.
+    pub(crate) fn requester(&self) -> gantry_kinds::Requester<'_> {
+        gantry_kinds::Requester { name: &self.name, uid: &self.uid, groups: &self.groups, extra: &self.extra }
+    }
+
     /// Whether the user is in `group`.
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|g| &**g == group)

@@ -72,7 +72,8 @@ pub(super) fn list(
         _ => (served.list_kind.clone(), served.resource().api_version()),
     };
     let head = format!(r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{metadata},"items":["#);
-    let plain = format.shape == Shape::Plain && served.conversion == crate::resources::Conversion::Same;
+    let plain =
+        format.shape == Shape::Plain && matches!(served.conversion, crate::resources::Conversion::Same);
     let items: usize = page.entries.iter().map(|e| e.encoded.bytes().len() + 1).sum();
     let writer = ListWriter {
         head: Some(head),

@@ -90,6 +90,7 @@ async fn prepare(
     chain::mutate(&plugins, &admission, &mut *object, None).await?;
     lifecycle::ensure_namespace(call, object.metadata_mut())?;
     kind.prepare_create(&mut *object);
+    kind.note_requester(&mut *object, call.user.requester());
     Ok(object)
 }
 

@@ -23,6 +23,8 @@ pub(crate) enum Part {
     Status,
     /// `namespaces/finalize`: the finalizers of the namespace's spec.
     Finalize,
+    /// What the kind itself makes of a subresource.
+    Named(&'static str),
 }
 
 impl Part {
@@ -33,7 +35,7 @@ impl Part {
             "" => Ok(Self::Main),
             "status" if call.served.kind.verbs().status => Ok(Self::Status),
             "finalize" if resource.group.is_empty() && resource.plural == "namespaces" => Ok(Self::Finalize),
-            "approval" if resource.plural == "certificatesigningrequests" => Ok(Self::Status),
+            "approval" if resource.plural == "certificatesigningrequests" => Ok(Self::Named("approval")),
             "ephemeralcontainers" | "resize" if resource.group.is_empty() && resource.plural == "pods" => {
                 Ok(Self::Main)
             }
@@ -197,17 +199,18 @@ fn before_update(call: &Call<'_>, part: Part, new: &mut dyn AnyObject, old: &dyn
         Part::Main => kind.prepare_update(new, old),
         Part::Status => kind.prepare_status_update(new, old),
         Part::Finalize => prepare_finalize(new, old)?,
+        Part::Named(part) => kind.prepare_part_update(part, new, old),
     }
     keep_metadata(new.metadata_mut(), old.metadata());
     let mut errors = rules::validate_metadata_update(new.metadata(), old.metadata());
     match part {
         Part::Main => {
-            errors.extend(kind.validate(new));
-            errors.extend(kind.validate_update(new, old));
+            errors.extend(kind.validate_replacement(new, old));
             errors.extend(custom::schema_errors(new));
         }
         Part::Status => errors.extend(kind.validate_status_update(new, old)),
         Part::Finalize => {}
+        Part::Named(part) => errors.extend(kind.validate_part_update(part, new, old)),
     }
     refuse(call, new, &dedupe(errors))?;
     if part == Part::Main {
@@ -302,42 +305,11 @@ pub(crate) fn check_preconditions(
     }
 }
 
-/// Kinds whose updates must name a `resourceVersion` (`AllowUnconditionalUpdate` upstream).
-const CONDITIONAL: [&str; 12] = [
-    "poddisruptionbudgets",
-    "csidrivers",
-    "csinodes",
-    "csistoragecapacities",
-    "volumeattachments",
-    "leases",
-    "runtimeclasses",
-    "validatingadmissionpolicies",
-    "validatingadmissionpolicybindings",
-    "validatingwebhookconfigurations",
-    "mutatingwebhookconfigurations",
-    "customresourcedefinitions",
-];
-
 fn unconditional(call: &Call<'_>) -> bool {
-    !call.served.entry.custom && !CONDITIONAL.contains(&&*call.served.resource().plural)
+    call.served.kind.unconditional_update()
 }
 
-/// Kinds that a PUT may create (`AllowCreateOnUpdate` upstream).
-const CREATED_BY_UPDATE: [&str; 10] = [
-    "runtimeclasses",
-    "rolebindings",
-    "clusterrolebindings",
-    "roles",
-    "clusterroles",
-    "leases",
-    "limitranges",
-    "events",
-    "services",
-    "endpoints",
-];
-
+/// Whether a PUT of what is not there creates it.
 pub(crate) fn may_create_by_update(call: &Call<'_>) -> bool {
-    call.subresource.is_empty()
-        && !call.served.entry.custom
-        && CREATED_BY_UPDATE.contains(&&*call.served.resource().plural)
+    call.subresource.is_empty() && call.served.kind.create_on_update()
 }

@@ -25,6 +25,7 @@ impl Kind for CustomResourceDefinitionKind {
         rule: NameRule::Subdomain,
     };
     const VERBS: Verbs = Verbs { status: true, scale: false, connect: &[] };
+    const UNCONDITIONAL_UPDATE: bool = false;
 
     fn defaults(crd: &mut CustomResourceDefinition) {
         let names = &mut crd.spec.names;

@@ -24,3 +24,23 @@ pub fn labels(labels: Option<&Labels>) -> Value {
     let text: Vec<String> = labels.into_iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
     crate::table::or_none(text.join(","))
 }
+
+/// A selector in the form that Go prints the struct in: what some columns show.
+pub fn selector_struct(selector: &LabelSelector) -> String {
+    let labels: Vec<String> =
+        selector.match_labels.iter().flatten().map(|(k, v)| format!("{k}: {v},")).collect();
+    let expressions: Vec<String> = selector
+        .match_expressions
+        .iter()
+        .flatten()
+        .map(|r| {
+            let values = r.values.as_deref().unwrap_or_default().join(" ");
+            format!("LabelSelectorRequirement{{Key:{},Operator:{},Values:[{values}],}}", r.key, r.operator)
+        })
+        .collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{}}},MatchExpressions:[]LabelSelectorRequirement{{{}}},}}",
+        labels.join(""),
+        expressions.iter().map(|e| format!("{e},")).collect::<String>(),
+    )
+}

@@ -1,6 +1,11 @@
 //! Rules that several kinds share.
 
+pub mod cel;
 pub mod cells;
+pub mod check;
+pub mod conditions;
 pub mod metadata;
 pub mod pod_spec;
+pub mod selectors;
+pub mod status;
 pub mod workload;

@@ -16,6 +16,8 @@ impl Kind for LeaseKind {
     type Object = Lease;
     const NAMES: Names = Names { singular: "lease", short: &[], categories: &[], rule: NameRule::Subdomain };
     const VERBS: Verbs = Verbs { status: false, scale: false, connect: &[] };
+    const UNCONDITIONAL_UPDATE: bool = false;
+    const CREATE_ON_UPDATE: bool = true;
     const LAZY: bool = true;
 
     fn validate(lease: &Lease) -> Errors {

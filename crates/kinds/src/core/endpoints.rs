@@ -17,6 +17,7 @@ impl Kind for EndpointsKind {
     const NAMES: Names =
         Names { singular: "endpoints", short: &["ep"], categories: &[], rule: NameRule::Subdomain };
     const VERBS: Verbs = Verbs { status: false, scale: false, connect: &[] };
+    const CREATE_ON_UPDATE: bool = true;
 
     fn defaults(endpoints: &mut Endpoints) {
         for port in endpoints.subsets.iter_mut().flatten().flat_map(|s| s.ports.iter_mut().flatten()) {

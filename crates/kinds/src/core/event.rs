@@ -17,6 +17,7 @@ impl Kind for EventKind {
     const NAMES: Names =
         Names { singular: "event", short: &["ev"], categories: &[], rule: NameRule::Subdomain };
     const VERBS: Verbs = Verbs { status: false, scale: false, connect: &[] };
+    const CREATE_ON_UPDATE: bool = true;
     const LAZY: bool = true;
     const NAME_FIRST: bool = false;
 

@@ -26,6 +26,7 @@ impl Kind for ServiceKind {
     const NAMES: Names =
         Names { singular: "service", short: &["svc"], categories: &["all"], rule: NameRule::ServiceLabel };
     const VERBS: Verbs = Verbs { status: true, scale: false, connect: &["proxy"] };
+    const CREATE_ON_UPDATE: bool = true;
 
     fn defaults(service: &mut Service) {
         let spec = service.spec.get_or_insert_default();

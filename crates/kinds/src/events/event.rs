@@ -4,9 +4,10 @@ use std::time::SystemTime;
 
 use gantry_api::events::Event;
 use gantry_api::time::{human_duration, since, system_time};
-use serde_json::Value;
+use gantry_api::{DecodeError, Object};
+use serde_json::{Map, Value};
 
-use crate::kind::{Kind, NameRule, Names, Verbs};
+use crate::kind::{Kind, NameRule, Names, StoredAs, Verbs};
 use crate::table::Column;
 
 /// The kind.
@@ -17,7 +18,13 @@ impl Kind for EventKind {
     const NAMES: Names =
         Names { singular: "event", short: &["ev"], categories: &[], rule: NameRule::Subdomain };
     const VERBS: Verbs = Verbs { status: false, scale: false, connect: &[] };
+    const CREATE_ON_UPDATE: bool = true;
     const LAZY: bool = true;
+    const STORED: Option<StoredAs> = Some(StoredAs {
+        resource: <gantry_api::core::Event as Object>::RESOURCE,
+        read: from_core,
+        write: to_core,
+    });
     const NAME_FIRST: bool = false;
 
     fn columns() -> &'static [Column] {
@@ -92,4 +99,37 @@ impl Kind for EventKind {
             text(&event.type_),
         ]
     }
+}
+
+/// The fields that are named differently: in core/v1 and here.
+const FIELDS: [(&str, &str); 7] = [
+    ("message", "note"),
+    ("involvedObject", "regarding"),
+    ("reportingComponent", "reportingController"),
+    ("source", "deprecatedSource"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("count", "deprecatedCount"),
+];
+
+fn from_core(stored: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    renamed(stored, "events.k8s.io/v1", |key| {
+        FIELDS.iter().find(|(core, _)| *core == key).map(|(_, new)| *new)
+    })
+}
+
+fn to_core(event: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    renamed(event, "v1", |key| FIELDS.iter().find(|(_, new)| *new == key).map(|(core, _)| *core))
+}
+
+fn renamed(
+    event: &[u8],
+    api_version: &str,
+    name: impl Fn(&str) -> Option<&'static str>,
+) -> Result<Vec<u8>, DecodeError> {
+    let fields: Map<String, Value> = serde_json::from_slice(event)?;
+    let mut out: Map<String, Value> =
+        fields.into_iter().map(|(key, value)| (name(&key).map_or(key, str::to_owned), value)).collect();
+    out.insert("apiVersion".into(), api_version.into());
+    Ok(Value::Object(out).to_string().into_bytes())
 }

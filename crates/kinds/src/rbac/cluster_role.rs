@@ -17,6 +17,7 @@ impl Kind for ClusterRoleKind {
     const NAMES: Names =
         Names { singular: "clusterrole", short: &[], categories: &[], rule: NameRule::PathSegment };
     const VERBS: Verbs = Verbs { status: false, scale: false, connect: &[] };
+    const CREATE_ON_UPDATE: bool = true;
 
     fn validate(role: &ClusterRole) -> Errors {
         let mut errors = Errors::new();

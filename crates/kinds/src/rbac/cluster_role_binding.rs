@@ -17,6 +17,7 @@ impl Kind for ClusterRoleBindingKind {
     const NAMES: Names =
         Names { singular: "clusterrolebinding", short: &[], categories: &[], rule: NameRule::PathSegment };
     const VERBS: Verbs = Verbs { status: false, scale: false, connect: &[] };
+    const CREATE_ON_UPDATE: bool = true;
 
     fn defaults(binding: &mut ClusterRoleBinding) {
         rules::role_ref_defaults(&mut binding.role_ref);

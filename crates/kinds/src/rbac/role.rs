@@ -16,6 +16,7 @@ impl Kind for RoleKind {
     type Object = Role;
     const NAMES: Names = Names { singular: "role", short: &[], categories: &[], rule: NameRule::PathSegment };
     const VERBS: Verbs = Verbs { status: false, scale: false, connect: &[] };
+    const CREATE_ON_UPDATE: bool = true;
 
     fn validate(role: &Role) -> Errors {
         let mut errors = Errors::new();
