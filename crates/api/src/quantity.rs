@@ -83,6 +83,12 @@ impl Quantity {
         saturate(div_round_up(self.nanos, NANO / 1000))
     }
 
+    /// The next whole number of units, away from zero.
+    #[must_use]
+    pub fn rounded_up(self) -> Self {
+        Self { nanos: div_round_up(self.nanos, NANO).saturating_mul(NANO), ..self }
+    }
+
     /// As a float, for scores and metrics.
     pub fn as_f64(&self) -> f64 {
         self.nanos as f64 / NANO as f64

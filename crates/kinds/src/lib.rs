@@ -5,7 +5,9 @@
 
 pub mod erased;
 pub mod kind;
+pub mod quota;
 pub mod registry;
+pub mod resources;
 pub mod scale;
 pub mod table;
 
