@@ -28,7 +28,9 @@ pub struct Basis {
 
 /// An amount list from the wire; what cannot be read is left out, as validation lets none of it pass.
 pub fn amounts(list: Option<&WireList>) -> Amounts {
-    let read = |(name, quantity): (&String, &WireQuantity)| Some((interned(name), Quantity::from_wire(quantity).ok()?));
+    let read = |(name, quantity): (&String, &WireQuantity)| {
+        Some((interned(name), Quantity::from_wire(quantity).ok()?))
+    };
     list.into_iter().flatten().filter_map(read).collect()
 }
 
@@ -136,7 +138,10 @@ fn aggregate(spec: &PodSpec, of: impl Fn(&Container) -> Amounts) -> Amounts {
 }
 
 /// What the kubelet says of a container that may be resized.
-fn status_of<'a>(pod: &'a Pod, container: &Container) -> Option<(&'a ContainerStatus, &'a ResourceRequirements)> {
+fn status_of<'a>(
+    pod: &'a Pod,
+    container: &Container,
+) -> Option<(&'a ContainerStatus, &'a ResourceRequirements)> {
     let status = pod.status.as_ref()?;
     let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
     let found = all.into_iter().find(|s| s.name == container.name)?;
@@ -191,9 +196,8 @@ mod tests {
         let read = |spec: &serde_json::Value| {
             Pod::decode_value(&json!({"apiVersion": "v1", "kind": "Pod", "spec": spec})).expect("a pod")
         };
-        let text = |amounts: Amounts| {
-            amounts.iter().map(|(n, q)| format!("{n}={q}")).collect::<Vec<_>>().join(",")
-        };
+        let text =
+            |amounts: Amounts| amounts.iter().map(|(n, q)| format!("{n}={q}")).collect::<Vec<_>>().join(",");
         let pod = read(&spec);
         assert_eq!(text(pod_requests(&pod, Basis::default())), "cpu=3010m,memory=1Mi");
         assert_eq!(text(pod_limits(&pod, Basis::default())), "cpu=3010m");

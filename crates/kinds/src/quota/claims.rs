@@ -22,7 +22,8 @@ pub(super) fn tracks(name: &str) -> bool {
 pub(super) fn measure(claim: &PersistentVolumeClaim) -> Measured {
     let mut usage = one(["count/persistentvolumeclaims", "persistentvolumeclaims"]);
     let class = claim.annotation(CLASS_ANNOTATION);
-    let class = class.or_else(|| claim.spec.as_ref()?.storage_class_name.as_deref()).filter(|c| !c.is_empty());
+    let class =
+        class.or_else(|| claim.spec.as_ref()?.storage_class_name.as_deref()).filter(|c| !c.is_empty());
     let of_class = |what: &str| class.map(|class| Cow::Owned(format!("{class}{OF_CLASS}{what}")));
     usage.extend(of_class("persistentvolumeclaims").map(|name| (name, Quantity::from_units(1))));
     if let Some(storage) = storage(claim) {
@@ -45,7 +46,8 @@ fn facts(claim: &PersistentVolumeClaim) -> Facts {
     let status = claim.status.as_ref();
     let wanted = claim.spec.as_ref().and_then(|s| s.volume_attributes_class_name.as_deref());
     let current = status.and_then(|s| s.current_volume_attributes_class_name.as_deref());
-    let target = status.and_then(|s| s.modify_volume_status.as_ref()?.target_volume_attributes_class_name.as_deref());
+    let target =
+        status.and_then(|s| s.modify_volume_status.as_ref()?.target_volume_attributes_class_name.as_deref());
     let named = [wanted, current, target].into_iter().flatten().filter(|name| !name.is_empty());
     let mut classes: Vec<Box<str>> = named.map(Box::from).collect();
     classes.sort();

@@ -11,9 +11,9 @@ mod services;
 use std::borrow::Cow;
 use std::time::SystemTime;
 
+use gantry_api::Quantity;
 use gantry_api::core::{PersistentVolumeClaim, Pod, ResourceQuotaSpec, Service};
 use gantry_api::k8s_openapi::api::resource::v1::ResourceClaim;
-use gantry_api::Quantity;
 
 pub use pods::constraints;
 pub use scopes::{Facts, Scope, selectors};
@@ -53,7 +53,13 @@ impl Measured {
         if self.expires.is_none_or(|at| now <= at) {
             return Cow::Borrowed(&self.usage);
         }
-        Cow::Owned(self.usage.iter().filter(|(k, _)| k.starts_with("count/")).map(|(k, v)| (k.clone(), *v)).collect())
+        Cow::Owned(
+            self.usage
+                .iter()
+                .filter(|(k, _)| k.starts_with("count/"))
+                .map(|(k, v)| (k.clone(), *v))
+                .collect(),
+        )
     }
 }
 
@@ -168,10 +174,13 @@ mod tests {
             "count/services=1,services=1,services.loadbalancers=0,services.nodeports=2"
         );
         assert_eq!(
-            service(json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": [{"port": 1}]})),
+            service(
+                json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": [{"port": 1}]})
+            ),
             "count/services=1,services=1,services.loadbalancers=1,services.nodeports=0"
         );
-        let claim = json!({"spec": {"storageClassName": "gold", "resources": {"requests": {"storage": "1Gi"}}}});
+        let claim =
+            json!({"spec": {"storageClassName": "gold", "resources": {"requests": {"storage": "1Gi"}}}});
         assert_eq!(
             usage::<PersistentVolumeClaim>(&Measure::Claims, claim),
             "count/persistentvolumeclaims=1,gold.storageclass.storage.k8s.io/persistentvolumeclaims=1,gold.storageclass.storage.k8s.io/requests.storage=1Gi,persistentvolumeclaims=1,requests.storage=1Gi"
@@ -218,7 +227,8 @@ mod tests {
             (selected("DoesNotExist", json!([])), [true, false, true]),
         ] {
             let spec: ResourceQuotaSpec = serde_json::from_value(spec).expect("a spec");
-            let found = [&plain, &dated, &far].map(|f| Measure::Pods.is_in_scope(&spec, f).expect("it makes sense"));
+            let found =
+                [&plain, &dated, &far].map(|f| Measure::Pods.is_in_scope(&spec, f).expect("it makes sense"));
             assert_eq!(found, expected, "{spec:?}");
         }
     }

@@ -9,7 +9,9 @@ use gantry_api::time::system_time;
 
 use super::{Facts, Measured, one};
 use crate::core::pod::qos_class;
-use crate::resources::{Amounts, Basis, amounts, has_pod_level, is_extended, is_native, pod_limits, pod_requests};
+use crate::resources::{
+    Amounts, Basis, amounts, has_pod_level, is_extended, is_native, pod_limits, pod_requests,
+};
 
 const TRACKED: [&str; 11] = [
     "count/pods",
@@ -25,7 +27,8 @@ const TRACKED: [&str; 11] = [
     "pods",
 ];
 /// What each container must name if a quota counts it.
-const REQUIRED: [&str; 6] = ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
+const REQUIRED: [&str; 6] =
+    ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
 const DEVICE_CLASS: &str = "deviceclass.resource.kubernetes.io/";
 
 pub(super) fn tracks(name: &str) -> bool {
