@@ -177,6 +177,10 @@ pub trait AnyKind: Send + Sync + 'static {
         errors.extend(self.validate_update(new, old));
         errors
     }
+    /// See [`Kind::refuse_deletion`].
+    fn refuse_deletion(&self, _object: &dyn AnyObject) -> Option<&'static str> {
+        None
+    }
     /// See [`Kind::UNCONDITIONAL_UPDATE`].
     fn unconditional_update(&self) -> bool {
         false
@@ -384,6 +388,10 @@ impl<K: Kind> AnyKind for Builtin<K> {
 
     fn validate_replacement(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {
         K::validate_replacement(typed::<K>(new), typed::<K>(old))
+    }
+
+    fn refuse_deletion(&self, object: &dyn AnyObject) -> Option<&'static str> {
+        K::refuse_deletion(typed::<K>(object))
     }
 
     fn unconditional_update(&self) -> bool {

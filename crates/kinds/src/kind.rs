@@ -193,6 +193,11 @@ pub trait Kind: Send + Sync + 'static {
         None
     }
 
+    /// Why the object may not be deleted by anybody; `None` if it may.
+    fn refuse_deletion(_object: &Self::Object) -> Option<&'static str> {
+        None
+    }
+
     /// Whether an update need not name the `resourceVersion` that it was made from.
     const UNCONDITIONAL_UPDATE: bool = true;
 

@@ -21,7 +21,10 @@ mod coordination;
 mod core;
 mod discovery;
 mod events;
+mod node;
+mod policy;
 mod rbac;
+mod scheduling;
 mod storage;
 
 pub use erased::{AnyKind, AnyObject, Decoded};
@@ -34,4 +37,5 @@ pub use table::Column;
 pub mod rules {
     pub use crate::common::cel;
     pub use crate::common::metadata::{check_name, validate_metadata, validate_metadata_update};
+    pub use crate::scheduling::priority_class::SYSTEM_CLASSES;
 }

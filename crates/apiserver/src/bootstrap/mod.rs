@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use gantry_api::core::{ConfigMap, Namespace};
 use gantry_api::metav1::ObjectMeta;
+use gantry_api::scheduling::PriorityClass;
 use gantry_api::status::Result;
 use gantry_api::storage::StorageClass;
 use gantry_client::Transport;
@@ -57,6 +58,7 @@ pub async fn run(transport: Arc<dyn Transport>, options: &Options) -> Result<()>
 
 async fn others(writer: &Writer, options: &Options) -> Result<()> {
     writer.create_missing(vec![local_path()]).await?;
+    writer.create_missing(priority_classes()).await?;
     writer.keep(vec![authentication(options)], |new, old| new.data == old.data).await
 }
 
@@ -66,6 +68,17 @@ fn named(namespace: &str, name: &str) -> ObjectMeta {
         name: Some(name.to_owned()),
         ..ObjectMeta::default()
     }
+}
+
+/// The priorities of the system's own pods.
+fn priority_classes() -> Vec<PriorityClass> {
+    let class = |(name, value, description): (&str, i32, &str)| PriorityClass {
+        metadata: named("", name),
+        value: Some(value),
+        description: Some(description.to_owned()),
+        ..PriorityClass::default()
+    };
+    gantry_kinds::rules::SYSTEM_CLASSES.map(class).into()
 }
 
 /// The default storage class: folders on the node where the pod runs.

@@ -158,6 +158,9 @@ impl Mutate for Deletion<'_> {
         };
         let old = &*current.object;
         self.uid = old.metadata().uid.clone().unwrap_or_default();
+        if let Some(why) = call.served.kind.refuse_deletion(old) {
+            return Err(ApiError::forbidden(call.served.resource(), call.name, why));
+        }
         check_preconditions(call, self.options, old.metadata(), current.revision)?;
         let passes = Passes::default();
         let admission =

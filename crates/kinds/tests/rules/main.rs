@@ -2,6 +2,8 @@
 
 mod admission;
 mod aggregation;
+mod core;
+mod policy;
 
 use std::sync::Arc;
 
