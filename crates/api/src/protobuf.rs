@@ -1,10 +1,11 @@
-//! Objects in the protobuf encoding, which kubectl's typed commands (`create`, `delete`, `drain`, `token`) write
-//! whatever the server says it reads.
+//! Objects in the protobuf encoding, which client-go prefers for built-in kinds.
 //!
-//! The table of [`crate::schema`] knows every field's number, so a message becomes JSON without a type of its own for
-//! each kind. Go writes the zero of a scalar that is no pointer although it means absence; the table says which are
-//! pointers.
+//! The table of [`crate::schema`] knows every field's number, so a message becomes JSON, and JSON a message, without a
+//! type of its own for each kind. Go writes the zero of a scalar that is no pointer although it means absence; the
+//! table says which are pointers.
 
+mod encode;
+mod json;
 mod special;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,8 @@ use base64::Engine as _;
 use serde_json::{Map, Value};
 
 use crate::schema::{self, Field, Type, TypeDef};
-use wire::{Raw, Reader, Unreadable};
+pub use encode::Encoder;
+use wire::{Raw, Reader, Unreadable, put_key, put_varint, varint_len};
 
 /// What every object in this encoding begins with.
 const MAGIC: &[u8] = b"k8s\0";
@@ -68,6 +70,90 @@ pub fn to_json(body: &[u8]) -> Result<Value, Error> {
     Ok(Value::Object(object))
 }
 
+/// The object in this encoding, envelope included; its type is that of its `apiVersion` and `kind`.
+///
+/// # Errors
+/// It is none, or its kind has no such encoding.
+pub fn from_json(json: &[u8]) -> Result<Vec<u8>, Error> {
+    let (version, kind) = named_type(json)?;
+    let def = definition(&version, &kind)
+        .ok_or_else(|| Error::Kind { version: version.clone(), kind: kind.clone() })?;
+    let mut encoder = Encoder::default();
+    let message = encoder.message(def, json)?;
+    Ok(enveloped(&version, &kind, message))
+}
+
+fn named_type(json: &[u8]) -> Result<(String, String), Error> {
+    let (mut version, mut kind) = (String::new(), String::new());
+    let mut json = json::Json::new(json);
+    let mut inside = json.enter(b'{')?;
+    while json.more(&mut inside)? {
+        let target = match &*json.key()? {
+            b"apiVersion" => &mut version,
+            b"kind" => &mut kind,
+            _ => {
+                json.skip()?;
+                continue;
+            }
+        };
+        *target = String::from_utf8_lossy(&json.string()?).into_owned();
+    }
+    Ok((version, kind))
+}
+
+/// A message in the envelope that names its type.
+pub fn enveloped(version: &str, kind: &str, message: &[u8]) -> Vec<u8> {
+    let mut out = envelope(version, kind, message.len());
+    out.extend_from_slice(message);
+    out.extend_from_slice(&ENVELOPE_END);
+    out
+}
+
+/// What stands before a message of `length` bytes; [`ENVELOPE_END`] stands behind it.
+pub fn envelope(version: &str, kind: &str, length: usize) -> Vec<u8> {
+    let mut type_meta = Vec::with_capacity(version.len() + kind.len() + 4);
+    put_bytes(&mut type_meta, 1, version.as_bytes());
+    put_bytes(&mut type_meta, 2, kind.as_bytes());
+    let mut out = Vec::with_capacity(MAGIC.len() + type_meta.len() + length + 16);
+    out.extend_from_slice(MAGIC);
+    put_bytes(&mut out, 1, &type_meta);
+    put_key(&mut out, 2, BYTES);
+    put_varint(&mut out, length as u64);
+    out
+}
+
+/// `contentEncoding` and `contentType`, which nobody sets and Go writes.
+pub const ENVELOPE_END: [u8; 4] = [3 << 3 | BYTES, 0, 4 << 3 | BYTES, 0];
+
+/// The form of text, bytes and messages on the wire.
+const BYTES: u8 = 2;
+
+/// Appends a field that is text, bytes or a message.
+pub fn put_bytes(out: &mut Vec<u8>, number: u16, bytes: &[u8]) {
+    put_bytes_head(out, number, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+/// Appends what stands before the `length` bytes of such a field.
+pub fn put_bytes_head(out: &mut Vec<u8>, number: u16, length: usize) {
+    put_key(out, number, BYTES);
+    put_varint(out, length as u64);
+}
+
+/// How many bytes such a field takes in all, for a field number below 16.
+pub fn field_len(length: usize) -> usize {
+    1 + varint_len(length as u64) + length
+}
+
+/// An event of a watch, before the four bytes of length that frame it. The object is in its envelope.
+pub fn watch_event(kind: &str, object: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(object.len() + kind.len() + 32);
+    put_bytes(&mut out, 1, kind.as_bytes());
+    put_bytes_head(&mut out, 2, field_len(object.len()));
+    put_bytes(&mut out, 1, object);
+    out
+}
+
 fn type_meta(bytes: &[u8]) -> Result<(String, String), Error> {
     let (mut version, mut kind) = (String::new(), String::new());
     let mut reader = Reader::new(bytes);
@@ -81,8 +167,8 @@ fn type_meta(bytes: &[u8]) -> Result<(String, String), Error> {
     Ok((version, kind))
 }
 
-/// Every group has the options of `meta.k8s.io` under its own name.
-fn definition(version: &str, kind: &str) -> Option<&'static TypeDef> {
+/// The type of what has this encoding. Every group has the options of `meta.k8s.io` under its own name.
+pub fn definition(version: &str, kind: &str) -> Option<&'static TypeDef> {
     let (group, short) = version.rsplit_once('/').unwrap_or(("", version));
     schema::lookup_kind(group, short, kind).or_else(|| match kind {
         "DeleteOptions" => schema::lookup("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"),
@@ -210,10 +296,21 @@ fn single(ty: &Type, value: Raw<'_>, depth: usize) -> Result<Value, Error> {
     })
 }
 
+/// Whether Go means by this value that there is none. Unions and free JSON are never meant so.
 fn means_absence(field: &Field, value: &Value) -> bool {
+    let is_scalar = matches!(
+        field.ty,
+        Type::String
+            | Type::Bytes
+            | Type::Int32
+            | Type::Int64
+            | Type::Double
+            | Type::Bool
+            | Type::IntOrString
+    );
     match value {
         Value::Null => true,
-        _ if field.pointer || field.required => false,
+        _ if field.pointer || field.required || !is_scalar => false,
         Value::String(text) => text.is_empty(),
         Value::Bool(value) => !value,
         Value::Number(number) => number.as_f64() == Some(0.0),

@@ -31,9 +31,10 @@ pub fn run(check: bool) -> anyhow::Result<()> {
 
     let mut types = openapi::read(&openapi)?;
     let messages = protobuf::read(&protobuf)?;
-    let overlay = overlay::Overlay::read(&root.join("xtask/src/codegen/overlay.txt"))?;
+    let mut overlay = overlay::Overlay::read(&root.join("xtask/src/codegen/overlay.txt"))?;
     openapi::add_lists(&mut types, &messages)?;
     let problems = overlay::merge(&mut types, &messages, &overlay);
+    overlay::add_types(&mut types, &mut overlay);
     if !problems.is_empty() {
         bail!("the sources differ in ways overlay.txt does not explain:\n{}", problems.join("\n"));
     }

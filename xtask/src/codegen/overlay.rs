@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
-use super::openapi::{TypeDef, is_special};
+use super::openapi::{Field, TypeDef, is_special};
 use super::protobuf::{Message, MessageField, Messages, normal};
 
 /// The markers the table knows; others (`optional`, `featureGate`, …) say nothing about merging.
@@ -21,10 +21,12 @@ pub struct Overlay {
     gone: BTreeSet<String>,
     /// `set <type>[#<field>] <marker>=<value>…`: replaces the markers it names.
     set: BTreeMap<String, Vec<(String, Vec<String>)>>,
+    /// `type` and `field`: kinds that OpenAPI leaves out.
+    added: Vec<TypeDef>,
 }
 
 impl Overlay {
-    /// Reads the overlay file. A line is a comment, `new`, `gone` or `set`.
+    /// Reads the overlay file. A line is a comment, `new`, `gone`, `set`, `type` or `field`.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let mut overlay = Self::default();
@@ -36,19 +38,50 @@ impl Overlay {
             match verb {
                 "new" => drop(overlay.new.insert(target)),
                 "gone" => drop(overlay.gone.insert(target)),
-                "set" => {
-                    let pairs = words.map(|w| {
-                        let (name, value) = w.split_once('=').with_context(|| format!("no value: {line}"))?;
-                        let values = value.split(',').filter(|v| !v.is_empty()).map(str::to_owned).collect();
-                        Ok((name.to_owned(), values))
+                "set" => overlay.set.entry(target).or_default().extend(pairs(words)?),
+                "type" => overlay.added.push(added_type(target, words.next().context("a type has a kind")?)),
+                "field" => {
+                    let (owner, name) = target.split_once('#').context("a field has a name")?;
+                    let owner =
+                        overlay.added.iter_mut().find(|def| def.name == owner).context("no such type")?;
+                    owner.fields.push(Field {
+                        name: name.to_owned(),
+                        ty: words.next().context("a field has a type")?.to_owned(),
+                        markers: pairs(words)?.into_iter().collect(),
+                        ..Field::default()
                     });
-                    overlay.set.entry(target).or_default().extend(pairs.collect::<anyhow::Result<Vec<_>>>()?);
+                    owner.fields.sort_by(|a, b| a.name.cmp(&b.name));
                 }
                 _ => bail!("unknown verb in overlay.txt: {line}"),
             }
         }
         Ok(overlay)
     }
+}
+
+fn pairs<'a>(words: impl Iterator<Item = &'a str>) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+    words
+        .map(|word| {
+            let (name, value) = word.split_once('=').with_context(|| format!("no value: {word}"))?;
+            let values = value.split(',').filter(|v| !v.is_empty()).map(str::to_owned).collect();
+            Ok((name.to_owned(), values))
+        })
+        .collect()
+}
+
+fn added_type(name: String, gvk: &str) -> TypeDef {
+    let mut parts = gvk.split('/').map(str::to_owned);
+    let gvk = match (parts.next(), parts.next(), parts.next()) {
+        (Some(group), Some(version), Some(kind)) => Some((group, version, kind)),
+        _ => None,
+    };
+    TypeDef { name, gvk, ..TypeDef::default() }
+}
+
+/// Adds the types that the overlay alone knows.
+pub fn add_types(types: &mut Vec<TypeDef>, overlay: &mut Overlay) {
+    types.append(&mut overlay.added);
+    types.sort_by(|a, b| a.name.cmp(&b.name));
 }
 
 /// Copies markers from the messages and the overlay to the types; returns what it could not explain.

@@ -114,3 +114,35 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 }
+
+/// How many bytes a varint takes.
+pub(super) fn varint_len(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros()).div_ceil(7) as usize
+}
+
+/// Appends a varint.
+pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(low_bits(value) | 0x80);
+        value >>= 7;
+    }
+    out.push(low_bits(value));
+}
+
+/// Fills `to`, which is as long as [`varint_len`] says, with a varint.
+pub(super) fn set_varint(to: &mut [u8], mut value: u64) {
+    let last = to.len().saturating_sub(1);
+    for (i, byte) in to.iter_mut().enumerate() {
+        *byte = low_bits(value) | if i < last { 0x80 } else { 0 };
+        value >>= 7;
+    }
+}
+
+fn low_bits(value: u64) -> u8 {
+    value.to_le_bytes()[0] & 0x7f
+}
+
+/// Appends a field's number and the form of its value.
+pub(super) fn put_key(out: &mut Vec<u8>, number: u16, form: u8) {
+    put_varint(out, u64::from(number) << 3 | u64::from(form));
+}
