@@ -2,6 +2,7 @@
 
 mod agent;
 mod down;
+mod identify_flags;
 mod image;
 mod instance;
 mod node_ip;

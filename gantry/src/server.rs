@@ -61,6 +61,7 @@ impl Server {
             issuer: ISSUER.to_owned(),
             service_cidr: (settings.service_cidr.network(), settings.service_cidr.prefix()),
             admission: settings.admission.clone(),
+            identify: settings.identify.options(&format!("https://{}", SocketAddr::new(advertise, port))),
         };
         let (api, token_key) = start_api(&store, &clock, deps, tasks).await?;
         let names = certificate_names(settings, advertise);

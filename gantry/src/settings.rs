@@ -9,6 +9,8 @@ use gantry_base::{Class, Error, Result};
 use gantry_nft::Ipv4Cidr;
 use serde::{Deserialize, Serialize};
 
+use crate::identify_flags::IdentifyFlags;
+
 /// One source of settings; what it does not say comes from the next.
 ///
 /// The field names are the flags, the keys of the file, and (as `GANTRY_DATA_DIR`) the environment variables.
@@ -94,6 +96,10 @@ pub struct Flags {
     /// How log lines look: `text` or `json` [default: text].
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
+    /// Who is believed.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub identify: IdentifyFlags,
 }
 
 /// All settings, decided.
@@ -145,6 +151,8 @@ pub struct Settings {
     pub log_level: String,
     /// Whether log lines are JSON.
     pub log_json: bool,
+    /// Who is believed.
+    pub identify: IdentifyFlags,
 }
 
 impl Settings {
@@ -207,6 +215,7 @@ impl Settings {
             dns: !first!(disable_dns).unwrap_or(false),
             log_level: first!(log_level).unwrap_or_else(|| "info".into()),
             log_json: log_format == "json",
+            identify: IdentifyFlags::merged(layers.iter().map(|layer| &layer.identify)),
             data_dir,
             service_cidr,
             cluster_cidr,
@@ -292,7 +301,7 @@ fn from_environment(get: impl Fn(&str) -> Option<String>) -> Result<Flags> {
 
 fn environment_value(key: &str, text: &str) -> serde_json::Value {
     const LISTS: [&str; 4] = ["tls-san", "controllers", "node-labels", "dns-upstream"];
-    if LISTS.contains(&key) {
+    if LISTS.contains(&key) || crate::identify_flags::LISTS.contains(&key) {
         return text.split(',').collect::<Vec<_>>().into();
     }
     match serde_json::from_str(text) {

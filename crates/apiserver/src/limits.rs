@@ -53,3 +53,6 @@ pub const MAX_CALL_ANSWER_BYTES: usize = 64 << 20;
 pub const MAX_CALLERS: usize = 200;
 /// A connection to somebody who is called, TLS included, takes no longer.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often files that may change are looked at: authorities, certificates, configurations.
+pub const RELOAD_INTERVAL: Duration = Duration::from_secs(60);

@@ -10,7 +10,7 @@ use gantry_api::meta::MetaExt;
 use gantry_api::selector::Labels;
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Object, ObjectKey, Resource};
-use gantry_client::{Api, Informer, InformerSet, Projection, Target, Transport};
+use gantry_client::{Api, Informer, InformerSet, PatchKind, Projection, Target, Transport};
 use serde::Deserialize;
 
 /// The fields that are read of any object.
@@ -75,6 +75,14 @@ impl Lookup {
         Api::<K>::new(Arc::clone(&self.transport), "gantry-apiserver")
             .find(&ObjectKey::new(namespace, name))
             .await
+    }
+}
+
+impl Lookup {
+    /// Merges into a secret.
+    pub(crate) async fn label(&self, key: &ObjectKey, patch: &serde_json::Value) -> Result<()> {
+        let api = Api::<gantry_api::core::Secret>::new(Arc::clone(&self.transport), "gantry-apiserver");
+        api.patch(key, "", PatchKind::Merge, patch).await.map(|_| ())
     }
 }
 

@@ -9,8 +9,9 @@ use gantry_client::{InformerSet, Transport};
 
 use crate::admission::{AdmissionOptions, PluginDeps, plugins};
 use crate::authorize::{Authorizer, NodeAuthorizer, Rbac, Union};
+use crate::callout::Callout;
 use crate::connect::Kubelets;
-use crate::identify::{Certificates, Chain, Issuer, ServiceAccountTokens, TokenKey};
+use crate::identify::{self, Authorities, TokenKey};
 use crate::lookup::Lookup;
 use crate::pki::{LEAF_LIFE, Leaf, Pki, Usage, client_config};
 use crate::reviews;
@@ -33,6 +34,8 @@ pub struct Deps {
     pub service_cidr: (Ipv4Addr, u8),
     /// Which admission plugins run, and what they are told.
     pub admission: AdmissionOptions,
+    /// Who is believed.
+    pub identify: identify::Options,
 }
 
 /// The parts, and what else is known once they are made.
@@ -43,6 +46,10 @@ pub struct Made {
     pub rbac: Arc<Rbac>,
     /// Verifies and signs tokens: for `/openid/v1/jwks` and for the tokens that controllers keep in secrets.
     pub token_key: TokenKey,
+    /// Who vouches for clients.
+    pub clients: Arc<Authorities>,
+    /// Who vouches for front proxies.
+    pub proxies: Arc<Authorities>,
 }
 
 /// Makes the parts of a server around its loopback transport. Informers start, nothing waits for them.
@@ -53,22 +60,24 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
     let informers = InformerSet::new(Arc::clone(&transport), deps.tasks.clone());
     let lookup = Lookup::new(Arc::clone(&transport));
     let token_key = TokenKey::from_pkcs8(&deps.pki.token_key)?;
-    let audiences = vec![deps.issuer.clone()];
     let clock = || Arc::clone(&deps.clock);
-    let tokens = Arc::new(ServiceAccountTokens::new(
-        token_key.clone(),
-        &deps.issuer,
-        audiences.clone(),
-        clock(),
-        lookup.clone(),
-    ));
-    let certificates = Certificates::new(deps.pki.cluster.certificate(), clock())?;
+    let callout = Callout::new(Arc::clone(&transport), deps.tasks.clone());
+    let who = identify::make(
+        &deps.identify,
+        &identify::Deps {
+            pki: &deps.pki,
+            clock: clock(),
+            tasks: &deps.tasks,
+            lookup: lookup.clone(),
+            callout: &callout,
+            issuer: &deps.issuer,
+        },
+    )?;
     let rbac = Arc::new(Rbac::new(&informers));
     let node =
         Arc::new(NodeAuthorizer::new(&informers, Arc::clone(&transport), crate::bootstrap::node_rules()));
     let authorizer: Arc<dyn Authorizer> =
         Arc::new(Union::new(vec![Arc::clone(&node) as _, Arc::clone(&rbac) as _]));
-    let issuer = Issuer::new(token_key.clone(), &deps.issuer, audiences, clock(), lookup.clone());
     let admission = plugins(&PluginDeps {
         transport: Arc::clone(&transport),
         informers: Arc::clone(&informers),
@@ -80,14 +89,15 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
         options: deps.admission.clone(),
     })?;
     let parts = Parts {
-        authenticator: Arc::new(Chain::new(vec![Arc::new(certificates), Arc::clone(&tokens) as _], true)),
+        authenticator: who.authenticator,
         authorizer: Arc::clone(&authorizer),
         admission,
         connector: Arc::new(connector(deps, lookup)?),
-        tokens: Some(Arc::new(issuer)),
-        virtuals: reviews::all(tokens, authorizer, clock()),
+        tokens: Some(who.issuer),
+        virtuals: reviews::all(who.tokens, authorizer, clock()),
+        discovery: who.discovery,
     };
-    Ok(Made { parts, rbac, token_key })
+    Ok(Made { parts, rbac, token_key, clients: who.clients, proxies: who.proxies })
 }
 
 /// Kubelets know us by a certificate of the cluster's authority.

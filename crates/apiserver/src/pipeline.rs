@@ -14,7 +14,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::core::Core;
 use crate::dispatch::{self, Incoming};
-use crate::identify::{Credentials, User};
+use crate::identify::{Credentials, Memo, User};
 use crate::impersonate::effective_user;
 use crate::limits::{MAX_BODY_BYTES, REQUEST_TIMEOUT};
 use crate::query::Query;
@@ -30,6 +30,8 @@ use crate::{discovery, metrics};
 pub(crate) struct Peer {
     pub(crate) remote: Option<SocketAddr>,
     pub(crate) certificates: Arc<[CertificateDer<'static>]>,
+    /// What was found out about the certificates.
+    pub(crate) memo: Arc<Memo>,
 }
 
 /// Answers one request.
@@ -49,7 +51,8 @@ pub(crate) async fn handle(core: Arc<Core>, peer: Peer, request: Request<Body>) 
         response.headers_mut().append(WARNING, warning);
     }
     response.headers_mut().insert("audit-id", audit_id());
-    response.headers_mut().insert("cache-control", HeaderValue::from_static("no-cache, private"));
+    let no_cache = HeaderValue::from_static("no-cache, private");
+    response.headers_mut().entry("cache-control").or_insert(no_cache);
     metrics::request(&info, response.status().as_u16(), core.clock.monotonic().saturating_sub(started));
     response
 }
@@ -71,8 +74,13 @@ async fn enter(
     query: &Query,
     warnings: &Warnings,
 ) -> Result<Response<Body>> {
-    let credentials =
-        Credentials { headers: request.headers(), certificates: &peer.certificates, remote: peer.remote };
+    let credentials = Credentials {
+        headers: request.headers(),
+        certificates: &peer.certificates,
+        memo: Some(&peer.memo),
+        remote: peer.remote,
+        path: request.uri().path(),
+    };
     let user =
         core.parts.authenticator.authenticate(&credentials).await?.ok_or_else(ApiError::unauthorized)?;
     let user = effective_user(request.headers_mut(), user, info, &*core.parts.authorizer).await?;

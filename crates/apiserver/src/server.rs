@@ -16,7 +16,7 @@ use crate::connect::Connector;
 use crate::core::Core;
 use crate::discovery::Documents;
 use crate::health::Health;
-use crate::identify::{Authenticator, User};
+use crate::identify::{Authenticator, Discovery, User};
 use crate::in_flight::InFlight;
 use crate::loopback::{Later, Loopback};
 use crate::virtual_resource::{TokenIssuer, VirtualResource};
@@ -46,6 +46,8 @@ pub struct Parts {
     pub tokens: Option<Arc<dyn TokenIssuer>>,
     /// Reviews.
     pub virtuals: Vec<Arc<dyn VirtualResource>>,
+    /// How others verify the tokens of service accounts.
+    pub discovery: Option<Discovery>,
 }
 
 /// Makes the [`Parts`]. It gets a transport that acts as the API server itself ([`crate::identify::User::apiserver`]);

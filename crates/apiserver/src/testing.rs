@@ -41,6 +41,7 @@ pub fn open_parts() -> Parts {
         connector: Arc::new(NoConnector),
         tokens: None,
         virtuals: Vec::new(),
+        discovery: None,
     }
 }
 

@@ -9,6 +9,7 @@ use gantry_api::status::Result;
 use serde_json::Value;
 
 use crate::identify::User;
+use crate::warnings::Warnings;
 
 /// A resource whose only verb is `create` and which stores nothing.
 #[async_trait]
@@ -41,5 +42,6 @@ pub trait TokenIssuer: Send + Sync + 'static {
         user: &User,
         account: &ServiceAccount,
         request: TokenRequest,
+        warnings: &Warnings,
     ) -> Result<TokenRequest>;
 }

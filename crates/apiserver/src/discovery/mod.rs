@@ -10,13 +10,14 @@ pub(crate) use open_api::Documents;
 use bytes::Bytes;
 use gantry_api::ApiError;
 use gantry_api::status::Result;
-use http::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, Method, Response, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::core::Core;
 use crate::dispatch::not_allowed;
+use crate::identify::Discovery;
 use crate::metrics;
 use crate::pipeline::header;
 use crate::query::Query;
@@ -49,6 +50,10 @@ pub(crate) fn path(
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let table = core.table.load();
     let document = match parts.as_slice() {
+        [".well-known", "openid-configuration"] => {
+            return issuer(core, |d| &d.configuration, "application/json");
+        }
+        ["openid", "v1", "jwks"] => return issuer(core, |d| &d.keys, "application/jwk-set+json"),
         [""] => json!({"paths": paths(core)}),
         ["version"] => version(),
         ["metrics"] => {
@@ -74,6 +79,14 @@ pub(crate) fn path(
         Bytes::from(document.to_string()),
         &Format { yaml: format.yaml, ..Format::default() },
     ))
+}
+
+/// A document about the issuer of service account tokens.
+fn issuer(core: &Core, which: fn(&Discovery) -> &Bytes, media: &'static str) -> Result<Response<Body>> {
+    let documents = core.parts.discovery.as_ref().ok_or_else(ApiError::no_such_path)?;
+    let mut response = with_type(200, which(documents).clone(), media);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    Ok(response)
 }
 
 fn health(core: &Core, path: &str, query: &Query) -> Option<Response<Body>> {
@@ -113,6 +126,9 @@ fn paths(core: &Core) -> Vec<String> {
     ]
     .map(str::to_owned)
     .into();
+    if core.parts.discovery.is_some() {
+        paths.extend(["/.well-known/openid-configuration", "/openid/v1/jwks"].map(str::to_owned));
+    }
     for (group, versions) in legacy::group_versions(&core.table.load()) {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));

@@ -3,69 +3,66 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_api::ApiError;
 use gantry_api::status::Result;
-use gantry_base::error::Context;
-use gantry_base::{Class, Clock};
-use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
-use rustls_pki_types::{CertificateDer, UnixTime};
+use gantry_base::Clock;
+use parking_lot::Mutex;
+use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::cache::Verified;
-use super::{Authenticator, Credentials, User};
+use super::{Authenticator, Authorities, Credentials, User};
 
 /// The extra that identifies the credential a request came with.
 pub(super) const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+/// How long a verdict on a connection's certificate holds before it is looked at again: it may have expired.
+const LIFE: Duration = Duration::from_secs(60);
 
-/// Knows users by their certificates.
+/// What was found out about a connection's certificate; kept with the connection, so that its requests cost nothing.
+#[derive(Debug, Default)]
+pub struct Memo(Mutex<Option<Remembered>>);
+
+#[derive(Debug)]
+struct Remembered {
+    verdict: Result<Option<User>>,
+    until: Duration,
+    generation: u64,
+}
+
+/// Knows users by their certificates. They are verified here: the TLS configuration lets everybody in.
 pub struct Certificates {
-    verifier: Arc<dyn ClientCertVerifier>,
-    verified: Verified<Option<User>>,
+    authorities: Arc<Authorities>,
     clock: Arc<dyn Clock>,
 }
 
 impl Certificates {
-    /// Believes certificates that `authority` issued for clients. They are verified here, whatever the TLS
-    /// configuration did: it may accept other authorities as well, for instance the front proxy's.
-    ///
-    /// # Errors
-    /// `authority` is no authority's certificate.
-    pub fn new(authority: &CertificateDer<'static>, clock: Arc<dyn Clock>) -> gantry_base::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.clone()).context(Class::Invalid, "not an authority's certificate")?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .context(Class::Invalid, "the client authority cannot be used")?;
-        Ok(Self { verifier, verified: Verified::new(Arc::clone(&clock)), clock })
+    /// Believes certificates that `authorities` issued for clients.
+    pub fn new(authorities: Arc<Authorities>, clock: Arc<dyn Clock>) -> Self {
+        Self { authorities, clock }
     }
 
     fn verify(&self, leaf: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<Option<User>> {
-        let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        if let Err(error) = self.verifier.verify_client_cert(leaf, others, UnixTime::since_unix_epoch(now)) {
-            tracing::debug!(%error, "a client certificate was refused");
+        if !self.authorities.vouch(leaf, others) {
             return Err(ApiError::unauthorized());
         }
         let Ok((_, certificate)) = X509Certificate::from_der(leaf) else {
             return Err(ApiError::unauthorized());
         };
-        let subject = certificate.subject();
-        let Some(name) =
-            subject.iter_common_name().next().and_then(|cn| cn.as_str().ok()).filter(|n| !n.is_empty())
-        else {
-            return Ok(None);
-        };
-        let groups: Vec<&str> = subject.iter_organization().filter_map(|o| o.as_str().ok()).collect();
+        let Some(name) = common_name(&certificate) else { return Ok(None) };
+        let groups: Vec<&str> =
+            certificate.subject().iter_organization().filter_map(|o| o.as_str().ok()).collect();
         let mut user = User::new(name, groups);
         user.extra = Arc::new(BTreeMap::from([(CREDENTIAL_ID.to_owned(), vec![credential_id(leaf)])]));
         Ok(Some(user))
     }
+}
+
+/// The CN of a certificate's subject.
+pub(super) fn common_name<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a str> {
+    certificate.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok()).filter(|n| !n.is_empty())
 }
 
 fn credential_id(leaf: &[u8]) -> String {
@@ -81,7 +78,17 @@ fn credential_id(leaf: &[u8]) -> String {
 impl Authenticator for Certificates {
     async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<User>> {
         let Some((leaf, others)) = credentials.certificates.split_first() else { return Ok(None) };
-        self.verified.get_or(leaf, || self.verify(leaf, others))
+        let Some(memo) = credentials.memo else { return self.verify(leaf, others) };
+        let (now, generation) = (self.clock.monotonic(), self.authorities.generation());
+        if let Some(known) = &*memo.0.lock()
+            && now < known.until
+            && generation == known.generation
+        {
+            return known.verdict.clone();
+        }
+        let verdict = self.verify(leaf, others);
+        *memo.0.lock() = Some(Remembered { verdict: verdict.clone(), until: now + LIFE, generation });
+        verdict
     }
 }
 
@@ -104,7 +111,13 @@ mod tests {
 
     async fn ask(certificates: &Certificates, chain: &[CertificateDer<'static>]) -> Result<Option<User>> {
         let headers = HeaderMap::new();
-        certificates.authenticate(&Credentials { headers: &headers, certificates: chain, remote: None }).await
+        let credentials = Credentials { certificates: chain, ..Credentials::of(&headers) };
+        certificates.authenticate(&credentials).await
+    }
+
+    fn believing(pki: &Pki, clock: &Arc<ManualClock>) -> Certificates {
+        let authorities = Authorities::new(pki.cluster.certificate_pem(), None, clock.clone());
+        Certificates::new(Arc::new(authorities.expect("an authority")), clock.clone())
     }
 
     #[tokio::test]
@@ -112,7 +125,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let clock = clock();
         let pki = Pki::load_or_create(dir.path(), clock.now()).expect("keys");
-        let certificates = Certificates::new(pki.cluster.certificate(), clock.clone()).expect("an authority");
+        let certificates = believing(&pki, &clock);
         let user =
             ask(&certificates, &chain(&pki, Usage::Client, &clock)).await.expect("valid").expect("a user");
         assert_eq!((&*user.name, user.is_in("devs")), ("jane", true));
@@ -126,12 +139,34 @@ mod tests {
         let clock = clock();
         let pki = Pki::load_or_create(dir.path(), clock.now()).expect("keys");
         let stranger = Pki::load_or_create(other.path(), clock.now()).expect("keys");
-        let certificates = Certificates::new(pki.cluster.certificate(), clock.clone()).expect("an authority");
+        let certificates = believing(&pki, &clock);
         for chain in [chain(&stranger, Usage::Client, &clock), chain(&pki, Usage::Server, &clock)] {
             assert_eq!(ask(&certificates, &chain).await.expect_err("refused").code(), 401);
         }
         let old = chain(&pki, Usage::Client, &clock);
         clock.advance(LEAF_LIFE + Duration::from_secs(1));
         assert_eq!(ask(&certificates, &old).await.expect_err("refused").code(), 401);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_looked_at_once_until_something_changes() {
+        let (dir, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let clock = clock();
+        let pki = Pki::load_or_create(dir.path(), clock.now()).expect("keys");
+        let successor = Pki::load_or_create(other.path(), clock.now()).expect("keys");
+        let certificates = believing(&pki, &clock);
+        let (chain, headers, memo) = (chain(&pki, Usage::Client, &clock), HeaderMap::new(), Memo::default());
+        let credentials =
+            Credentials { certificates: &chain, memo: Some(&memo), ..Credentials::of(&headers) };
+        let first = certificates.authenticate(&credentials).await.expect("valid").expect("a user");
+        let again = certificates.authenticate(&credentials).await.expect("valid").expect("a user");
+        assert!(Arc::ptr_eq(&first.extra, &again.extra), "the second request costs nothing");
+        certificates.authorities.replace_own(successor.cluster.certificate_pem()).expect("an authority");
+        assert_eq!(certificates.authenticate(&credentials).await.expect_err("a stranger now").code(), 401);
+        let both = format!("{}{}", successor.cluster.certificate_pem(), pki.cluster.certificate_pem());
+        certificates.authorities.replace_own(&both).expect("authorities");
+        assert!(certificates.authenticate(&credentials).await.is_ok());
+        clock.advance(LEAF_LIFE + Duration::from_secs(1));
+        assert_eq!(certificates.authenticate(&credentials).await.expect_err("expired").code(), 401);
     }
 }

@@ -12,16 +12,36 @@ use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 
 use super::{AUTHENTICATED, Authenticator, Credentials, UNAUTHENTICATED, User};
 
+/// Who may come without credentials.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Anonymous {
+    /// Whether anybody may.
+    pub enabled: bool,
+    /// The paths that they may ask for; empty for all.
+    pub paths: Vec<String>,
+}
+
+impl Anonymous {
+    /// Everybody, everywhere.
+    pub fn everywhere() -> Self {
+        Self { enabled: true, paths: Vec::new() }
+    }
+
+    fn admits(&self, path: &str) -> bool {
+        self.enabled && (self.paths.is_empty() || self.paths.iter().any(|p| p == path))
+    }
+}
+
 /// Asks several authenticators.
 pub struct Chain {
     links: Vec<Arc<dyn Authenticator>>,
-    anonymous: bool,
+    anonymous: Anonymous,
 }
 
 impl Chain {
-    /// Asks `links` in order. With `anonymous`, who shows no credentials at all is `system:anonymous`; what that one
-    /// may do is the authorizer's business.
-    pub fn new(links: Vec<Arc<dyn Authenticator>>, anonymous: bool) -> Self {
+    /// Asks `links` in order; the first that knows the user says who it is, whatever is wrong with other credentials.
+    /// Who shows no credentials at all is `system:anonymous`, if `anonymous` admits that.
+    pub fn new(links: Vec<Arc<dyn Authenticator>>, anonymous: Anonymous) -> Self {
         Self { links, anonymous }
     }
 }
@@ -29,20 +49,24 @@ impl Chain {
 #[async_trait]
 impl Authenticator for Chain {
     async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<User>> {
+        let mut refused = None;
         for link in &self.links {
-            if let Some(user) = link.authenticate(credentials).await? {
-                return Ok(Some(with_authenticated(user)));
+            match link.authenticate(credentials).await {
+                Ok(Some(user)) => return Ok(Some(with_authenticated(user))),
+                Ok(None) => {}
+                Err(error) => refused = refused.or(Some(error)),
             }
         }
-        if bearer_token(credentials.headers).is_some() {
-            return Err(ApiError::unauthorized());
+        match refused {
+            Some(error) => Err(error),
+            None if bearer_token(credentials.headers).is_some() => Err(ApiError::unauthorized()),
+            None => Ok(self.anonymous.admits(credentials.path).then(User::anonymous)),
         }
-        Ok(self.anonymous.then(User::anonymous))
     }
 }
 
 /// Everybody who is known is in `system:authenticated`.
-pub(super) fn with_authenticated(mut user: User) -> User {
+pub(crate) fn with_authenticated(mut user: User) -> User {
     if !user.is_in(AUTHENTICATED) && !user.is_in(UNAUTHENTICATED) {
         user.groups = user.groups.iter().cloned().chain([AUTHENTICATED.into()]).collect();
     }
@@ -55,8 +79,8 @@ const WEBSOCKET_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
 /// The token of `Authorization: Bearer`, or that of a WebSocket's subprotocol.
 pub fn bearer_token(headers: &HeaderMap) -> Option<String> {
     if let Some(value) = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()) {
-        let (scheme, token) = value.trim().split_once(' ')?;
-        let token = token.trim();
+        let mut parts = value.trim().splitn(3, ' ');
+        let (scheme, token) = (parts.next()?, parts.next()?);
         return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned());
     }
     let protocols = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
@@ -80,12 +104,12 @@ mod tests {
     }
 
     async fn ask(chain: &Chain, headers: HeaderMap) -> Result<Option<User>> {
-        chain.authenticate(&Credentials { headers: &headers, certificates: &[], remote: None }).await
+        chain.authenticate(&Credentials { path: "/x", ..Credentials::of(&headers) }).await
     }
 
     #[tokio::test]
     async fn nobody_is_anonymous_but_a_wrong_token_is_refused() {
-        let chain = Chain::new(vec![Arc::new(Only("a")), Arc::new(Only("b"))], true);
+        let chain = Chain::new(vec![Arc::new(Only("a")), Arc::new(Only("b"))], Anonymous::everywhere());
         assert_eq!(ask(&chain, HeaderMap::new()).await, Ok(Some(User::anonymous())));
         let with = |name: http::HeaderName, text: &str| {
             let mut headers = HeaderMap::new();
@@ -99,7 +123,12 @@ mod tests {
         let user =
             ask(&chain, with(SEC_WEBSOCKET_PROTOCOL, &protocol)).await.expect("known").expect("a user");
         assert_eq!(&*user.name, "a");
-        let closed = Chain::new(Vec::new(), false);
+        let closed = Chain::new(Vec::new(), Anonymous::default());
         assert_eq!(ask(&closed, HeaderMap::new()).await, Ok(None));
+        for (path, admitted) in [("/x", true), ("/y", false)] {
+            let some = Anonymous { enabled: true, paths: vec![path.to_owned()] };
+            let user = ask(&Chain::new(Vec::new(), some), HeaderMap::new()).await.expect("no error");
+            assert_eq!(user.is_some(), admitted, "{path}");
+        }
     }
 }

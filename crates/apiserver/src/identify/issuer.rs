@@ -19,6 +19,7 @@ use super::tokens::{Audiences, Bound, Claims, LEGACY_ISSUER, Legacy, Reference};
 use super::{TokenKey, User};
 use crate::lookup::{Brief, Lookup};
 use crate::virtual_resource::TokenIssuer;
+use crate::warnings::Warnings;
 
 /// How long a token lives if nobody says otherwise, in seconds.
 const DEFAULT_SECONDS: i64 = 3600;
@@ -41,6 +42,8 @@ pub struct Issuer {
     audiences: Vec<String>,
     clock: Arc<dyn Clock>,
     lookup: Lookup,
+    /// The longest life, in seconds, if that is limited.
+    longest: Option<i64>,
 }
 
 impl Issuer {
@@ -52,7 +55,21 @@ impl Issuer {
         clock: Arc<dyn Clock>,
         lookup: Lookup,
     ) -> Self {
-        Self { key, issuer: issuer.to_owned(), audiences, clock, lookup }
+        Self { key, issuer: issuer.to_owned(), audiences, clock, lookup, longest: None }
+    }
+
+    /// Issues no token for longer than `life`.
+    ///
+    /// # Errors
+    /// That is shorter than an hour or longer than 2^32 seconds.
+    pub(crate) fn at_most(self, life: Option<Duration>) -> gantry_base::Result<Self> {
+        let longest = life.map(|life| i64::try_from(life.as_secs()).unwrap_or(i64::MAX));
+        if longest.is_some_and(|s| !(DEFAULT_SECONDS..=MAX_SECONDS).contains(&s)) {
+            return Err(gantry_base::Error::invalid(
+                "the service-account-max-token-expiration must be between 1 hour and 2^32 seconds",
+            ));
+        }
+        Ok(Self { longest, ..self })
     }
 
     async fn bind(
@@ -63,14 +80,14 @@ impl Issuer {
     ) -> Result<()> {
         let (version, kind) =
             (wanted.api_version.as_deref().unwrap_or(""), wanted.kind.as_deref().unwrap_or(""));
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
         let name = wanted.name.as_deref().unwrap_or("");
         let namespace = account.namespace();
-        let (resource, found) = match (version, kind) {
-            ("v1", "Pod") => (Pod::RESOURCE, self.existing(Pod::RESOURCE, namespace, name).await?),
-            ("v1", "Secret") => (Secret::RESOURCE, self.existing(Secret::RESOURCE, namespace, name).await?),
-            ("v1", "Node") => (Node::RESOURCE, self.existing(Node::RESOURCE, "", name).await?),
+        let (resource, found) = match (group, kind) {
+            ("", "Pod") => (Pod::RESOURCE, self.existing(Pod::RESOURCE, namespace, name).await?),
+            ("", "Secret") => (Secret::RESOURCE, self.existing(Secret::RESOURCE, namespace, name).await?),
+            ("", "Node") => (Node::RESOURCE, self.existing(Node::RESOURCE, "", name).await?),
             _ => {
-                let (group, version) = version.split_once('/').unwrap_or(("", version));
                 let what = format!("{group}/{version}, Kind={kind}");
                 return Err(ApiError::bad_request(format!("cannot bind token to object of type {what}")));
             }
@@ -129,6 +146,7 @@ impl TokenIssuer for Issuer {
         user: &User,
         account: &ServiceAccount,
         mut request: TokenRequest,
+        warnings: &Warnings,
     ) -> Result<TokenRequest> {
         check_target(account, &request)?;
         let spec = request.spec.get_or_insert_default();
@@ -137,9 +155,15 @@ impl TokenIssuer for Issuer {
             audiences.clone_from(&self.audiences);
         }
         let audiences = audiences.clone();
-        let seconds = *spec.expiration_seconds.get_or_insert(DEFAULT_SECONDS);
+        let mut seconds = *spec.expiration_seconds.get_or_insert(DEFAULT_SECONDS);
         let wanted = spec.bound_object_ref.clone();
         check_seconds(seconds)?;
+        if let Some(longest) = self.longest.filter(|longest| seconds > *longest) {
+            let text = format!("requested expiration of {seconds} seconds shortened to {longest} seconds");
+            warnings.add(text);
+            seconds = longest;
+            spec.expiration_seconds = Some(longest);
+        }
         let now = self.clock.now();
         let meta = &mut request.metadata;
         meta.name = Some(account.name().to_owned());

@@ -12,6 +12,8 @@ use ring::signature::{
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::keys::PublicKey;
+
 /// Longest token that is looked at.
 const MAX_TOKEN: usize = 16 << 10;
 /// What comes before the 65 bytes of the point in the DER of a P-256 public key (RFC 5480).
@@ -20,11 +22,13 @@ const SPKI_PREFIX: [u8; 26] = [
     0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-/// The key that signs and verifies service account tokens. Cheap to clone.
+/// The key that signs and verifies service account tokens, and those that only verify (an older one's tokens, or
+/// those of another signer). Cheap to clone.
 #[derive(Clone)]
 pub struct TokenKey {
     pair: Arc<EcdsaKeyPair>,
     id: Arc<str>,
+    others: Arc<[PublicKey]>,
 }
 
 impl TokenKey {
@@ -38,7 +42,19 @@ impl TokenKey {
         let mut spki = SPKI_PREFIX.to_vec();
         spki.extend_from_slice(pair.public_key().as_ref());
         let id = URL_SAFE_NO_PAD.encode(Sha256::digest(&spki)).into();
-        Ok(Self { pair: Arc::new(pair), id })
+        Ok(Self { pair: Arc::new(pair), id, others: Arc::new([]) })
+    }
+
+    /// The same, which also believes the public keys in `pem`.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn with_others(&self, pem: &[String]) -> Result<Self> {
+        let mut others = self.others.to_vec();
+        for text in pem {
+            others.extend(PublicKey::from_pem(text)?);
+        }
+        Ok(Self { others: others.into(), ..self.clone() })
     }
 
     /// Signs `claims`.
@@ -63,17 +79,43 @@ impl TokenKey {
         let (message, signature) = token.rsplit_once('.').ok_or("not a token")?;
         let (header, claims) = message.split_once('.').ok_or("not a token")?;
         let header = json_part(header).ok_or("not a token")?;
-        if header["alg"] != "ES256" {
+        let algorithm = header["alg"].as_str().unwrap_or("");
+        if algorithm != "ES256" && !self.others.iter().any(|key| key.algorithm() == algorithm) {
             return Err("invalid signature algorithm".to_owned());
         }
-        if header.get("kid").and_then(Value::as_str).is_some_and(|kid| !kid.is_empty() && kid != &*self.id) {
+        let id = header.get("kid").and_then(Value::as_str).unwrap_or("");
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| "not a token")?;
+        let fits = |key: &str| id.is_empty() || id == key;
+        if !fits(&self.id) && !self.others.iter().any(|key| fits(&key.id)) {
             return Err("invalid signature, no keys found".to_owned());
         }
-        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| "not a token")?;
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.pair.public_key().as_ref())
-            .verify(message.as_bytes(), &signature)
-            .map_err(|_| "invalid signature")?;
+        let by_own = fits(&self.id)
+            && algorithm == "ES256"
+            && UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.pair.public_key().as_ref())
+                .verify(message.as_bytes(), &signature)
+                .is_ok();
+        let by_others =
+            || self.others.iter().any(|k| fits(&k.id) && k.verify(algorithm, message.as_bytes(), &signature));
+        if !by_own && !by_others() {
+            return Err("invalid signature".to_owned());
+        }
         json_part(claims).ok_or_else(|| "not a token".to_owned())
+    }
+
+    /// All public keys as JSON Web Keys.
+    pub(super) fn jwks(&self) -> Vec<Value> {
+        std::iter::once(self.jwk()).chain(self.others.iter().map(PublicKey::to_jwk)).collect()
+    }
+
+    /// The algorithms that tokens may be signed by.
+    pub(super) fn algorithms(&self) -> Vec<&'static str> {
+        let mut all = vec!["ES256"];
+        for key in &*self.others {
+            if !all.contains(&key.algorithm()) {
+                all.push(key.algorithm());
+            }
+        }
+        all
     }
 
     /// The public key as a JSON Web Key (RFC 7517).

@@ -3,27 +3,43 @@
 //! The pipeline asks one [`Authenticator`] (usually a chain of several); what it does not know is answered with
 //! 401, so an authenticator that lets strangers in returns [`User::anonymous`] for a request without credentials.
 
+mod authorities;
+mod bearer;
+mod bootstrap_tokens;
 mod cache;
 mod certificates;
 mod chain;
+mod config;
 mod discovery;
 mod issuer;
 mod jws;
+mod keys;
+mod make;
+mod oidc;
+mod request_header;
+mod token_file;
 mod tokens;
+mod webhook;
 
-pub use certificates::Certificates;
-pub use chain::{Chain, bearer_token};
-pub use discovery::{jwks, openid_configuration};
+pub use authorities::Authorities;
+pub use bearer::{TokenAuthenticator, Tokens, Verdict};
+pub use certificates::{Certificates, Memo};
+pub(crate) use chain::with_authenticated;
+pub use chain::{Anonymous, Chain, bearer_token};
+pub use discovery::Discovery;
 pub(crate) use issuer::POD_TOKEN_SECONDS;
 pub use issuer::{Issuer, LegacyTokens};
 pub use jws::TokenKey;
-pub use tokens::{ServiceAccountTokens, Verdict};
+pub(crate) use make::{Deps, make};
+pub use make::{Made, Options, RequestHeader};
+pub use tokens::ServiceAccountTokens;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use gantry_api::k8s_openapi::api::authentication::v1::UserInfo;
 use gantry_api::status::Result;
 use http::HeaderMap;
 use rustls_pki_types::CertificateDer;
@@ -80,6 +96,27 @@ impl User {
     }
 }
 
+/// A user as reviews show it.
+pub(crate) fn to_user_info(user: &User) -> UserInfo {
+    let filled = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let groups: Vec<String> = user.groups.iter().map(|g| g.to_string()).collect();
+    UserInfo {
+        username: filled(&user.name),
+        uid: filled(&user.uid),
+        groups: (!groups.is_empty()).then_some(groups),
+        extra: (!user.extra.is_empty()).then(|| (*user.extra).clone()),
+    }
+}
+
+/// The user that a review shows.
+pub(crate) fn from_user_info(info: UserInfo) -> User {
+    let groups = info.groups.unwrap_or_default();
+    let mut user = User::new(info.username.unwrap_or_default(), groups.iter().map(String::as_str));
+    user.uid = info.uid.unwrap_or_default().into();
+    user.extra = Arc::new(info.extra.unwrap_or_default());
+    user
+}
+
 /// Namespace and name of the service account that a user name stands for.
 pub fn service_account_of(user: &str) -> Option<(&str, &str)> {
     let (namespace, name) = user.strip_prefix("system:serviceaccount:")?.split_once(':')?;
@@ -96,8 +133,19 @@ pub struct Credentials<'a> {
     /// The certificate chain of the TLS client, leaf first; empty if it showed none. It is not yet verified
     /// against any authority unless the TLS configuration did so.
     pub certificates: &'a [CertificateDer<'static>],
+    /// What was found out about them before, on this connection.
+    pub memo: Option<&'a Memo>,
     /// Where the connection comes from.
     pub remote: Option<SocketAddr>,
+    /// The path that is asked for.
+    pub path: &'a str,
+}
+
+impl<'a> Credentials<'a> {
+    /// Those of a request without a certificate.
+    pub fn of(headers: &'a HeaderMap) -> Self {
+        Self { headers, certificates: &[], memo: None, remote: None, path: "" }
+    }
 }
 
 /// Finds out who sent a request.

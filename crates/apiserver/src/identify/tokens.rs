@@ -10,19 +10,22 @@ use std::time::{Duration, UNIX_EPOCH};
 use async_trait::async_trait;
 use gantry_api::core::{Node, Pod, Secret, ServiceAccount};
 use gantry_api::meta::MetaExt;
-use gantry_api::status::Result;
-use gantry_api::{ApiError, Object, Resource};
+use gantry_api::{Object, Resource};
 use gantry_base::Clock;
 use serde::{Deserialize, Serialize};
 
 use super::cache::Verified;
 use super::certificates::CREDENTIAL_ID;
 use super::jws::unverified_claims;
-use super::{Authenticator, Credentials, TokenKey, User, bearer_token};
+use super::{TokenAuthenticator, TokenKey, User, Verdict};
 use crate::lookup::Lookup;
 
 /// The issuer of tokens that are kept in secrets.
 pub(super) const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+/// The label with the day on which a token kept in a secret was used last.
+const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+/// The label of a secret whose token is no longer good.
+const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 /// Clocks may differ by this many seconds; a deleted object's tokens live on for as long.
 const LEEWAY: i64 = 60;
 
@@ -114,19 +117,10 @@ pub(super) struct Legacy {
     pub(super) secret: String,
 }
 
-/// A token that is accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// Whose it is.
-    pub user: User,
-    /// For which of the wanted audiences.
-    pub audiences: Vec<String>,
-}
-
 /// Knows service accounts by their tokens.
 pub struct ServiceAccountTokens {
     key: TokenKey,
-    issuer: String,
+    issuers: Vec<String>,
     audiences: Vec<String>,
     verified: Verified<Arc<Claims>>,
     clock: Arc<dyn Clock>,
@@ -134,30 +128,21 @@ pub struct ServiceAccountTokens {
 }
 
 impl ServiceAccountTokens {
-    /// Believes tokens of `issuer` that `key` signed; `audiences` are the server's own.
+    /// Believes tokens of `issuers` that `key` signed; `audiences` are the server's own.
     pub(crate) fn new(
         key: TokenKey,
-        issuer: &str,
+        issuers: Vec<String>,
         audiences: Vec<String>,
         clock: Arc<dyn Clock>,
         lookup: Lookup,
     ) -> Self {
         let verified = Verified::new(Arc::clone(&clock));
-        Self { key, issuer: issuer.to_owned(), audiences, verified, clock, lookup }
+        Self { key, issuers, audiences, verified, clock, lookup }
     }
 
-    /// The server's own audiences.
-    pub fn audiences(&self) -> &[String] {
-        &self.audiences
-    }
-
-    /// Whose token this is, if it is of this sort and good for one of `audiences` (empty: the server's own).
-    ///
-    /// # Errors
-    /// What is wrong with a token of this sort.
-    pub async fn verify(&self, token: &str, audiences: &[String]) -> Result<Option<Verdict>, String> {
+    async fn verdict(&self, token: &str, audiences: &[String]) -> Result<Option<Verdict>, String> {
         let issuer = unverified_claims(token).and_then(|c| c["iss"].as_str().map(str::to_owned));
-        let Some(issuer) = issuer.filter(|i| *i == self.issuer || i == LEGACY_ISSUER) else {
+        let Some(issuer) = issuer.filter(|i| self.issuers.contains(i) || i == LEGACY_ISSUER) else {
             return Ok(None);
         };
         let claims = self.verified.get_or(token.as_bytes(), || {
@@ -175,6 +160,7 @@ impl ServiceAccountTokens {
         Ok(Some(Verdict { user, audiences }))
     }
 
+    /// The audiences of a token, of those that are `wanted`; one for nobody is for the server itself.
     fn common_audiences(&self, claims: &Claims, wanted: &[String]) -> Result<Vec<String>, String> {
         let wanted = if wanted.is_empty() { &self.audiences } else { wanted };
         let has = if claims.aud.is_empty() { &self.audiences } else { claims.aud.list() };
@@ -270,11 +256,37 @@ impl ServiceAccountTokens {
         }
         let wanted = Reference { name: legacy.account.clone(), uid: legacy.uid.clone() };
         self.account(&legacy.namespace, &wanted, 0).await?;
-        if secret.label("kubernetes.io/legacy-token-invalid-since").is_some_and(|since| !since.is_empty()) {
-            return Err(format!("the token in secret {} has been marked invalid", secret.key()));
+        self.note_use(&secret).await;
+        if secret.label(INVALID_SINCE).is_some_and(|since| !since.is_empty()) {
+            let (namespace, account) = (&legacy.namespace, &legacy.account);
+            return Err(format!(
+                "the token in secret {namespace}/{} for service account {namespace}/{account} has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '{INVALID_SINCE}' label from the secret to temporarily allow use of this token",
+                legacy.secret
+            ));
         }
         let bound = Bound { namespace: legacy.namespace.clone(), serviceaccount: wanted, ..Bound::default() };
         Ok(account_user(&bound, ""))
+    }
+}
+
+impl ServiceAccountTokens {
+    /// Notes the day on the secret, so that tokens nobody uses can be cleaned up.
+    async fn note_use(&self, secret: &Secret) {
+        let day = |seconds: i64| {
+            let at =
+                jiff::Timestamp::from_second(self.now() + seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+            at.strftime("%Y-%m-%d").to_string()
+        };
+        let today = day(0);
+        if secret.label(LAST_USED).is_some_and(|last| last == today || last == day(86_400)) {
+            return;
+        }
+        let patch = serde_json::json!({
+            "metadata": {"uid": secret.uid(), "labels": {LAST_USED: today}},
+        });
+        if let Err(error) = self.lookup.label(&secret.key(), &patch).await {
+            tracing::error!(secret = %secret.key(), %error, "cannot note the use of a token");
+        }
     }
 }
 
@@ -305,15 +317,8 @@ fn account_user(bound: &Bound, jti: &str) -> User {
 }
 
 #[async_trait]
-impl Authenticator for ServiceAccountTokens {
-    async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<User>> {
-        let Some(token) = bearer_token(credentials.headers) else { return Ok(None) };
-        match self.verify(&token, &[]).await {
-            Ok(verdict) => Ok(verdict.map(|v| v.user)),
-            Err(why) => {
-                tracing::debug!(why, "a service account token was refused");
-                Err(ApiError::unauthorized())
-            }
-        }
+impl TokenAuthenticator for ServiceAccountTokens {
+    async fn verify(&self, token: &str, audiences: &[String]) -> Result<Option<Verdict>, String> {
+        self.verdict(token, audiences).await
     }
 }

@@ -16,12 +16,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::authorize::Authorizer;
-use crate::identify::{ServiceAccountTokens, User};
+use crate::identify::Tokens;
 use crate::virtual_resource::VirtualResource;
 
 /// All of them.
 pub fn all(
-    tokens: Arc<ServiceAccountTokens>,
+    tokens: Arc<Tokens>,
     authorizer: Arc<dyn Authorizer>,
     clock: Arc<dyn Clock>,
 ) -> Vec<Arc<dyn VirtualResource>> {
@@ -56,16 +56,4 @@ fn answered(mut body: Value, status: &impl Serialize) -> Result<Value> {
         body["metadata"] = json!({"creationTimestamp": null});
     }
     Ok(body)
-}
-
-/// A user as reviews show it.
-fn user_info(user: &User) -> gantry_api::k8s_openapi::api::authentication::v1::UserInfo {
-    let filled = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let groups: Vec<String> = user.groups.iter().map(|g| g.to_string()).collect();
-    gantry_api::k8s_openapi::api::authentication::v1::UserInfo {
-        username: filled(&user.name),
-        uid: filled(&user.uid),
-        groups: (!groups.is_empty()).then_some(groups),
-        extra: (!user.extra.is_empty()).then(|| (*user.extra).clone()),
-    }
 }

@@ -8,15 +8,15 @@ use gantry_api::status::Result;
 use gantry_api::{ApiError, Resource};
 use serde_json::Value;
 
-use super::{answered, spec, user_info};
-use crate::identify::{AUTHENTICATED, ServiceAccountTokens, User};
+use super::{answered, spec};
+use crate::identify::{Tokens, User, to_user_info, with_authenticated};
 use crate::virtual_resource::VirtualResource;
 
 static RESOURCE: Resource =
     Resource::fixed("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", false);
 
 pub(super) struct TokenReviews {
-    pub(super) tokens: Arc<ServiceAccountTokens>,
+    pub(super) tokens: Arc<Tokens>,
 }
 
 #[async_trait]
@@ -41,20 +41,15 @@ impl VirtualResource for TokenReviews {
         }
         let audiences = asked.audiences.unwrap_or_default();
         let status = match self.tokens.verify(&token, &audiences).await {
-            Ok(Some(verdict)) => {
-                let mut user = verdict.user;
-                user.groups = user.groups.iter().cloned().chain([AUTHENTICATED.into()]).collect();
-                TokenReviewStatus {
-                    authenticated: Some(true),
-                    user: Some(user_info(&user)),
-                    audiences: Some(verdict.audiences),
-                    error: None,
-                }
-            }
-            Ok(None) => TokenReviewStatus { user: Some(Default::default()), ..TokenReviewStatus::default() },
+            Ok(verdict) => TokenReviewStatus {
+                authenticated: Some(true),
+                user: Some(to_user_info(&with_authenticated(verdict.user))),
+                audiences: Some(verdict.audiences),
+                error: None,
+            },
             Err(why) => TokenReviewStatus {
                 user: Some(Default::default()),
-                error: Some(format!("[invalid bearer token, {why}]")),
+                error: Some(why),
                 ..TokenReviewStatus::default()
             },
         };

@@ -9,8 +9,8 @@ use gantry_api::{ApiError, Resource, time};
 use gantry_base::Clock;
 use serde_json::Value;
 
-use super::{answered, user_info};
-use crate::identify::User;
+use super::answered;
+use crate::identify::{User, to_user_info};
 use crate::virtual_resource::VirtualResource;
 
 static RESOURCE: Resource =
@@ -34,11 +34,10 @@ impl VirtualResource for SelfSubjectReviews {
         "io.k8s.api.authentication.v1.SelfSubjectReview"
     }
 
-    async fn create(&self, user: &User, _namespace: &str, body: Value) -> Result<Value> {
-        let status = SelfSubjectReviewStatus { user_info: Some(user_info(user)) };
-        let mut answer = answered(body, &status)?;
-        answer["metadata"]["creationTimestamp"] =
-            serde_json::to_value(time::time(self.clock.now())).map_err(ApiError::internal)?;
-        Ok(answer)
+    async fn create(&self, user: &User, _namespace: &str, mut body: Value) -> Result<Value> {
+        let status = SelfSubjectReviewStatus { user_info: Some(to_user_info(user)) };
+        let now = serde_json::to_value(time::time(self.clock.now())).map_err(ApiError::internal)?;
+        body["metadata"] = serde_json::json!({"creationTimestamp": now});
+        answered(body, &status)
     }
 }

@@ -78,7 +78,8 @@ async fn connection(
     };
     let certificates =
         stream.get_ref().1.peer_certificates().map(|c| c.iter().map(|c| c.clone().into_owned()).collect());
-    let peer = Peer { remote: Some(remote), certificates: certificates.unwrap_or_default() };
+    let peer =
+        Peer { remote: Some(remote), certificates: certificates.unwrap_or_default(), memo: Arc::default() };
     let service = service_fn(move |request: Request<Incoming>| {
         let (core, peer) = (Arc::clone(&core), peer.clone());
         answer(core, peer, request)

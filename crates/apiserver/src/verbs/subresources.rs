@@ -313,6 +313,6 @@ async fn issue(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Re
     request.metadata.name = Some(call.name.to_owned());
     request.metadata.namespace = Some(call.namespace.to_owned());
     request.metadata.creation_timestamp = Some(time::time(call.core.now()));
-    let answer = issuer.issue(call.user, &account, request).await?;
+    let answer = issuer.issue(call.user, &account, request, call.warnings).await?;
     Ok(Answer::other(201, &serde_json::to_value(&answer).map_err(ApiError::internal)?, 0))
 }

@@ -60,6 +60,7 @@ impl Cluster {
             issuer: ISSUER.to_owned(),
             service_cidr: CIDR,
             admission,
+            identify: gantry_apiserver::identify::Options::default(),
         };
         let options = Options { store: Arc::clone(&store), kinds: gantry_kinds::builtin(), clock };
         let make = Box::new(move |transport| {
