@@ -86,6 +86,7 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
         rbac: Arc::clone(&rbac),
         authorizer: Arc::clone(&authorizer),
         service_cidr: deps.service_cidr,
+        callout: Callout::new(Arc::clone(&transport), deps.tasks.clone()),
         options: deps.admission.clone(),
     })?;
     let parts = Parts {

@@ -141,6 +141,16 @@ impl Table {
         })
     }
 
+    /// The other served versions of what `served` is a version of: whatever is stored in the same place.
+    pub(crate) fn equivalents(&self, served: &Served) -> Vec<Served> {
+        let same = self.entries().filter(|entry| entry.prefix == served.entry.prefix);
+        let names = same.flat_map(|entry| entry.versions.iter().map(|v| v.kind.resource()));
+        names
+            .filter(|names| *names != served.resource())
+            .filter_map(|names| self.find(&names.group, &names.version, &names.plural))
+            .collect()
+    }
+
     /// The stored version, served or not.
     pub(crate) fn find_stored(&self, group: &str, plural: &str, version: &str) -> Option<Served> {
         self.find(group, version, plural).or_else(|| {

@@ -31,6 +31,11 @@ pub trait AnyObject: Any + Send + Sync {
     fn as_any(&self) -> &dyn Any;
     /// For downcasts.
     fn as_any_mut(&mut self) -> &mut dyn Any;
+    /// Becomes `other`, which is of the same kind.
+    ///
+    /// # Panics
+    /// It is not.
+    fn take_over(&mut self, other: Box<dyn AnyObject>);
     /// The object shared with readers of the encoded form: `bytes` at `revision`.
     fn into_encoded(self: Box<Self>, bytes: bytes::Bytes, revision: u64) -> Arc<Encoded>;
 }
@@ -62,6 +67,11 @@ impl<K: Object> AnyObject for K {
 
     fn as_any_mut(&mut self) -> &mut dyn Any {
         self
+    }
+
+    fn take_over(&mut self, other: Box<dyn AnyObject>) {
+        let other: Box<dyn Any> = other;
+        *self = *other.downcast::<K>().unwrap_or_else(|_| panic!("an object became one of another kind"));
     }
 
     fn into_encoded(self: Box<Self>, bytes: bytes::Bytes, revision: u64) -> Arc<Encoded> {

@@ -23,6 +23,7 @@ mod service_account;
 mod service_addresses;
 mod storage_in_use;
 mod volume_resize;
+mod webhooks;
 
 pub use options::AdmissionOptions;
 pub use registry::{PluginDeps, plugins};

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use gantry_base::{Clock, Result, Tasks};
 use gantry_client::{InformerSet, Transport};
 
-use super::{AdmissionOptions, AdmissionPlugin};
+use super::{AdmissionOptions, AdmissionPlugin, webhooks};
 use crate::authorize::{Authorizer, Rbac};
+use crate::callout::Callout;
 use crate::lookup::{Accounts, Lookup, Namespaces};
 
 /// What the plugins are made of.
@@ -26,6 +27,8 @@ pub struct PluginDeps {
     pub authorizer: Arc<dyn Authorizer>,
     /// Addresses of services: network and prefix length.
     pub service_cidr: (Ipv4Addr, u8),
+    /// Calls webhooks.
+    pub callout: Callout,
     /// Which plugins run, and what they are told.
     pub options: AdmissionOptions,
 }
@@ -37,6 +40,15 @@ impl PluginDeps {
 
     pub(super) fn namespaces(&self) -> Namespaces {
         Namespaces::new(&self.informers, self.lookup())
+    }
+
+    fn webhooks(&self) -> webhooks::Deps {
+        webhooks::Deps {
+            callout: self.callout.clone(),
+            namespaces: self.namespaces(),
+            authorizer: Arc::clone(&self.authorizer),
+            clock: self.clock(),
+        }
     }
 
     pub(super) fn clock(&self) -> Arc<dyn Clock> {
@@ -88,6 +100,10 @@ plugins! {
     On "StorageObjectInUseProtection" => |_deps| super::storage_in_use::StorageObjectInUseProtection;
     On "PersistentVolumeClaimResize" => |deps| super::volume_resize::PersistentVolumeClaimResize::new(
         &deps.informers);
+
+    // Policies: mutating ones in front of the mutating webhooks, validating ones in front of the validating webhooks.
+    On "MutatingAdmissionWebhook" => |deps| webhooks::MutatingWebhooks::new(&deps.informers, deps.webhooks());
+    On "ValidatingAdmissionWebhook" => |deps| webhooks::ValidatingWebhooks::new(&deps.informers, deps.webhooks());
 
     Fixed "Escalation" => |deps| super::escalation::Escalation::new(Arc::clone(&deps.rbac));
     Fixed "ServiceAddresses" => |deps| super::service_addresses::ServiceAddresses::new(

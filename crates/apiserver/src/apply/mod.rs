@@ -12,7 +12,7 @@ mod tests;
 mod typed;
 mod walk;
 
-pub(crate) use patch::equal;
+pub(crate) use patch::{equal, json_patch_explained};
 
 pub use managed::{MAX_UPDATE_MANAGERS, Writer, update_managed_fields};
 pub use patch::{MAX_COPIED_BYTES, MAX_OPERATIONS, json_patch, merge_patch};

@@ -188,3 +188,58 @@ fn replace(document: &mut Value, path: &[String], value: Value) -> Step<()> {
     *get_mut(document, path)? = value;
     Ok(())
 }
+
+/// The same for patches that do not come from a client: says why one does not apply, as the library upstream uses does.
+///
+/// # Errors
+/// The first operation that does not apply.
+pub(crate) fn json_patch_explained(mut current: Value, patch: &Value) -> Result<Value, String> {
+    let operations = patch.as_array().map(Vec::as_slice).unwrap_or_default();
+    if operations.len() > MAX_OPERATIONS {
+        return Err(format!("more than {MAX_OPERATIONS} operations"));
+    }
+    let mut copied = 0;
+    for operation in operations {
+        if apply(&mut current, operation, &mut copied).is_err() {
+            return Err(explain(&current, operation));
+        }
+    }
+    Ok(current)
+}
+
+fn explain(document: &Value, operation: &Value) -> String {
+    let text = |name: &str| operation.get(name).and_then(Value::as_str);
+    let kind = text("op").unwrap_or("unknown");
+    let Some(path) = text("path") else {
+        return format!("{kind} operation failed to decode path: missing value");
+    };
+    let steps = pointer(path).unwrap_or_default();
+    let (key, parent) = steps.split_last().map_or(("", &[][..]), |(key, parent)| (key.as_str(), parent));
+    let container = get(document, parent).ok().filter(|c| c.is_object() || c.is_array());
+    let index = || match key.parse::<i64>() {
+        Ok(index) => format!("Unable to access invalid index: {index}: invalid index referenced"),
+        Err(_) => format!("strconv.Atoi: parsing {key:?}: invalid syntax"),
+    };
+    let missing =
+        |what: &str| format!("{kind} operation does not apply: doc is missing {what}: missing value");
+    match (kind, container) {
+        ("add" | "remove", None) => missing(&format!("path: \"{path}\"")),
+        ("add", Some(_)) if key.parse::<i64>().is_err() => {
+            format!(
+                "error in add for path: '{path}': value was not a proper array index: '{key}': {}",
+                index()
+            )
+        }
+        ("remove", Some(Value::Object(_))) => {
+            format!(
+                "error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value"
+            )
+        }
+        ("add" | "remove", Some(_)) => format!("error in {kind} for path: '{path}': {}", index()),
+        ("replace", None) => missing(&format!("path: {path}")),
+        ("replace", Some(_)) => missing(&format!("key: {path}")),
+        ("test", _) => format!("testing value {path} failed: test failed"),
+        ("move" | "copy", _) => missing(&format!("from path: {}", text("from").unwrap_or(""))),
+        _ => format!("Unexpected kind: {kind}"),
+    }
+}

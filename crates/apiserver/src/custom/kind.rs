@@ -77,6 +77,11 @@ impl AnyObject for Dynamic {
         self
     }
 
+    fn take_over(&mut self, other: Box<dyn AnyObject>) {
+        let other: Box<dyn Any> = other;
+        *self = *other.downcast().unwrap_or_else(|_| panic!("a custom resource became a built-in kind"));
+    }
+
     fn into_encoded(self: Box<Self>, bytes: Bytes, revision: u64) -> Arc<Encoded> {
         Arc::new(Encoded::new(bytes, revision))
     }

@@ -16,8 +16,9 @@ pub(crate) mod write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gantry_api::Encoded;
 use gantry_api::metav1::Status;
+use gantry_api::status::Result;
+use gantry_api::{ApiError, Encoded};
 use serde_json::Value;
 
 use crate::admission::{AdmissionRequest, Operation, Passes, VerbOptions};
@@ -48,6 +49,21 @@ impl<'a> Call<'a> {
     /// The same call on another object of the collection.
     pub(crate) fn on<'b>(&'b self, namespace: &'b str, name: &'b str) -> Call<'b> {
         Call { namespace, name, ..self.clone() }
+    }
+
+    /// The other versions of the resource.
+    pub(crate) fn equivalents(&self) -> Vec<Served> {
+        self.core.table.load().equivalents(&self.served)
+    }
+
+    /// An object of the version `from` in the version `to`, both of one resource.
+    ///
+    /// # Errors
+    /// It cannot be converted.
+    pub(crate) async fn converted(&self, object: Value, from: &Served, to: &Served) -> Result<Value> {
+        let stored = from.storable(Bytes::from(object.to_string()))?;
+        let read = to.read_stored(&stored)?;
+        serde_json::from_slice(&read).map_err(ApiError::internal)
     }
 
     pub(crate) fn admission<'b>(

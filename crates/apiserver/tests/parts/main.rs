@@ -6,6 +6,7 @@ mod bootstrap;
 mod kubelet;
 mod pod_security;
 mod tokens;
+mod webhooks;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
