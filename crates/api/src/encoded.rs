@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -15,18 +16,25 @@ pub struct Encoded {
     bytes: Bytes,
     revision: u64,
     typed: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+    /// How long the object is in protobuf, and one; zero while nobody knows.
+    protobuf_len: AtomicU32,
 }
 
 impl Encoded {
     /// The object `bytes` at `revision`.
     pub fn new(bytes: Bytes, revision: u64) -> Self {
-        Self { bytes, revision, typed: Mutex::new(None) }
+        Self { bytes, revision, typed: Mutex::new(None), protobuf_len: AtomicU32::new(0) }
     }
 
     /// The same with its typed form already at hand: it is shared for as long as somebody else holds it.
     pub fn with_typed<K: Object>(bytes: Bytes, revision: u64, typed: &Arc<K>) -> Self {
         let erased: Arc<dyn Any + Send + Sync> = typed.clone();
-        Self { bytes, revision, typed: Mutex::new(Some(Arc::downgrade(&erased))) }
+        Self {
+            bytes,
+            revision,
+            typed: Mutex::new(Some(Arc::downgrade(&erased))),
+            protobuf_len: AtomicU32::new(0),
+        }
     }
 
     /// The object's JSON, with its `resourceVersion` in it.
@@ -37,6 +45,19 @@ impl Encoded {
     /// The object's `resourceVersion` as a number.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// How long the object's message is in protobuf, once somebody has noted it.
+    pub fn protobuf_len(&self) -> Option<usize> {
+        let noted = self.protobuf_len.load(Ordering::Relaxed);
+        noted.checked_sub(1).map(|len| len as usize)
+    }
+
+    /// Notes how long the object's message is: a list says its length before its first object.
+    pub fn note_protobuf_len(&self, len: usize) {
+        if let Some(noted) = u32::try_from(len).ok().and_then(|len| len.checked_add(1)) {
+            self.protobuf_len.store(noted, Ordering::Relaxed);
+        }
     }
 
     /// The typed object: the one that somebody else holds, or decoded now.

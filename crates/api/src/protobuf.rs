@@ -11,6 +11,8 @@ mod special;
 mod tests;
 mod wire;
 
+use std::cell::RefCell;
+
 use base64::Engine as _;
 use serde_json::{Map, Value};
 
@@ -78,9 +80,26 @@ pub fn from_json(json: &[u8]) -> Result<Vec<u8>, Error> {
     let (version, kind) = named_type(json)?;
     let def = definition(&version, &kind)
         .ok_or_else(|| Error::Kind { version: version.clone(), kind: kind.clone() })?;
-    let mut encoder = Encoder::default();
-    let message = encoder.message(def, json)?;
-    Ok(enveloped(&version, &kind, message))
+    with_message(def, json, |message| enveloped(&version, &kind, message))
+}
+
+/// Hands `with` the message of `def` that says what the object `json` says. Buffers are kept from one to the next.
+///
+/// # Errors
+/// A field does not hold what its type says.
+pub fn with_message<T>(
+    def: &'static TypeDef,
+    json: &[u8],
+    with: impl FnOnce(&[u8]) -> T,
+) -> Result<T, Error> {
+    thread_local! {
+        static ENCODER: RefCell<Encoder> = RefCell::default();
+    }
+    ENCODER.with_borrow_mut(|encoder| {
+        let out = encoder.message(def, json).map(with);
+        encoder.shrink();
+        out
+    })
 }
 
 fn named_type(json: &[u8]) -> Result<(String, String), Error> {

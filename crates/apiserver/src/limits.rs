@@ -29,6 +29,10 @@ pub const RING_EVENTS: usize = 65_536;
 pub const RING_BYTES: usize = 16 << 20;
 /// Events that a watcher takes from the ring at once.
 pub const WATCH_BATCH: usize = 512;
+/// Frames of a resource's newest events that watchers share, and the largest frame that is shared.
+pub const RECENT_FRAMES: usize = 64;
+/// See [`RECENT_FRAMES`].
+pub const RECENT_FRAME_BYTES: usize = 16 << 10;
 /// Bytes of one write of a watch or list.
 pub const CHUNK_BYTES: usize = 64 << 10;
 /// How often a watch that wants bookmarks gets one.

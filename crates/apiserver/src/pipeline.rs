@@ -18,7 +18,7 @@ use crate::identify::{Credentials, Memo, User};
 use crate::impersonate::effective_user;
 use crate::limits::{MAX_BODY_BYTES, REQUEST_TIMEOUT};
 use crate::query::Query;
-use crate::respond::{self, Format};
+use crate::respond::{self, Endpoint, Wish};
 use crate::route::{RequestInfo, resolve};
 use crate::serve::Body;
 use crate::verbs::Input;
@@ -38,14 +38,12 @@ pub(crate) struct Peer {
 pub(crate) async fn handle(core: Arc<Core>, peer: Peer, request: Request<Body>) -> Response<Body> {
     let query = Query::parse(request.uri().query().unwrap_or(""));
     let info = resolve(request.method(), request.uri().path(), &query);
-    let format = respond::negotiate(header(request.headers(), ACCEPT.as_str()), None)
-        .map(|f| Format { yaml: f.yaml, ..Format::default() })
-        .unwrap_or_default();
+    let format_of_errors = wish(request.headers(), &query).of_error();
     let started = core.clock.monotonic();
     let warnings = Warnings::default();
     let mut response = match enter(&core, &peer, request, &info, &query, &warnings).await {
         Ok(response) => response,
-        Err(error) => respond::error(&error, &format),
+        Err(error) => respond::error(&error, format_of_errors),
     };
     for warning in warnings.headers() {
         response.headers_mut().append(WARNING, warning);
@@ -59,6 +57,26 @@ pub(crate) async fn handle(core: Arc<Core>, peer: Peer, request: Request<Body>) 
 
 fn audit_id() -> HeaderValue {
     HeaderValue::from_str(&crate::verbs::lifecycle::new_uid()).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// In which form the client wants its answer.
+pub(crate) fn wish<'a>(headers: &'a HeaderMap, query: &'a Query) -> Wish<'a> {
+    Wish { accept: header(headers, ACCEPT.as_str()), user_agent: header(headers, USER_AGENT.as_str()), query }
+}
+
+/// In which forms the resource can answer.
+fn endpoint(core: &Core, info: &RequestInfo) -> Endpoint {
+    let custom = core.table.load().entry(&info.group, &info.resource).is_some_and(|e| e.custom);
+    Endpoint {
+        transforms: true,
+        // A scale is a scale, whose ever it is.
+        custom: custom && info.subresource != "scale",
+        watch: info.verb == "watch",
+    }
+}
+
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    header(headers, ACCEPT_ENCODING.as_str()).split(',').any(|token| token.trim() == "gzip")
 }
 
 pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
@@ -127,9 +145,11 @@ async fn answer(
     if dispatch::is_connect(info) {
         return dispatch::connect(core, user, info, warnings, request).await;
     }
-    let accept = header(request.headers(), ACCEPT.as_str());
-    let format = respond::negotiate(accept, query.get("includeObject"))?;
-    let gzip = header(request.headers(), ACCEPT_ENCODING.as_str()).contains("gzip");
+    if *request.method() == Method::HEAD {
+        return Err(dispatch::not_allowed());
+    }
+    let format = wish(request.headers(), query).negotiate(endpoint(core, info))?;
+    let gzip = accepts_gzip(request.headers());
     let (parts, body) = request.into_parts();
     let bytes = read_body(&parts.method, body).await?;
     let input = Input { content_type: header(&parts.headers, CONTENT_TYPE.as_str()), bytes };

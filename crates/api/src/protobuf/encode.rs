@@ -46,6 +46,15 @@ impl Encoder {
         Ok(&self.out)
     }
 
+    /// Lets go of what an unusually large object needed.
+    pub(super) fn shrink(&mut self) {
+        const KEPT: usize = 256 << 10;
+        for buffer in [&mut self.out, &mut self.sorted] {
+            buffer.clear();
+            buffer.shrink_to(KEPT);
+        }
+    }
+
     /// Writes the fields of an object in the order of their numbers.
     pub(super) fn fields(&mut self, def: &'static TypeDef, json: &mut Json<'_>) -> Result<(), Error> {
         if self.depth > MAX_DEPTH {

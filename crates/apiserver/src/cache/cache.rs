@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::cursor::Cursor;
 use super::entry::Entry;
+use super::recent::RecentFrames;
 use super::ring::{LaneKey, Ring, RingEvent};
 use super::selection::Selection;
 use crate::splice;
@@ -28,6 +29,7 @@ pub(crate) struct Cache {
     wake: watch::Sender<()>,
     /// Everything up to this revision, of all resources, is in the caches.
     progress: watch::Receiver<u64>,
+    pub(crate) recent: RecentFrames,
 }
 
 pub(crate) struct State {
@@ -56,7 +58,15 @@ impl Cache {
         let indexed = kind.selectable().iter().position(|path| path == "spec.nodeName");
         let state =
             State { entries: BTreeMap::new(), ring: Ring::default(), revision: 0, oldest: 0, loaded: 0 };
-        Self { kind, prefix, indexed, state: RwLock::new(state), wake: watch::Sender::new(()), progress }
+        Self {
+            kind,
+            prefix,
+            indexed,
+            state: RwLock::new(state),
+            wake: watch::Sender::new(()),
+            progress,
+            recent: RecentFrames::default(),
+        }
     }
 
     fn entry(&self, kv: &KeyValue) -> Arc<Entry> {

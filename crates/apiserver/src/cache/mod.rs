@@ -5,6 +5,7 @@ mod cache;
 mod cursor;
 mod entry;
 mod hub;
+mod recent;
 mod ring;
 mod selection;
 
@@ -12,4 +13,5 @@ pub(crate) use cache::Cache;
 pub(crate) use cursor::{Cursor, Seen};
 pub(crate) use entry::Entry;
 pub(crate) use hub::{Hub, ROOT, too_large_revision};
+pub(crate) use recent::SharedForm;
 pub(crate) use selection::Selection;

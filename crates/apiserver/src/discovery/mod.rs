@@ -19,9 +19,9 @@ use crate::core::Core;
 use crate::dispatch::not_allowed;
 use crate::identify::Discovery;
 use crate::metrics;
-use crate::pipeline::header;
+use crate::pipeline::{header, wish};
 use crate::query::Query;
-use crate::respond::{self, Format, with_type};
+use crate::respond::{self, Endpoint, with_type};
 use crate::route::RequestInfo;
 use crate::serve::{Body, empty};
 
@@ -73,12 +73,8 @@ pub(crate) fn path(
         }
         _ => return Err(ApiError::no_such_path()),
     };
-    let format = respond::negotiate(accept, None)?;
-    Ok(respond::document(
-        200,
-        Bytes::from(document.to_string()),
-        &Format { yaml: format.yaml, ..Format::default() },
-    ))
+    let format = wish(headers, query).negotiate(Endpoint::default())?;
+    respond::written(200, &Bytes::from(document.to_string()), &format, false)
 }
 
 /// A document about the issuer of service account tokens.

@@ -1,42 +1,89 @@
-//! The forms of one object: as it is, its metadata, a table of one row.
+//! The forms of one object: as it is, its metadata, a table of one row; as JSON or protobuf.
 
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use gantry_api::schema::{self, TypeDef};
 use gantry_api::status::Result;
-use gantry_api::{ApiError, Encoded};
+use gantry_api::{ApiError, Encoded, protobuf};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::negotiate::{Format, Shape};
+use super::negotiate::{Encoding, Format, Shape};
 use super::table;
 use crate::resources::Served;
 
-/// The object in the form of the response.
+/// The object in the form of the response; YAML and indentation come later.
 pub(super) fn object(encoded: &Encoded, served: &Served, format: &Format, now: SystemTime) -> Result<Bytes> {
-    match format.shape {
-        Shape::Plain => Ok(encoded.bytes().clone()),
-        Shape::Partial => partial(encoded),
-        Shape::Table(include) => {
+    match (format.shape, format.encoding) {
+        (Shape::Plain, Encoding::Protobuf) => {
+            let resource = served.resource();
+            let version = resource.api_version();
+            let def = definition(&version, &resource.kind)?;
+            message(def, encoded.bytes(), |m| protobuf::enveloped(&version, &resource.kind, m))
+        }
+        (Shape::Plain, _) => Ok(encoded.bytes().clone()),
+        (Shape::Partial | Shape::PartialList, Encoding::Protobuf) => {
+            message(partial_definition()?, encoded.bytes(), |m| {
+                protobuf::enveloped(format.meta_version, PARTIAL, m)
+            })
+        }
+        (Shape::Partial | Shape::PartialList, _) => partial(encoded.bytes(), format.meta_version),
+        (Shape::Table(include), _) => {
             let kind = &*served.kind;
-            let row = table::row(encoded, kind, include, now)?;
+            let row = table::row(encoded, kind, include, format.meta_version, now)?;
             let metadata = json!({"resourceVersion": encoded.revision().to_string()});
-            Ok(Bytes::from(table::table(&metadata, &table::columns(kind), &[row])))
+            Ok(Bytes::from(table::table(format.meta_version, &metadata, &table::columns(kind), &[row])))
         }
     }
 }
 
+/// Any document that the server writes itself, such as a `Status`, in protobuf.
+pub(super) fn document(json: &[u8]) -> Result<Bytes> {
+    protobuf::from_json(json).map(Bytes::from).map_err(|error| match error {
+        protobuf::Error::Kind { kind, .. } => not_marshalable(&kind),
+        other => ApiError::internal(other),
+    })
+}
+
+pub(super) const PARTIAL: &str = "PartialObjectMetadata";
+
+/// The type of what a kind's objects are in protobuf.
+pub(super) fn definition(version: &str, kind: &str) -> Result<&'static TypeDef> {
+    protobuf::definition(version, kind).ok_or_else(|| not_marshalable(kind))
+}
+
+pub(super) fn partial_definition() -> Result<&'static TypeDef> {
+    schema::lookup_kind("meta.k8s.io", "v1", PARTIAL).ok_or_else(|| not_marshalable(PARTIAL))
+}
+
+/// Hands the message of an object to `with`.
+pub(super) fn message<T: Into<Bytes>>(
+    def: &'static TypeDef,
+    json: &[u8],
+    with: impl FnOnce(&[u8]) -> T,
+) -> Result<Bytes> {
+    protobuf::with_message(def, json, |message| with(message).into()).map_err(ApiError::internal)
+}
+
+/// 406
+fn not_marshalable(kind: &str) -> ApiError {
+    ApiError::not_acceptable(format!(
+        "object {kind} does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message"
+    ))
+}
+
 /// `PartialObjectMetadata`
-pub(super) fn partial(encoded: &Encoded) -> Result<Bytes> {
+pub(super) fn partial(json: &[u8], meta_version: &str) -> Result<Bytes> {
     #[derive(Deserialize)]
     struct Whole<'a> {
         #[serde(borrow)]
         metadata: &'a RawValue,
     }
-    let whole: Whole<'_> = serde_json::from_slice(encoded.bytes()).map_err(ApiError::internal)?;
+    let whole: Whole<'_> = serde_json::from_slice(json).map_err(ApiError::internal)?;
     Ok(Bytes::from(format!(
-        r#"{{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{}}}"#,
+        r#"{{"kind":"{PARTIAL}","apiVersion":"{meta_version}","metadata":{}}}"#,
         whole.metadata
     )))
 }

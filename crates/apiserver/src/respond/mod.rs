@@ -1,9 +1,12 @@
 //! From what a verb answers to the bytes that the client accepts.
 
+mod accept;
+mod chunks;
 mod forms;
+mod list;
 mod negotiate;
-mod stream;
 mod table;
+mod watch;
 
 use std::time::SystemTime;
 
@@ -12,27 +15,27 @@ use gantry_api::status::Result;
 use gantry_api::{ApiError, Resource};
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
-pub(crate) use negotiate::{Format, negotiate};
+pub(crate) use negotiate::{Encoding, Endpoint, Format, Wish};
 
 use crate::dispatch::Reply;
 use crate::resources::Served;
 use crate::serve::{Body, full};
 use crate::verbs::{Answer, status_bytes};
+use negotiate::Shape;
 
 pub(crate) const JSON: &str = "application/json";
-const YAML: &str = "application/yaml";
 
 /// The response to a request that went well.
 ///
 /// # Errors
-/// 500 if an object cannot be shown in the form asked for.
+/// 406 or 500 if an object cannot be shown in the form asked for.
 pub(crate) fn reply(reply: Reply, format: &Format, gzip: bool, now: SystemTime) -> Result<Response<Body>> {
     match reply {
-        Reply::Object(answer, served) => object(&answer, served.as_ref(), format, now),
-        Reply::List(page, served) => stream::list(page, served, format, gzip, now),
-        Reply::Watch(watching, served) => Ok(stream::watch(*watching, served, format, now)),
+        Reply::Object(answer, served) => object(&answer, served.as_ref(), format, gzip, now),
+        Reply::List(page, served) => list::response(page, served, format, gzip, now),
+        Reply::Watch(watching, served) => Ok(watch::response(*watching, served, format, now)),
     }
 }
 
@@ -40,31 +43,68 @@ fn object(
     answer: &Answer,
     served: Option<&Served>,
     format: &Format,
+    gzip: bool,
     now: SystemTime,
 ) -> Result<Response<Body>> {
-    let bytes = match served.filter(|_| answer.is_object) {
-        Some(served) => forms::object(&answer.body, served, format, now)?,
-        None => answer.body.bytes().clone(),
+    let Some(served) = served.filter(|_| answer.is_object) else {
+        return written(answer.code, answer.body.bytes(), format, gzip);
     };
-    Ok(document(answer.code, bytes, format))
+    if format.shape == Shape::PartialList {
+        let kind = format!("*{}.{}", list::package(served), served.resource().kind);
+        return Err(ApiError::not_acceptable(format!(
+            "you requested PartialObjectMetadataList, but the requested object is not a list ({kind})"
+        )));
+    }
+    let bytes = forms::object(&answer.body, served, format, now)?;
+    if format.encoding == Encoding::Protobuf {
+        return Ok(sent(answer.code, bytes, Encoding::Protobuf, gzip));
+    }
+    written(answer.code, &bytes, format, gzip)
 }
 
-/// A response of one JSON document, in YAML if the client wants it so.
-pub(crate) fn document(code: u16, json: Bytes, format: &Format) -> Response<Body> {
-    let (body, content_type) = if format.yaml { (to_yaml(&json), YAML) } else { (json, JSON) };
-    with_type(code, body, content_type)
+/// A response of one JSON document, written as the client wants it.
+pub(crate) fn written(code: u16, json: &Bytes, format: &Format, gzip: bool) -> Result<Response<Body>> {
+    let body = match format.encoding {
+        Encoding::Json if format.pretty => indented(json)?,
+        Encoding::Json => json.clone(),
+        Encoding::Yaml => to_yaml(json)?,
+        Encoding::Protobuf => forms::document(json)?,
+    };
+    Ok(sent(code, body, format.encoding, gzip))
+}
+
+fn sent(code: u16, body: Bytes, encoding: Encoding, gzip: bool) -> Response<Body> {
+    if !(gzip && chunks::is_large(body.len())) {
+        return with_type(code, body, encoding.media_type());
+    }
+    let length = body.len();
+    let mut response = chunks::response(std::iter::once(Ok(body)), encoding.media_type(), length, true, true);
+    *response.status_mut() = status_code(code);
+    response
+}
+
+fn status_code(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 pub(crate) fn with_type(code: u16, body: Bytes, content_type: &'static str) -> Response<Body> {
     let mut response = Response::new(full(body));
-    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() = status_code(code);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
-/// The response to a request that failed.
-pub(crate) fn error(error: &ApiError, format: &Format) -> Response<Body> {
-    let mut response = document(error.code(), status_bytes(error.status()), format);
+/// The response to a request that failed. A client that accepts nothing gets JSON for people.
+pub(crate) fn error(error: &ApiError, format: Option<Format>) -> Response<Body> {
+    let format = format.unwrap_or(Format { pretty: true, ..Format::default() });
+    let status = status_bytes(error.status());
+    let mut response = match written(error.code(), &status, &format, false) {
+        Ok(response) => response,
+        Err(why) => {
+            tracing::error!(%why, "a status cannot be written as the client wants it");
+            with_type(error.code(), status, JSON)
+        }
+    };
     let seconds = error.status().details.as_ref().and_then(|d| d.retry_after_seconds);
     if let Some(value) = seconds.and_then(|s| HeaderValue::from_str(&s.to_string()).ok()) {
         response.headers_mut().insert(RETRY_AFTER, value);
@@ -85,14 +125,13 @@ pub(crate) fn bookmark(resource: &Resource, revision: u64, initial_end: bool) ->
     Bytes::from(object.to_string())
 }
 
-fn to_yaml(json: &Bytes) -> Bytes {
-    let tree: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
-    match serde_saphyr::to_string(&tree) {
-        Ok(text) => Bytes::from(text),
-        Err(error) => {
-            // JSON is YAML as well.
-            tracing::error!(%error, "a document cannot be written as YAML");
-            json.clone()
-        }
-    }
+fn to_yaml(json: &Bytes) -> Result<Bytes> {
+    let tree: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
+    serde_saphyr::to_string(&tree).map(Bytes::from).map_err(ApiError::internal)
+}
+
+/// As Go indents.
+fn indented(json: &Bytes) -> Result<Bytes> {
+    let tree: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
+    serde_json::to_vec_pretty(&tree).map(Bytes::from).map_err(ApiError::internal)
 }

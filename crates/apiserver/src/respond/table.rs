@@ -24,7 +24,13 @@ pub(super) fn columns(kind: &dyn AnyKind) -> Value {
 }
 
 /// One row, as JSON.
-pub(super) fn row(object: &Encoded, kind: &dyn AnyKind, include: Include, now: SystemTime) -> Result<String> {
+pub(super) fn row(
+    object: &Encoded,
+    kind: &dyn AnyKind,
+    include: Include,
+    meta_version: &str,
+    now: SystemTime,
+) -> Result<String> {
     let decoded = kind.decode(object.bytes(), false).map_err(ApiError::internal)?.object;
     let mut cells = vec![Value::from(decoded.metadata().name.clone().unwrap_or_default())];
     cells.extend(kind.cells(&*decoded, now));
@@ -32,15 +38,17 @@ pub(super) fn row(object: &Encoded, kind: &dyn AnyKind, include: Include, now: S
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(match include {
         Include::None => format!(r#"{{"cells":{cells},"object":null}}"#),
-        Include::Metadata => format!(r#"{{"cells":{cells},"object":{}}}"#, text(&partial(object)?)),
+        Include::Metadata => {
+            format!(r#"{{"cells":{cells},"object":{}}}"#, text(&partial(object.bytes(), meta_version)?))
+        }
         Include::Object => format!(r#"{{"cells":{cells},"object":{}}}"#, text(object.bytes())),
     })
 }
 
 /// A table of these rows.
-pub(super) fn table(metadata: &Value, columns: &Value, rows: &[String]) -> String {
+pub(super) fn table(meta_version: &str, metadata: &Value, columns: &Value, rows: &[String]) -> String {
     format!(
-        r#"{{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{metadata},"columnDefinitions":{columns},"rows":[{}]}}"#,
+        r#"{{"kind":"Table","apiVersion":"{meta_version}","metadata":{metadata},"columnDefinitions":{columns},"rows":[{}]}}"#,
         rows.join(",")
     )
 }

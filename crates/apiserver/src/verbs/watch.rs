@@ -74,6 +74,11 @@ pub(crate) async fn watch(call: &Call<'_>, options: &ListOptions) -> Result<Watc
 }
 
 impl Watching {
+    /// Whether the initial events are over: what comes next, others see at the same time.
+    pub(crate) fn is_live(&self) -> bool {
+        self.initial.len() == 0
+    }
+
     /// What comes next; `None` at the end. An error is the last thing.
     pub(crate) async fn next(&mut self) -> Option<Result<Told>> {
         if self.failed {

@@ -44,6 +44,14 @@ fn condition(crd: &Value, kind: &str) -> String {
     found.and_then(|c| c["status"].as_str()).unwrap_or("").to_owned()
 }
 
+/// Defines widgets, and waits until they are served.
+pub(crate) async fn define(lab: &Lab) {
+    lab.create(CRDS, &definition("widgets", "Widget")).await;
+    let crd = format!("{CRDS}/widgets.example.com");
+    eventually(lab, &crd, |_, c| condition(c, "Established") == "True").await;
+    eventually(lab, WIDGETS, |code, _| code == 200).await;
+}
+
 #[tokio::test]
 async fn a_custom_resource_is_served_like_any_other() {
     let lab = Lab::new().await;

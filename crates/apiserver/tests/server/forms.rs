@@ -33,10 +33,36 @@ async fn tables_and_metadata_are_derived() {
     let list = http(&lab.server, "GET", MAPS, &[("accept", partial)], "").await.json();
     assert_eq!(list["kind"], "PartialObjectMetadataList");
     assert!(list["items"][0].get("data").is_none());
-    let protobuf = "application/vnd.kubernetes.protobuf";
-    assert_eq!(http(&lab.server, "GET", MAPS, &[("accept", protobuf)], "").await.code, 406);
-    let both = format!("{protobuf},application/json");
-    assert_eq!(http(&lab.server, "GET", MAPS, &[("accept", &both)], "").await.code, 200);
+    let list = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+    crate::refused(
+        &http(&lab.server, "GET", MAPS, &[("accept", list)], "").await,
+        406,
+        "NotAcceptable",
+        "you requested PartialObjectMetadata, but the requested object is a list (*core.ConfigMapList)",
+    );
+    let bad = http(&lab.server, "GET", &format!("{MAPS}?includeObject=x"), &[("accept", table)], "").await;
+    crate::refused(
+        &bad,
+        400,
+        "BadRequest",
+        "Unable to convert to Table as requested: includeObject: Invalid value: \"x\": must be 'Metadata', 'Object', 'None', or empty",
+    );
+    let old = http(
+        &lab.server,
+        "GET",
+        MAPS,
+        &[("accept", "application/json;as=Table;v=v1beta1;g=meta.k8s.io")],
+        "",
+    );
+    let old = old.await.json();
+    assert_eq!(old["apiVersion"], "meta.k8s.io/v1beta1");
+    assert_eq!(old["rows"][0]["object"]["apiVersion"], "meta.k8s.io/v1beta1");
+    let people = http(&lab.server, "GET", MAPS, &[("user-agent", "curl/8")], "").await;
+    assert!(people.bytes.starts_with(b"{\n  \""));
+    let yaml = http(&lab.server, "GET", &format!("{MAPS}/a"), &[("accept", "application/yaml")], "").await;
+    assert_eq!(yaml.headers["content-type"], "application/yaml");
+    assert!(String::from_utf8_lossy(&yaml.bytes).contains("kind: ConfigMap\n"));
+    assert_eq!(http(&lab.server, "HEAD", MAPS, &[], "").await.code, 405);
     lab.end().await;
 }
 

@@ -6,6 +6,7 @@ mod delete;
 mod forms;
 mod lists;
 mod patches;
+mod protobuf;
 mod tls;
 mod watches;
 
