@@ -8,6 +8,8 @@ use gantry_api::Quantity;
 use gantry_api::core::{Container, ContainerStatus, Pod, PodSpec, ResourceRequirements};
 use gantry_api::quantity::WireQuantity;
 
+pub use crate::core::pod::qos_class;
+
 /// Amounts by the name of the resource.
 pub type Amounts = BTreeMap<Cow<'static, str>, Quantity>;
 

@@ -7,21 +7,38 @@
 //! A plugin reads other objects through the loopback transport that it was built with (see
 //! [`crate::server::ApiServer::start`]).
 
+mod always;
+mod always_pull_images;
 mod body;
+mod certificates;
 pub(crate) mod chain;
+mod common;
+mod default_ingress_class;
 mod default_storage_class;
 mod default_tolerations;
+mod deny_external_ips;
 mod escalation;
+mod event_rate_limit;
+mod extended_resource_toleration;
+mod hard_anti_affinity;
+mod limit_ranger;
+mod namespace_exists;
 mod namespace_lifecycle;
 mod node_restriction;
 mod node_taint;
+mod nodes;
 mod options;
+mod owner_references;
+mod pod_node_selector;
 mod pod_security;
+mod pod_tolerations;
 mod priority;
 mod registry;
+mod runtime_class;
 mod service_account;
 mod service_addresses;
 mod storage_in_use;
+mod tolerations;
 mod volume_resize;
 mod webhooks;
 

@@ -125,8 +125,8 @@ mod tests {
     #[test]
     fn plugins_are_selected_as_upstream_selects_them() {
         let options =
-            AdmissionOptions::new(&owned(&["Priority"]), &owned(&["PodSecurity"])).expect("options");
-        assert!(options.runs("Priority") && options.runs("NamespaceLifecycle"));
+            AdmissionOptions::new(&owned(&["AlwaysPullImages"]), &owned(&["PodSecurity"])).expect("options");
+        assert!(options.runs("AlwaysPullImages") && options.runs("NamespaceLifecycle"));
         assert!(!options.runs("PodSecurity") && !options.runs("AlwaysDeny"));
         let error = AdmissionOptions::new(&owned(&["Nope"]), &[]).expect_err("unknown");
         assert_eq!(error.to_string(), r#"enable-admission-plugins plugin "Nope" is unknown"#);

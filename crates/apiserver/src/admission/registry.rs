@@ -86,20 +86,46 @@ macro_rules! plugins {
 }
 
 plugins! {
+    Off "AlwaysAdmit" => |_deps| super::always::AlwaysAdmit;
+    Off "NamespaceAutoProvision" => |deps| super::namespace_exists::NamespaceAutoProvision {
+        namespaces: deps.namespaces(), transport: Arc::clone(&deps.transport) };
     On "NamespaceLifecycle" => |deps| super::namespace_lifecycle::NamespaceLifecycle::new(
         &deps.informers, deps.lookup(), deps.clock());
+    Off "NamespaceExists" => |deps| super::namespace_exists::NamespaceExists { namespaces: deps.namespaces() };
+    Off "LimitPodHardAntiAffinityTopology" =>
+        |_deps| super::hard_anti_affinity::LimitPodHardAntiAffinityTopology;
+    On "LimitRanger" => |deps| super::limit_ranger::LimitRanger::new(&deps.informers);
     On "ServiceAccount" => |deps| super::service_account::ServiceAccounts::new(
         Accounts::new(&deps.informers, deps.lookup()));
     // Off upstream, but every distribution enables it.
     On "NodeRestriction" => |deps| super::node_restriction::NodeRestriction::new(deps.lookup());
     On "TaintNodesByCondition" => |_deps| super::node_taint::TaintNodesByCondition;
+    Off "AlwaysPullImages" => |_deps| super::always_pull_images::AlwaysPullImages;
     On "PodSecurity" => |deps| super::pod_security::PodSecurity::new(deps)?;
-    On "Priority" => |_deps| super::priority::Priority;
+    Off "PodNodeSelector" => |deps| super::pod_node_selector::PodNodeSelector::new(deps)?;
+    On "Priority" => |deps| super::priority::Priority::new(&deps.informers, deps.lookup());
     On "DefaultTolerationSeconds" => |_deps| super::default_tolerations::DefaultTolerationSeconds;
+    Off "PodTolerationRestriction" => |deps| super::pod_tolerations::PodTolerationRestriction::new(deps)?;
+    Off "EventRateLimit" => |deps| super::event_rate_limit::EventRateLimit::new(deps)?;
+    Off "ExtendedResourceToleration" =>
+        |_deps| super::extended_resource_toleration::ExtendedResourceToleration;
     On "DefaultStorageClass" => |deps| super::default_storage_class::DefaultStorageClass::new(&deps.informers);
     On "StorageObjectInUseProtection" => |_deps| super::storage_in_use::StorageObjectInUseProtection;
+    Off "OwnerReferencesPermissionEnforcement" =>
+        |deps| super::owner_references::OwnerReferencesPermissionEnforcement {
+            authorizer: Arc::clone(&deps.authorizer) };
     On "PersistentVolumeClaimResize" => |deps| super::volume_resize::PersistentVolumeClaimResize::new(
         &deps.informers);
+    On "RuntimeClass" => |deps| super::runtime_class::RuntimeClasses::new(&deps.informers, deps.lookup());
+    On "CertificateApproval" => |deps| super::certificates::CertificateApproval {
+        authorizer: Arc::clone(&deps.authorizer) };
+    On "CertificateSigning" => |deps| super::certificates::CertificateSigning {
+        authorizer: Arc::clone(&deps.authorizer) };
+    On "CertificateSubjectRestriction" => |_deps| super::certificates::CertificateSubjectRestriction;
+    On "DefaultIngressClass" => |deps| super::default_ingress_class::DefaultIngressClass::new(&deps.informers);
+    Off "DenyServiceExternalIPs" => |_deps| super::deny_external_ips::DenyServiceExternalIps;
+    On "PodTopologyLabels" => |deps| super::nodes::PodTopologyLabels::new(&deps.informers);
+    On "PodResizeValidator" => |deps| super::nodes::PodResizeValidator::new(&deps.informers);
 
     // Policies: mutating ones in front of the mutating webhooks, validating ones in front of the validating webhooks.
     On "MutatingAdmissionWebhook" => |deps| webhooks::MutatingWebhooks::new(&deps.informers, deps.webhooks());
@@ -110,11 +136,21 @@ plugins! {
         deps.service_cidr, &deps.informers, Arc::clone(&deps.transport), deps.clock())?;
 
     // New plugins stand above the policies and webhooks; ResourceQuota and AlwaysDeny are the last.
+    Off "AlwaysDeny" => |_deps| super::always::AlwaysDeny;
 }
+
+/// Plugins of upstream that look at nothing but kinds and features that are alpha: they can be named, and do nothing.
+const IDLE: [&str; 5] = [
+    "PodGroupProtection",
+    "ClusterTrustBundleAttest",
+    "PodGroupWorkloadExists",
+    "NodeDeclaredFeatureValidator",
+    "JobValidation",
+];
 
 /// The names of the plugins that can be enabled and disabled.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    PLUGINS.iter().filter(|p| p.switch != Switch::Fixed).map(|p| p.name)
+    PLUGINS.iter().filter(|p| p.switch != Switch::Fixed).map(|p| p.name).chain(IDLE)
 }
 
 /// Whether the plugin runs if nobody says otherwise.

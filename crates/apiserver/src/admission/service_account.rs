@@ -77,7 +77,10 @@ impl AdmissionPlugin for ServiceAccounts {
 
     fn handles(&self, operation: Operation, resource: &Resource, subresource: &str) -> bool {
         let pods = resource.group.is_empty() && resource.plural == "pods";
-        pods && operation == Operation::Create && subresource.is_empty()
+        pods && matches!(
+            (operation, subresource),
+            (Operation::Create, "") | (Operation::Update, "ephemeralcontainers")
+        )
     }
 
     async fn mutate(
@@ -86,6 +89,9 @@ impl AdmissionPlugin for ServiceAccounts {
         object: &mut dyn AnyObject,
         _old: Option<&dyn AnyObject>,
     ) -> Result<()> {
+        if request.operation != Operation::Create {
+            return Ok(());
+        }
         let Some(pod) = object.downcast_mut::<Pod>() else { return Ok(()) };
         if pod.annotation(MIRROR).is_some() {
             return check_mirror(request, pod);
@@ -118,7 +124,8 @@ impl AdmissionPlugin for ServiceAccounts {
         _old: Option<&dyn AnyObject>,
     ) -> Result<()> {
         let Some(pod) = object.and_then(|o| o.downcast::<Pod>()) else { return Ok(()) };
-        if pod.annotation(MIRROR).is_some() {
+        let created = request.operation == Operation::Create;
+        if created && pod.annotation(MIRROR).is_some() {
             return check_mirror(request, pod);
         }
         let Some(spec) = &pod.spec else { return Ok(()) };
@@ -132,7 +139,13 @@ impl AdmissionPlugin for ServiceAccounts {
             .annotation(MOUNTABLE)
             .is_some_and(|v| matches!(v, "1" | "t" | "T" | "true" | "TRUE" | "True"))
         {
-            check_secrets(spec, &account).map_err(|why| forbidden(request, pod, why))?;
+            match created {
+                true => check_secrets(spec, &account).map_err(|why| forbidden(request, pod, why))?,
+                // What is said here is upstream's text, which has no more to it.
+                false => {
+                    check_debuggers(spec, &account).map_err(|why| ApiError::new(403, "Forbidden", why))?
+                }
+            }
         }
         Ok(())
     }
@@ -203,6 +216,29 @@ fn check_secrets(spec: &PodSpec, account: &ServiceAccount) -> Result<(), String>
     for (i, secret) in spec.image_pull_secrets.iter().flatten().enumerate() {
         if !pulls.contains(secret.name.as_str()) {
             return Err(format!("imagePullSecrets[{i}].name=\"{}\" {whose} imagePullSecret", secret.name));
+        }
+    }
+    Ok(())
+}
+
+/// The same of ephemeral containers, which come by a way of their own.
+fn check_debuggers(spec: &PodSpec, account: &ServiceAccount) -> Result<(), String> {
+    let secrets = account.secrets.iter().flatten().filter_map(|s| s.name.as_deref());
+    let mountable: HashSet<&str> = secrets.collect();
+    for debugger in spec.ephemeral_containers.iter().flatten() {
+        let container = Container {
+            env: debugger.env.clone(),
+            env_from: debugger.env_from.clone(),
+            ..Container::default()
+        };
+        for (place, name) in env_secrets(&container) {
+            if !mountable.contains(name.as_str()) {
+                return Err(format!(
+                    "ephemeral container {} with {place} referencing secret.secretName=\"{name}\" is not allowed because service account {} does not reference that secret",
+                    debugger.name,
+                    account.name()
+                ));
+            }
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ mod restricted;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gantry_api::core::{Namespace, Pod, PodSpec, PodTemplateSpec};
+use gantry_api::core::{Namespace, Pod, PodSpec, PodTemplate, PodTemplateSpec, ReplicationController};
 use gantry_api::meta::MetaExt;
 use gantry_api::metav1::ObjectMeta;
 use gantry_api::status::Result;
@@ -208,7 +208,16 @@ fn template(object: &dyn AnyObject) -> Option<&PodTemplateSpec> {
     if let Some(o) = object.downcast::<apps::DaemonSet>() {
         return Some(&o.spec.as_ref()?.template);
     }
-    Some(&object.downcast::<batch::Job>()?.spec.as_ref()?.template)
+    if let Some(o) = object.downcast::<batch::Job>() {
+        return Some(&o.spec.as_ref()?.template);
+    }
+    if let Some(o) = object.downcast::<batch::CronJob>() {
+        return Some(&o.spec.job_template.spec.as_ref()?.template);
+    }
+    if let Some(o) = object.downcast::<ReplicationController>() {
+        return o.spec.as_ref()?.template.as_ref();
+    }
+    object.downcast::<PodTemplate>()?.template.as_ref()
 }
 
 #[async_trait]
