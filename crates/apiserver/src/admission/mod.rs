@@ -33,6 +33,7 @@ mod pod_node_selector;
 mod pod_security;
 mod pod_tolerations;
 mod priority;
+mod quota;
 mod registry;
 mod runtime_class;
 mod service_account;

@@ -136,6 +136,7 @@ plugins! {
         deps.service_cidr, &deps.informers, Arc::clone(&deps.transport), deps.clock())?;
 
     // New plugins stand above the policies and webhooks; ResourceQuota and AlwaysDeny are the last.
+    On "ResourceQuota" => |deps| super::quota::ResourceQuotas::new(deps)?;
     Off "AlwaysDeny" => |_deps| super::always::AlwaysDeny;
 }
 
