@@ -39,14 +39,14 @@ pub(super) struct ResourceQuotas {
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(self) struct Config {
+struct Config {
     limited_resources: Vec<Limited>,
 }
 
 /// What may be had only where a quota covers it.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(self) struct Limited {
+struct Limited {
     api_group: String,
     resource: String,
     match_contains: Vec<String>,
