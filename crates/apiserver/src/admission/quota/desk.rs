@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use gantry_api::ApiError;
 use gantry_api::core::{ResourceQuota, ResourceQuotaStatus};
 use gantry_api::meta::{MetaExt, ObjectKey};
-use gantry_api::ApiError;
 use gantry_base::{Clock, Tasks};
 use gantry_client::{Api, Informer, Transport};
 use gantry_kinds::resources::to_wire;
