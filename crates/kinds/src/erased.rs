@@ -177,6 +177,8 @@ pub trait AnyKind: Send + Sync + 'static {
     fn note_requester(&self, _object: &mut dyn AnyObject, _requester: Requester<'_>) {}
     /// See [`Kind::prepare_part_update`].
     fn prepare_part_update(&self, _part: &str, _new: &mut dyn AnyObject, _old: &dyn AnyObject) {}
+    /// See [`Kind::note_time`].
+    fn note_time(&self, _new: &mut dyn AnyObject, _old: &dyn AnyObject, _now: SystemTime) {}
     /// See [`Kind::validate_part_update`].
     fn validate_part_update(&self, _part: &str, _new: &dyn AnyObject, _old: &dyn AnyObject) -> Errors {
         Errors::new()
@@ -390,6 +392,10 @@ impl<K: Kind> AnyKind for Builtin<K> {
 
     fn prepare_part_update(&self, part: &str, new: &mut dyn AnyObject, old: &dyn AnyObject) {
         K::prepare_part_update(part, typed_mut::<K>(new), typed::<K>(old));
+    }
+
+    fn note_time(&self, new: &mut dyn AnyObject, old: &dyn AnyObject, now: SystemTime) {
+        K::note_time(typed_mut::<K>(new), typed::<K>(old), now);
     }
 
     fn validate_part_update(&self, part: &str, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {

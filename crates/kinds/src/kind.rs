@@ -123,6 +123,9 @@ pub trait Kind: Send + Sync + 'static {
         Errors::new()
     }
 
+    /// Notes the time of an update of the status or of another part, where the object says it.
+    fn note_time(_new: &mut Self::Object, _old: &Self::Object, _now: SystemTime) {}
+
     /// Is the object valid in itself?
     fn validate(_object: &Self::Object) -> Errors {
         Errors::new()
@@ -224,5 +227,5 @@ pub trait Kind: Send + Sync + 'static {
 /// Counts the generation up if `changed`, else keeps the old one: for `prepare_update`.
 pub fn bump_generation<K: Object>(new: &mut K, old: &K, changed: bool) {
     let generation = old.metadata().generation.unwrap_or(0) + i64::from(changed);
-    new.metadata_mut().generation = Some(generation);
+    new.metadata_mut().generation = (generation > 0).then_some(generation);
 }

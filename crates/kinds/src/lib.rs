@@ -15,7 +15,9 @@ mod admissionregistration;
 mod apiextensions;
 mod apiregistration;
 mod apps;
+mod autoscaling;
 mod batch;
+mod certificates;
 mod common;
 mod coordination;
 mod core;
@@ -35,7 +37,7 @@ pub use table::Column;
 
 /// Rules that other crates need as well: the kubelet for static pods, custom resources for names.
 pub mod rules {
-    pub use crate::common::cel;
     pub use crate::common::metadata::{check_name, validate_metadata, validate_metadata_update};
+    pub use crate::common::{cel, cron};
     pub use crate::scheduling::priority_class::SYSTEM_CLASSES;
 }

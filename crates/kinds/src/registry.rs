@@ -34,7 +34,14 @@ kinds! {
     crate::apps::deployment::DeploymentKind => "io.k8s.api.apps.v1.Deployment",
     crate::apps::replica_set::ReplicaSetKind => "io.k8s.api.apps.v1.ReplicaSet",
     crate::apps::stateful_set::StatefulSetKind => "io.k8s.api.apps.v1.StatefulSet",
+    crate::autoscaling::horizontal_pod_autoscaler::HorizontalPodAutoscalerKind =>
+        "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
+    crate::autoscaling::horizontal_pod_autoscaler_v1::HorizontalPodAutoscalerV1Kind =>
+        "io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler",
+    crate::batch::cron_job::CronJobKind => "io.k8s.api.batch.v1.CronJob",
     crate::batch::job::JobKind => "io.k8s.api.batch.v1.Job",
+    crate::certificates::certificate_signing_request::CertificateSigningRequestKind =>
+        "io.k8s.api.certificates.v1.CertificateSigningRequest",
     crate::coordination::lease::LeaseKind => "io.k8s.api.coordination.v1.Lease",
     crate::discovery::endpoint_slice::EndpointSliceKind => "io.k8s.api.discovery.v1.EndpointSlice",
     crate::events::event::EventKind => "io.k8s.api.events.v1.Event",
@@ -45,6 +52,11 @@ kinds! {
     crate::rbac::role::RoleKind => "io.k8s.api.rbac.v1.Role",
     crate::rbac::role_binding::RoleBindingKind => "io.k8s.api.rbac.v1.RoleBinding",
     crate::scheduling::priority_class::PriorityClassKind => "io.k8s.api.scheduling.v1.PriorityClass",
+    crate::storage::csi_driver::CSIDriverKind => "io.k8s.api.storage.v1.CSIDriver",
+    crate::storage::csi_node::CSINodeKind => "io.k8s.api.storage.v1.CSINode",
+    crate::storage::csi_storage_capacity::CSIStorageCapacityKind => "io.k8s.api.storage.v1.CSIStorageCapacity",
+    crate::storage::volume_attachment::VolumeAttachmentKind => "io.k8s.api.storage.v1.VolumeAttachment",
+    crate::storage::volume_attributes_class::VolumeAttributesClassKind => "io.k8s.api.storage.v1.VolumeAttributesClass",
     crate::storage::storage_class::StorageClassKind => "io.k8s.api.storage.v1.StorageClass",
     crate::admissionregistration::mutating_admission_policy::MutatingAdmissionPolicyKind =>
         "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicy",

@@ -201,6 +201,9 @@ fn before_update(call: &Call<'_>, part: Part, new: &mut dyn AnyObject, old: &dyn
         Part::Finalize => prepare_finalize(new, old)?,
         Part::Named(part) => kind.prepare_part_update(part, new, old),
     }
+    if part != Part::Main {
+        kind.note_time(new, old, call.core.now());
+    }
     keep_metadata(new.metadata_mut(), old.metadata());
     let mut errors = rules::validate_metadata_update(new.metadata(), old.metadata());
     match part {

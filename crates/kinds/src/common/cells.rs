@@ -44,3 +44,13 @@ pub fn selector_struct(selector: &LabelSelector) -> String {
         expressions.iter().map(|e| format!("{e},")).collect::<String>(),
     )
 }
+
+/// `True`, `False`, `<unset>`.
+pub fn boolean(value: Option<bool>) -> Value {
+    match value {
+        None => "<unset>",
+        Some(true) => "True",
+        Some(false) => "False",
+    }
+    .into()
+}

@@ -4,6 +4,7 @@ pub mod cel;
 pub mod cells;
 pub mod check;
 pub mod conditions;
+pub mod cron;
 pub mod metadata;
 pub mod node_labels;
 pub mod pod_spec;

@@ -2,8 +2,11 @@
 
 mod admission;
 mod aggregation;
+mod certificates;
 mod core;
 mod policy;
+mod storage;
+mod workloads;
 
 use std::sync::Arc;
 
