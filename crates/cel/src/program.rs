@@ -1,0 +1,396 @@
+//! A compiled expression: names resolved, constants folded, patterns compiled.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use regex::Regex;
+
+use crate::ast::{ACCUMULATOR, Expr, Fold, Kind, Literal, operators};
+use crate::check::{self, Checked};
+use crate::cost::{self, Rule};
+use crate::env::Env;
+use crate::estimate::{self, Cost};
+use crate::library::{self, Allowance, Function};
+use crate::parse;
+use crate::source::Issues;
+use crate::types::Type;
+use crate::value::{Entries, Key, Map, Value};
+
+/// An expression that can be evaluated, by many at once.
+#[derive(Debug)]
+pub struct Program {
+    pub(crate) root: Node,
+    output: Type,
+    variables: Vec<String>,
+    cost: Cost,
+}
+
+impl Program {
+    /// Compiles a source.
+    ///
+    /// # Errors
+    /// What is wrong with it; prints as upstream's compiler does.
+    pub fn compile(source: &str, env: &Env) -> Result<Self, Issues> {
+        let parsed = parse::parse(source)?;
+        let checked = check::check(source, parsed, env)?;
+        let mut lowering = Lowering { checked: &checked, locals: Vec::new(), issues: Issues::new(source) };
+        let root = lowering.node(&checked.root);
+        lowering.literals();
+        if !lowering.issues.is_empty() {
+            return Err(lowering.issues);
+        }
+        let output = checked.types[checked.root.id].clone();
+        let cost = estimate::cost(&checked, env);
+        Ok(Self { root, output, variables: checked.variables, cost })
+    }
+
+    /// The type of what it gives.
+    pub fn output(&self) -> &Type {
+        &self.output
+    }
+
+    /// Whether it refers to a variable.
+    pub fn uses(&self, variable: &str) -> bool {
+        self.variables.iter().any(|name| name == variable)
+    }
+
+    /// The variables that it refers to.
+    pub fn variables(&self) -> &[String] {
+        &self.variables
+    }
+
+    /// What it may cost at least and at most, by the sizes that its environment names.
+    pub fn estimate(&self) -> Cost {
+        self.cost
+    }
+}
+
+/// A step of an evaluation.
+#[derive(Debug)]
+pub enum Node {
+    /// A constant, and what it costs.
+    Const(Value<'static>, u64),
+    /// A variable of a loop.
+    Local(usize),
+    /// A variable of the environment.
+    Global(Box<str>),
+    /// `operand.field`
+    Select(Box<Node>, Box<str>),
+    /// `has(operand.field)`
+    Test(Box<Node>, Box<str>),
+    /// `operand.?field`
+    OptionalSelect(Box<Node>, Box<str>),
+    /// `a && b`
+    And(Box<Node>, Box<Node>),
+    /// `a || b`
+    Or(Box<Node>, Box<Node>),
+    /// `a ? b : c`
+    Conditional(Box<[Node; 3]>),
+    /// In loops: true unless the operand is false.
+    NotStrictlyFalse(Box<Node>),
+    /// `a.or(b)`
+    OptionalOr(Box<Node>, Box<Node>),
+    /// `a.orValue(b)`
+    OptionalOrValue(Box<Node>, Box<Node>),
+    /// A call.
+    Call(Box<Call>),
+    /// `[a, ?b]`
+    List(Vec<(Node, bool)>),
+    /// `{k: v}`
+    Map(Vec<(Node, Node, bool)>),
+    /// `Name{field: value}`
+    Struct(Arc<str>, Vec<(Box<str>, Node, bool)>),
+    /// A loop.
+    Fold(Box<Loop>),
+    /// Names a value.
+    Bind(Box<Node>, Box<Node>),
+    /// `accumulator + [element]`, in place.
+    Append(usize, Box<Node>),
+    /// The collecting map with an entry, or with the entries of a map, in place.
+    Insert(usize, Vec<Node>),
+}
+
+/// A call of a function.
+#[derive(Debug)]
+pub struct Call {
+    /// What it does.
+    pub function: Function,
+    /// Its name and pattern, if that is constant.
+    pub pattern: Option<(Box<str>, Regex)>,
+    /// What it costs.
+    pub rule: Rule,
+    /// What it is called with, the receiver first.
+    pub args: Vec<Node>,
+}
+
+/// A loop.
+#[derive(Debug)]
+pub struct Loop {
+    /// What is looped over.
+    pub range: Node,
+    /// Whether there are two variables.
+    pub two: bool,
+    /// What the collecting variable starts with.
+    pub init: Node,
+    /// Goes on while this is true.
+    pub condition: Node,
+    /// What the collecting variable becomes.
+    pub step: Node,
+    /// What comes out.
+    pub result: Node,
+}
+
+struct Lowering<'a> {
+    checked: &'a Checked,
+    /// The names of the variables in their places on the stack.
+    locals: Vec<String>,
+    issues: Issues,
+}
+
+impl Lowering<'_> {
+    fn boxed(&mut self, expr: &Expr) -> Box<Node> {
+        Box::new(self.node(expr))
+    }
+
+    fn node(&mut self, expr: &Expr) -> Node {
+        match &expr.kind {
+            Kind::Literal(literal) => Node::Const(constant(literal), 0),
+            Kind::Ident(name) => self.ident(expr.id, name),
+            Kind::Select { operand, field, test } => {
+                let operand = self.boxed(operand);
+                let field = field.as_str().into();
+                if *test { Node::Test(operand, field) } else { Node::Select(operand, field) }
+            }
+            Kind::Call { target, function, args } => self.call(target.as_deref(), function, args),
+            Kind::List(items) => {
+                let items: Vec<(Node, bool)> =
+                    items.iter().map(|item| (self.node(&item.value), item.optional)).collect();
+                fold_list(items)
+            }
+            Kind::Map(entries) => {
+                let entries: Vec<_> = entries
+                    .iter()
+                    .map(|entry| (self.node(&entry.key), self.node(&entry.value), entry.optional))
+                    .collect();
+                fold_map(entries)
+            }
+            Kind::Struct(name, fields) => {
+                let fields = fields.iter().map(|f| (f.name.as_str().into(), self.node(&f.value), f.optional));
+                Node::Struct(name.as_str().into(), fields.collect())
+            }
+            Kind::Fold(fold) => self.fold(fold),
+        }
+    }
+
+    fn slot(&self, name: &str) -> Option<usize> {
+        self.locals.iter().rposition(|local| local == name)
+    }
+
+    fn ident(&mut self, id: usize, name: &str) -> Node {
+        if let Some(slot) = self.slot(name) {
+            return Node::Local(slot);
+        }
+        match &self.checked.types[id] {
+            // A variable may hold a type, too; names of types are no variables.
+            Type::Kind(Some(of)) if !self.checked.variables.iter().any(|v| v == name) => {
+                Node::Const(Value::Type(of.as_ref().clone()), cost::SELECT)
+            }
+            _ => Node::Global(name.into()),
+        }
+    }
+
+    fn call(&mut self, target: Option<&Expr>, function: &str, args: &[Expr]) -> Node {
+        match (function, target, args) {
+            (operators::AND, None, [a, b]) => return Node::And(self.boxed(a), self.boxed(b)),
+            (operators::OR, None, [a, b]) => return Node::Or(self.boxed(a), self.boxed(b)),
+            ("_?_:_", None, [a, b, c]) => {
+                return Node::Conditional(Box::new([self.node(a), self.node(b), self.node(c)]));
+            }
+            (operators::NOT_STRICTLY_FALSE, None, [a]) => return Node::NotStrictlyFalse(self.boxed(a)),
+            (operators::OPTIONAL_SELECT, None, [a, Expr { kind: Kind::Literal(Literal::String(f)), .. }]) => {
+                return Node::OptionalSelect(self.boxed(a), f.as_str().into());
+            }
+            ("or", Some(a), [b]) => return Node::OptionalOr(self.boxed(a), self.boxed(b)),
+            ("orValue", Some(a), [b]) => return Node::OptionalOrValue(self.boxed(a), self.boxed(b)),
+            (
+                operators::ADD,
+                None,
+                [Expr { kind: Kind::Ident(name), .. }, Expr { kind: Kind::List(items), .. }],
+            ) if name == ACCUMULATOR => {
+                if let (Some(slot), [item]) = (self.slot(ACCUMULATOR), items.as_slice()) {
+                    return Node::Append(slot, self.boxed(&item.value));
+                }
+            }
+            (operators::MAP_INSERT, None, [Expr { kind: Kind::Ident(name), .. }, entry @ ..])
+                if name == ACCUMULATOR =>
+            {
+                if let Some(slot) = self.slot(ACCUMULATOR) {
+                    return Node::Insert(slot, entry.iter().map(|e| self.node(e)).collect());
+                }
+            }
+            _ => {}
+        }
+        let nodes: Vec<Node> = target.into_iter().chain(args).map(|arg| self.node(arg)).collect();
+        let pattern_at = args.last().map_or(0, |arg| arg.at);
+        self.plain_call(function, nodes, pattern_at)
+    }
+
+    fn plain_call(&mut self, name: &str, args: Vec<Node>, pattern_at: usize) -> Node {
+        let Some(function) = library::find(name) else {
+            // The table of signatures and the libraries name the same functions; a test compares them.
+            self.issues.report(pattern_at, format!("undeclared reference to '{name}' (in container '')"));
+            return Node::Const(Value::Null, 0);
+        };
+        let rule = cost::rule(name);
+        if FOLDED.contains(&name)
+            && let [Node::Const(arg, 0)] = args.as_slice()
+            && let Ok(value) = function(std::slice::from_ref(arg), &mut Allowance::default())
+        {
+            let free = CONVERSIONS.contains(&name);
+            let cost = if free { 0 } else { cost::call(rule, std::slice::from_ref(arg), &value) };
+            return Node::Const(value, cost);
+        }
+        let mut pattern = None;
+        if matches!(name, "matches" | "find" | "findAll")
+            && let Some(Node::Const(Value::String(text), _)) = args.get(1)
+        {
+            match library::regex::compile(text.as_str()) {
+                Ok(compiled) => pattern = Some((name.into(), compiled)),
+                Err(_) => self.issues.report(pattern_at, format!("invalid {name} argument")),
+            }
+        }
+        Node::Call(Box::new(Call { function, pattern, rule, args }))
+    }
+
+    fn fold(&mut self, fold: &Fold) -> Node {
+        if fold.is_bind() {
+            let value = self.boxed(&fold.init);
+            self.locals.push(fold.accu.clone());
+            let result = self.boxed(&fold.result);
+            self.locals.pop();
+            return Node::Bind(value, result);
+        }
+        let range = self.node(&fold.range);
+        let init = self.node(&fold.init);
+        self.locals.push(fold.accu.clone());
+        self.locals.push(fold.var.clone());
+        self.locals.extend(fold.var2.clone());
+        let condition = self.node(&fold.condition);
+        let step = self.node(&fold.step);
+        let two = fold.var2.is_some();
+        self.locals.truncate(self.locals.len() - 1 - usize::from(two));
+        let result = self.node(&fold.result);
+        self.locals.pop();
+        Node::Fold(Box::new(Loop { range, two, init, condition, step, result }))
+    }
+
+    /// Constants that can be nothing but wrong when they are reached.
+    fn literals(&mut self) {
+        let types = &self.checked.types;
+        let issues = &mut self.issues;
+        // What is formatted may be of any types.
+        let mut exempt = HashSet::new();
+        self.checked.root.walk(&mut |expr| match &expr.kind {
+            Kind::Call { function, .. } if function == "format" => {
+                expr.walk(&mut |inner| {
+                    exempt.insert(inner.id);
+                });
+            }
+            Kind::Call { target: None, function, args }
+                if matches!(function.as_str(), "duration" | "timestamp") =>
+            {
+                let [Expr { kind: Kind::Literal(literal), at, .. }] = args.as_slice() else { return };
+                let works = library::find(function)
+                    .is_some_and(|f| f(&[constant(literal)], &mut Allowance::default()).is_ok());
+                if !works {
+                    issues.report(*at, format!("invalid {function} argument"));
+                }
+            }
+            Kind::List(items) if !exempt.contains(&expr.id) => {
+                alike(items.iter().map(|i| (&i.value, i.optional)), types, issues);
+            }
+            Kind::Map(entries) if !exempt.contains(&expr.id) => {
+                alike(entries.iter().map(|e| (&e.key, false)), types, issues);
+                alike(entries.iter().map(|e| (&e.value, e.optional)), types, issues);
+            }
+            _ => {}
+        });
+    }
+}
+
+/// Elements of one literal are of one type, even if some of them are dynamic.
+fn alike<'e>(items: impl Iterator<Item = (&'e Expr, bool)>, types: &[Type], issues: &mut Issues) {
+    let mut first: Option<&Type> = None;
+    for (expr, optional) in items {
+        let mut ty = &types[expr.id];
+        if optional {
+            ty = ty.unwrap_optional().unwrap_or(ty);
+        }
+        match first {
+            None => first = Some(ty),
+            Some(first) if !first.same(ty) => {
+                issues.report(expr.at, format!("expected type '{first}' but found '{ty}'"));
+                return;
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Conversions of constants, which upstream does while compiling, free of cost.
+const CONVERSIONS: [&str; 8] = ["bool", "bytes", "double", "duration", "int", "string", "timestamp", "uint"];
+
+/// Functions of constants that need not be called every time.
+const FOLDED: [&str; 13] = [
+    "bool",
+    "bytes",
+    "double",
+    "duration",
+    "int",
+    "string",
+    "timestamp",
+    "uint",
+    "quantity",
+    "ip",
+    "cidr",
+    "url",
+    "semver",
+];
+
+fn constant(literal: &Literal) -> Value<'static> {
+    match literal {
+        Literal::Null => Value::Null,
+        Literal::Bool(b) => Value::Bool(*b),
+        Literal::Int(n) => Value::Int(*n),
+        Literal::Uint(n) => Value::Uint(*n),
+        Literal::Double(d) => Value::Double(*d),
+        Literal::String(text) => Value::text(text.as_str()),
+        Literal::Bytes(bytes) => Value::Bytes(bytes.as_slice().into()),
+    }
+}
+
+fn fold_list(items: Vec<(Node, bool)>) -> Node {
+    let constant = |(node, optional): &(Node, bool)| match node {
+        Node::Const(value, 0) if !optional => Some(value.clone()),
+        _ => None,
+    };
+    match items.iter().map(constant).collect::<Option<Vec<_>>>() {
+        Some(values) if !values.is_empty() => Node::Const(Value::list(values), 0),
+        _ => Node::List(items),
+    }
+}
+
+fn fold_map(entries: Vec<(Node, Node, bool)>) -> Node {
+    let constant = |(key, value, optional): &(Node, Node, bool)| match (key, value) {
+        (Node::Const(key, 0), Node::Const(value, 0)) if !optional => {
+            Some((Key::from_value(key)?, value.clone()))
+        }
+        _ => None,
+    };
+    match entries.iter().map(constant).collect::<Option<Entries<'static>>>() {
+        Some(found) if !found.is_empty() && found.len() == entries.len() => {
+            Node::Const(Value::Map(Map::Values(Arc::new(found))), 0)
+        }
+        _ => Node::Map(entries),
+    }
+}
