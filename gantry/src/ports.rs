@@ -2,10 +2,13 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_apiserver::identify::TokenKey;
-use gantry_base::{Error, Result};
+use gantry_apiserver::pki::Pki;
+use gantry_base::{Clock, Error, Result};
 use gantry_controllers::{TokenSigner, VolumeDirectory, VolumeHost};
 use serde_json::Value;
 
@@ -15,6 +18,20 @@ pub struct Signer(pub TokenKey);
 impl TokenSigner for Signer {
     fn sign(&self, claims: &Value) -> Result<String> {
         self.0.sign(claims)
+    }
+}
+
+/// Signs with the cluster's authority.
+pub struct CertificateSigner {
+    /// The authority.
+    pub pki: Arc<Pki>,
+    /// Reads the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl gantry_controllers::CertificateSigner for CertificateSigner {
+    fn sign(&self, request: &str, usages: &[String], life: Duration) -> Result<String> {
+        self.pki.cluster.sign_request(request, usages, life, self.clock.now())
     }
 }
 

@@ -19,7 +19,7 @@ use gantry_store::{Embedded, Store};
 use tokio::net::TcpListener;
 
 use crate::instance::Instance;
-use crate::ports::{LocalVolumes, Signer};
+use crate::ports::{CertificateSigner, LocalVolumes, Signer};
 use crate::settings::Settings;
 use crate::steps::Steps;
 
@@ -159,6 +159,10 @@ impl Server {
             leadership: Arc::new(AlwaysLeader),
             ports: Ports {
                 signer: Some(Arc::new(Signer(token_key))),
+                certificates: Some(Arc::new(CertificateSigner {
+                    pki: Arc::clone(&self.pki),
+                    clock: Arc::clone(&self.clock),
+                })),
                 volumes: Some(Arc::new(LocalVolumes { root: instance.volumes() })),
             },
             cluster_cidrs,

@@ -79,6 +79,14 @@ impl Lookup {
 }
 
 impl Lookup {
+    /// Creates an object, or replaces it if it has a revision.
+    pub(crate) async fn put<K: Object>(&self, object: &K) -> Result<()> {
+        let api = Api::<K>::new(Arc::clone(&self.transport), "gantry-apiserver");
+        let is_new = object.metadata().resource_version.is_none();
+        let written = if is_new { api.create(object).await } else { api.update(object).await };
+        written.map(|_| ())
+    }
+
     /// Merges into a secret.
     pub(crate) async fn label(&self, key: &ObjectKey, patch: &serde_json::Value) -> Result<()> {
         let api = Api::<gantry_api::core::Secret>::new(Arc::clone(&self.transport), "gantry-apiserver");

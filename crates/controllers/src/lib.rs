@@ -3,6 +3,8 @@
 //! [`engine`] owns the loop and knows no controller; every other module is one controller (or a family of small
 //! ones), which observes through informers and plans purely; [`registry`] lists them and starts them.
 
+pub mod bootstrap;
+pub mod certificates;
 pub mod clusterroles;
 mod common;
 pub mod daemonset;
@@ -15,6 +17,7 @@ pub mod engine;
 pub mod garbage;
 pub mod inventory;
 pub mod job;
+pub mod legacytokens;
 #[cfg(test)]
 mod model;
 pub mod namespaces;
@@ -29,6 +32,8 @@ pub mod tainteviction;
 pub mod ttl;
 pub mod volumes;
 
-pub use engine::{AlwaysLeader, Leadership, Ports, TokenSigner, VolumeDirectory, VolumeHost};
+pub use engine::{
+    AlwaysLeader, CertificateSigner, Leadership, Ports, TokenSigner, VolumeDirectory, VolumeHost,
+};
 pub use nodeipam::ClusterCidr;
 pub use registry::{Controllers, Enabled, Options, TransportFor};

@@ -246,6 +246,12 @@ impl Model {
             Check::Alive(resource, key, expected) => uid(resource, key).as_ref() == Some(expected),
             Check::Absent(resource, key, expected) => uid(resource, key).as_ref() != Some(expected),
             Check::Missing(resource, key) => uid(resource, key).is_none(),
+            Check::Unmounted(secret) => !self.objects.iter().any(|((plural, key), pod)| {
+                plural == "pods" && key.namespace == secret.namespace && {
+                    let pod = serde_json::from_value(pod.clone()).unwrap_or_default();
+                    crate::common::pods::mentions_secret(&pod, &secret.name)
+                }
+            }),
             Check::Empty(resource, namespace) => {
                 let plural = resource.qualified();
                 !self.objects.keys().any(|(p, k)| *p == plural && *k.namespace == **namespace)

@@ -10,9 +10,9 @@ use crate::engine::{self, Controller, Leadership, Ports, Recorder, Runtime};
 use crate::inventory::Inventory;
 use crate::nodeipam::ClusterCidr;
 use crate::{
-    clusterroles, daemonset, deployment, endpoints, endpointslices, endpointslices_mirror, garbage, job,
-    namespaces, nodeipam, nodelifecycle, podgc, replicaset, serviceaccounts, statefulset, tainteviction, ttl,
-    volumes,
+    bootstrap, certificates, clusterroles, daemonset, deployment, endpoints, endpointslices,
+    endpointslices_mirror, garbage, job, legacytokens, namespaces, nodeipam, nodelifecycle, podgc,
+    replicaset, serviceaccounts, statefulset, tainteviction, ttl, volumes,
 };
 
 /// All keys of all controllers are looked at again this often.
@@ -127,6 +127,13 @@ impl Starter<'_> {
         self.start(|s| serviceaccounts::DefaultAccounts::new(&s.options.informers));
         self.start(|s| serviceaccounts::RootCaPublisher::new(&s.options.informers, s.root_ca()));
         self.start(|s| serviceaccounts::TokenSecrets::new(&s.options.informers, s.root_ca()));
+        self.start(|s| legacytokens::LegacyTokens::new(&s.options.informers));
+        self.start(|s| bootstrap::signer::BootstrapSigner::new(&s.options.informers));
+        self.start(|s| bootstrap::cleaner::TokenCleaner::new(&s.options.informers));
+        self.start(|s| certificates::approve::ClientApprover::new(&s.options.informers));
+        self.start(|s| certificates::approve::ServingApprover::new(&s.options.informers));
+        self.start(|s| certificates::sign::Signer::new(&s.options.informers));
+        self.start(|s| certificates::clean::Cleaner::new(&s.options.informers));
         self.start(|s| {
             let inventory = s.inventory();
             namespaces::Namespaces::new(&s.options.informers, inventory)

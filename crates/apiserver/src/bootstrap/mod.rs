@@ -58,6 +58,7 @@ pub async fn run(transport: Arc<dyn Transport>, options: &Options) -> Result<()>
 
 async fn others(writer: &Writer, options: &Options) -> Result<()> {
     writer.create_missing(vec![local_path()]).await?;
+    writer.reconcile(vec![cluster_info(options)], cluster_info_change).await?;
     writer.create_missing(priority_classes()).await?;
     writer.keep(vec![authentication(options)], |new, old| new.data == old.data).await
 }
@@ -93,6 +94,33 @@ fn local_path() -> StorageClass {
     let annotations = class.metadata.annotations.get_or_insert_default();
     annotations.insert("storageclass.kubernetes.io/is-default-class".to_owned(), "true".to_owned());
     class
+}
+
+const KUBECONFIG: &str = "kubeconfig";
+
+/// Where the cluster is and whom to trust there: for those who join. The bootstrap signer adds its signatures.
+fn cluster_info(options: &Options) -> ConfigMap {
+    use base64::Engine;
+    let authority = base64::engine::general_purpose::STANDARD.encode(&options.client_ca_pem);
+    let server = std::net::SocketAddr::new(options.advertise_address, options.secure_port);
+    let kubeconfig = format!(
+        "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {authority}\n    server: https://{server}\n  name: \"\"\ncontexts: null\ncurrent-context: \"\"\nkind: Config\npreferences: {{}}\nusers: null\n"
+    );
+    ConfigMap {
+        metadata: named("kube-public", "cluster-info"),
+        data: Some([(KUBECONFIG.to_owned(), kubeconfig)].into()),
+        ..ConfigMap::default()
+    }
+}
+
+fn cluster_info_change(new: &ConfigMap, old: &ConfigMap) -> Option<ConfigMap> {
+    let wanted = new.data.as_ref()?.get(KUBECONFIG)?;
+    let mut data = old.data.clone().unwrap_or_default();
+    if data.get(KUBECONFIG) == Some(wanted) {
+        return None;
+    }
+    data.insert(KUBECONFIG.to_owned(), wanted.clone());
+    Some(ConfigMap { data: Some(data), ..old.clone() })
 }
 
 /// How extension API servers know requests that this server passes on.

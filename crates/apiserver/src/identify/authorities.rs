@@ -99,7 +99,7 @@ impl Authorities {
     }
 
     /// Whether one of them vouches for a client with this chain.
-    pub(super) fn vouch(&self, leaf: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> bool {
+    pub(crate) fn vouch(&self, leaf: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> bool {
         let now = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let current = self.current.load();
         match current.verifier.verify_client_cert(leaf, others, UnixTime::since_unix_epoch(now)) {

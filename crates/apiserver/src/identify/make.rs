@@ -137,6 +137,7 @@ pub(crate) fn make(options: &Options, deps: &Deps<'_>) -> Result<Made> {
     };
     let accounts =
         ServiceAccountTokens::new(key.clone(), issuers.clone(), own.clone(), clock(), deps.lookup.clone());
+    super::tracking::start(deps.lookup.clone(), clock(), deps.tasks);
     let configuration = match &options.config_file {
         Some(path) => Configuration::read(path, &issuers)?,
         None => Configuration::default(),

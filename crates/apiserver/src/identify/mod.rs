@@ -19,6 +19,7 @@ mod oidc;
 mod request_header;
 mod token_file;
 mod tokens;
+mod tracking;
 mod webhook;
 
 pub use authorities::Authorities;

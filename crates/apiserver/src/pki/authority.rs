@@ -93,6 +93,10 @@ impl Authority {
         &self.certificate
     }
 
+    pub(super) fn key(&self) -> &KeyPair {
+        self.issuer.key()
+    }
+
     /// Issues a certificate with a new key.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 mod authority;
 mod files;
 mod identity;
+mod request;
 
 pub use authority::{Authority, Leaf, Usage};
 pub use identity::{Identity, client_config, server_config};

@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use gantry_api::core::Secret;
+use gantry_api::core::{Pod, Secret};
 use gantry_api::k8s_openapi::ByteString;
 use gantry_api::meta::MetaExt;
 use gantry_api::{ApiError, Encoded, Object, ObjectKey, Resource};
 use gantry_base::Class;
-use gantry_client::{Api, ListParams, Mutation, Target, Transport, Verb, WriteOptions};
+use gantry_client::{Api, ListParams, Mutation, Payload, Target, Transport, Verb, WriteOptions};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::events::Recorder;
 use super::plan::{Action, Attempt, Check, Event, Failure, Plan, Write};
-use super::ports::{Effect, Ports};
+use super::ports::{Effect, Ports, Question};
 use super::watch::Source;
 
 /// Actions of one plan that run at once.
@@ -170,6 +170,17 @@ impl Actor {
                 None => Ok(()),
                 Some(_) => unmet(&resource.kind, format!("{} {key} exists", resource.kind)),
             },
+            Check::Unmounted(secret) => {
+                let pods = Api::<Pod>::new(Arc::clone(&self.transport), FIELD_MANAGER);
+                let (pods, _) = pods
+                    .list(&secret.namespace, &ListParams::default())
+                    .await
+                    .map_err(|e| api_failure(Attempt::Other, &Pod::RESOURCE, &e))?;
+                match pods.iter().find(|pod| crate::common::pods::mentions_secret(pod, &secret.name)) {
+                    None => Ok(()),
+                    Some(pod) => unmet("Secret", format!("pod {} refers to secret {secret}", pod.key())),
+                }
+            }
             Check::Empty(resource, namespace) => {
                 let collection = target(&resource, &ObjectKey::new(namespace.as_str(), ""), "");
                 let params = ListParams { limit: 1, ..ListParams::default() };
@@ -220,6 +231,27 @@ impl Actor {
                 };
                 return self.fill_secret(&key, &secret_uid, fill).await;
             }
+            Effect::Certificate { csr, usages, life } => {
+                let request = String::from_utf8_lossy(&csr.spec.request.0).into_owned();
+                let signer = self.ports.certificates().map_err(ours)?;
+                let certificate = signer.sign(&request, &usages, life).map_err(ours)?;
+                let mut csr = *csr;
+                csr.status.get_or_insert_default().certificate = Some(ByteString(certificate.into_bytes()));
+                return self.write(Write::update_status(&csr)).await;
+            }
+            Effect::FirstAllowed(choices) => {
+                for (question, write) in choices {
+                    if self.is_allowed(&question).await? {
+                        return self.write(write).await;
+                    }
+                }
+                return Err(failure(
+                    Attempt::Other,
+                    "",
+                    "Forbidden",
+                    "subject access review was not approved".to_owned(),
+                ));
+            }
             Effect::MakeVolume(directory) => {
                 self.ports.volumes().map_err(ours)?.make(&directory).await.map_err(ours)?;
             }
@@ -228,6 +260,38 @@ impl Actor {
             }
         }
         Ok(None)
+    }
+
+    async fn is_allowed(&self, question: &Question) -> Result<bool, Failure> {
+        const REVIEW: Resource = Resource::fixed(
+            "authorization.k8s.io",
+            "v1",
+            "SubjectAccessReview",
+            "subjectaccessreviews",
+            false,
+        );
+        let body = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+            "spec": {
+                "user": question.user, "uid": question.uid, "groups": question.groups, "extra": question.extra,
+                "resourceAttributes": {
+                    "verb": question.verb, "group": question.group, "version": "*",
+                    "resource": question.resource, "subresource": question.subresource,
+                },
+            },
+        });
+        let mutation = Mutation {
+            target: target(&REVIEW, &ObjectKey::cluster(""), ""),
+            verb: Verb::Create,
+            payload: Payload { content_type: "application/json", bytes: body.to_string().into() },
+            options: WriteOptions { field_manager: FIELD_MANAGER.into(), ..WriteOptions::default() },
+            select: ListParams::default(),
+        };
+        let answer = self.transport.mutate(mutation).await;
+        let answer = answer.map_err(|e| api_failure(Attempt::Create, &REVIEW, &e))?;
+        let answer: Value = serde_json::from_slice(answer.bytes())
+            .map_err(|e| failure(Attempt::Other, "SubjectAccessReview", "", e.to_string()))?;
+        Ok(answer["status"]["allowed"] == true)
     }
 
     async fn fill_secret(

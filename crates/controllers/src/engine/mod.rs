@@ -32,7 +32,7 @@ pub use events::Recorder;
 pub use leadership::{AlwaysLeader, Leadership};
 pub use metrics::QueueMetrics;
 pub use plan::{Action, Attempt, Check, Event, Failure, Moment, Plan, Write, reference};
-pub use ports::{Effect, Ports, TokenSigner, VolumeDirectory, VolumeHost};
+pub use ports::{CertificateSigner, Effect, Ports, Question, TokenSigner, VolumeDirectory, VolumeHost};
 pub use queue::Queue;
 pub use watch::{Source, Watch};
 

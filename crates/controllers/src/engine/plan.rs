@@ -108,6 +108,12 @@ impl Plan {
         self.failure.get_or_insert(message.into());
     }
 
+    /// The same, looked at again after this long at the latest.
+    pub fn again_after(mut self, delay: Duration) -> Self {
+        self.requeue_after(delay);
+        self
+    }
+
     /// Whether no action is planned.
     pub fn is_empty(&self) -> bool {
         self.stages.iter().all(Vec::is_empty)
@@ -190,6 +196,8 @@ pub enum Check {
     Absent(Resource, ObjectKey, String),
     /// No object has that name.
     Missing(Resource, ObjectKey),
+    /// No pod of its namespace refers to this secret.
+    Unmounted(ObjectKey),
     /// The namespace holds no object of this resource.
     Empty(Resource, String),
 }

@@ -1,14 +1,19 @@
 //! Effects outside the API, and the ports that perform them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_api::ObjectKey;
+use gantry_api::certificates::CertificateSigningRequest;
 use gantry_base::{Error, Result};
 use serde_json::Value;
 
+use super::plan::Write;
+
 /// An effect outside the API that a plan asks for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Effect {
     /// Sign `claims`, and put the token, the root certificate and the namespace into a secret.
     TokenSecret {
@@ -23,10 +28,51 @@ pub enum Effect {
         /// The token's claims.
         claims: Value,
     },
+    /// Sign an approved certificate request and put the certificate into its status.
+    Certificate {
+        /// The request.
+        csr: Box<CertificateSigningRequest>,
+        /// What the certificate is for.
+        usages: Vec<String>,
+        /// How long it is valid.
+        life: Duration,
+    },
+    /// Perform the write of the first question that is answered with yes; a failure if none is.
+    FirstAllowed(Vec<(Question, Write)>),
     /// Make the directory of a volume.
     MakeVolume(VolumeDirectory),
     /// Remove the directory of a volume with all that is in it.
     RemoveVolume(VolumeDirectory),
+}
+
+/// Whether a user may do something: a SubjectAccessReview.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The user's name.
+    pub user: String,
+    /// The user's UID.
+    pub uid: String,
+    /// The user's groups.
+    pub groups: Vec<String>,
+    /// What else is known of the user.
+    pub extra: BTreeMap<String, Vec<String>>,
+    /// The verb.
+    pub verb: &'static str,
+    /// The API group.
+    pub group: &'static str,
+    /// The resource.
+    pub resource: &'static str,
+    /// The subresource.
+    pub subresource: &'static str,
+}
+
+/// Signs certificate requests with the cluster's authority.
+pub trait CertificateSigner: Send + Sync + 'static {
+    /// The certificate, PEM, that `request` (PEM) asks for, for these usages (`client auth`, …) and that long.
+    ///
+    /// # Errors
+    /// The request cannot be signed.
+    fn sign(&self, request: &str, usages: &[String], life: Duration) -> Result<String>;
 }
 
 /// The directory of a node-local volume.
@@ -72,6 +118,8 @@ pub trait VolumeHost: Send + Sync + 'static {
 pub struct Ports {
     /// Signs tokens; without it token secrets stay empty.
     pub signer: Option<Arc<dyn TokenSigner>>,
+    /// Signs certificates; without it approved requests wait.
+    pub certificates: Option<Arc<dyn CertificateSigner>>,
     /// Keeps volumes; without it the local-path provisioner is off.
     pub volumes: Option<Arc<dyn VolumeHost>>,
 }
@@ -79,6 +127,11 @@ pub struct Ports {
 impl Ports {
     pub(crate) fn signer(&self) -> Result<&dyn TokenSigner> {
         self.signer.as_deref().ok_or_else(|| Error::refused("this server has no key to sign tokens with"))
+    }
+
+    pub(crate) fn certificates(&self) -> Result<&dyn CertificateSigner> {
+        let signer = self.certificates.as_deref();
+        signer.ok_or_else(|| Error::refused("this server has no authority to sign certificates with"))
     }
 
     pub(crate) fn volumes(&self) -> Result<&dyn VolumeHost> {
