@@ -16,6 +16,7 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod time;
+mod zero_time;
 
 pub use k8s_openapi;
 pub use k8s_openapi::api::{

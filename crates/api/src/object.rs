@@ -3,11 +3,12 @@
 use std::fmt;
 
 use k8s_openapi::serde::Serialize;
+use k8s_openapi::serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::metav1::ObjectMeta;
 use crate::resource::Resource;
-use crate::schema;
+use crate::{schema, zero_time};
 
 /// A typed Kubernetes object with metadata.
 pub trait Object: Clone + Default + fmt::Debug + PartialEq + Send + Sync + 'static {
@@ -79,7 +80,14 @@ fn encode_json<T: Serialize>(object: &T, kind: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     serde_json::to_writer(&mut out, object)
         .unwrap_or_else(|e| panic!("a {kind} can always be written as JSON: {e}"));
-    out
+    zero_time::to_null(out)
+}
+
+fn decode_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, DecodeError> {
+    match serde_json::from_slice(json) {
+        Err(error) if zero_time::is_missing(&error) => Ok(serde_json::from_slice(&zero_time::fill(json)?)?),
+        read => Ok(read?),
+    }
 }
 
 macro_rules! objects {
@@ -88,7 +96,7 @@ macro_rules! objects {
             const RESOURCE: Resource = Resource::fixed($group, $version, $kind, $plural, $namespaced);
             fn metadata(&self) -> &ObjectMeta { &self.metadata }
             fn metadata_mut(&mut self) -> &mut ObjectMeta { &mut self.metadata }
-            fn decode(json: &[u8]) -> Result<Self, DecodeError> { Ok(serde_json::from_slice(json)?) }
+            fn decode(json: &[u8]) -> Result<Self, DecodeError> { decode_json(json) }
             fn encode(&self) -> Vec<u8> { encode_json(self, $kind) }
         }
     )*};
