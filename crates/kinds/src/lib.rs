@@ -23,6 +23,8 @@ mod coordination;
 mod core;
 mod discovery;
 mod events;
+mod flowcontrol;
+mod networking;
 mod node;
 mod policy;
 mod rbac;
@@ -39,5 +41,6 @@ pub use table::Column;
 pub mod rules {
     pub use crate::common::metadata::{check_name, validate_metadata, validate_metadata_update};
     pub use crate::common::{cel, cron};
+    pub use crate::flowcontrol::mandatory as mandatory_flow_control;
     pub use crate::scheduling::priority_class::SYSTEM_CLASSES;
 }

@@ -1,11 +1,13 @@
 //! Rules that several kinds share.
 
+pub mod at;
 pub mod cel;
 pub mod cells;
 pub mod check;
 pub mod conditions;
 pub mod cron;
 pub mod metadata;
+pub mod network;
 pub mod node_labels;
 pub mod pod_spec;
 pub mod resource_names;

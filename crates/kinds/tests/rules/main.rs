@@ -4,6 +4,8 @@ mod admission;
 mod aggregation;
 mod certificates;
 mod core;
+mod flowcontrol;
+mod networking;
 mod policy;
 mod storage;
 mod workloads;
