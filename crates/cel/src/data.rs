@@ -2,6 +2,7 @@
 //! may get. Upstream calls the last two a declaration type.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::escape::escape;
 use crate::limits::REQUEST_BYTES;
@@ -48,14 +49,14 @@ pub enum DataKind {
     /// A list.
     List {
         /// Its elements.
-        item: Box<Data>,
+        item: Arc<Data>,
         /// How they are told apart.
         list: ListKind,
     },
     /// A map.
-    Map(Box<Data>),
+    Map(Arc<Data>),
     /// An object: fields by their name in JSON.
-    Object(BTreeMap<String, Data>),
+    Object(BTreeMap<String, Arc<Data>>),
     /// Data without a schema, which can be compared and nothing else.
     Preserved,
 }
@@ -137,22 +138,29 @@ impl Data {
     }
 
     /// A list of at most so many elements.
-    pub fn list(item: Self, max_items: Option<u64>, list: ListKind) -> Self {
+    pub fn list(item: Arc<Self>, max_items: Option<u64>, list: ListKind) -> Self {
         let max = max_items.unwrap_or((REQUEST_BYTES - 2) / (item.min_bytes + 1));
         let ty = item.ty.clone().map(Type::list);
-        let kind = DataKind::List { item: Box::new(item), list };
+        let kind = DataKind::List { item, list };
         Self { kind, nullable: false, max_elements: max, min_bytes: 2, ty }
     }
 
     /// A map of at most so many entries.
-    pub fn map(value: Self, max_entries: Option<u64>) -> Self {
+    pub fn map(value: Arc<Self>, max_entries: Option<u64>) -> Self {
         let max = max_entries.unwrap_or((REQUEST_BYTES - 2) / (value.min_bytes + 6));
         let ty = value.ty.clone().map(Type::map);
-        Self { kind: DataKind::Map(Box::new(value)), nullable: false, max_elements: max, min_bytes: 2, ty }
+        Self { kind: DataKind::Map(value), nullable: false, max_elements: max, min_bytes: 2, ty }
+    }
+
+    /// The same place where `null` is a value.
+    #[must_use]
+    pub fn nullable(mut self, nullable: bool) -> Self {
+        self.nullable |= nullable;
+        self
     }
 
     /// An object of a type name; `required` are the fields that are always written.
-    pub fn object(type_name: &str, fields: BTreeMap<String, Self>, required: &[String]) -> Self {
+    pub fn object(type_name: &str, fields: BTreeMap<String, Arc<Self>>, required: &[String]) -> Self {
         let mut seen = BTreeMap::new();
         let mut min_bytes = 2;
         for (name, field) in &fields {
@@ -187,9 +195,10 @@ impl Data {
             (DataKind::List { item, .. }, "@items") => Some(item),
             (DataKind::Map(value), "@values") => Some(value),
             (DataKind::Map(_), "@keys") => Some(&KEYS),
-            (DataKind::Object(fields), name) => {
-                fields.get(crate::escape::unescape(name)?.as_str()).filter(|f| f.ty.is_some())
-            }
+            (DataKind::Object(fields), name) => fields
+                .get(crate::escape::unescape(name)?.as_str())
+                .map(Arc::as_ref)
+                .filter(|f| f.ty.is_some()),
             _ => None,
         }
     }

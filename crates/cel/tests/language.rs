@@ -370,11 +370,12 @@ fn typed_data() {
         ("d".to_owned(), Data::double()),
         ("when".to_owned(), Data::date_time()),
         ("span".to_owned(), Data::duration()),
-        ("set".to_owned(), Data::list(Data::string(None, None), None, ListKind::Set)),
+        ("set".to_owned(), Data::list(Data::string(None, None).into(), None, ListKind::Set)),
         ("either".to_owned(), Data::int_or_string(None)),
         ("raw".to_owned(), Data::preserved()),
     ];
-    let data = Data::object("self", fields.into_iter().collect(), &[]);
+    let fields = fields.into_iter().map(|(name, data)| (name, data.into())).collect();
+    let data = Data::object("self", fields, &[]);
     let env = Env::new().variable("self", data.ty.clone().expect("objects have a type"));
     let json = json!({"a.b": 1, "in": "x", "d": 2, "when": "2024-01-01T00:00:00Z", "span": "1h", "set": ["b", "a"],
                       "either": "5", "raw": {"z": 1}});

@@ -189,6 +189,10 @@ pub trait AnyKind: Send + Sync + 'static {
         errors.extend(self.validate_update(new, old));
         errors
     }
+    /// Warnings about an update that was accepted.
+    fn update_warnings(&self, _new: &dyn AnyObject, _old: &dyn AnyObject) -> Vec<String> {
+        Vec::new()
+    }
     /// See [`Kind::refuse_deletion`].
     fn refuse_deletion(&self, _object: &dyn AnyObject) -> Option<&'static str> {
         None

@@ -308,15 +308,26 @@ impl AnyKind for CustomKind {
     }
 
     fn validate(&self, object: &dyn AnyObject) -> Errors {
-        self.schema.validate(&dynamic(object).to_value())
+        self.schema.validate(&dynamic(object).to_value(), None)
     }
 
-    fn validate_update(&self, _new: &dyn AnyObject, _old: &dyn AnyObject) -> Errors {
-        Errors::new()
+    fn validate_update(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {
+        self.schema.validate(&dynamic(new).to_value(), Some(&dynamic(old).to_value()))
     }
 
-    fn validate_status_update(&self, new: &dyn AnyObject, _old: &dyn AnyObject) -> Errors {
-        self.validate(new)
+    fn validate_replacement(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {
+        self.validate_update(new, old)
+    }
+
+    fn validate_status_update(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {
+        self.validate_update(new, old)
+    }
+
+    fn update_warnings(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Vec<String> {
+        if !self.schema.has_rules() {
+            return Vec::new();
+        }
+        self.schema.forgiven(&dynamic(new).to_value(), &dynamic(old).to_value())
     }
 
     fn warnings(&self, _object: &dyn AnyObject) -> Vec<String> {

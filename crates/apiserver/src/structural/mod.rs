@@ -1,6 +1,7 @@
 //! Structural schemas of custom resources: parsed once when the definition changes, then used by every request to
 //! prune, default and validate.
 
+mod cel;
 mod check;
 mod formats;
 mod parse;
@@ -10,8 +11,9 @@ mod tests;
 mod validate;
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
-use gantry_api::field::{Error, Path};
+use gantry_api::field::{Error, ErrorType, Path};
 use gantry_api::schema::{Node, Structural};
 use regex::Regex;
 use serde_json::Value;
@@ -21,6 +23,8 @@ use serde_json::Value;
 pub struct CustomSchema {
     root: Structural,
     patterns: HashMap<String, Regex>,
+    /// Compiled when the first object is written: most definitions have few or none.
+    rules: Arc<OnceLock<Option<cel::Rules>>>,
 }
 
 impl CustomSchema {
@@ -34,14 +38,19 @@ impl CustomSchema {
         root.embedded_resource = true;
         let mut patterns = HashMap::new();
         collect_patterns(&root, &mut patterns);
-        Ok(Self { root, patterns })
+        Ok(Self { root, patterns, rules: Arc::default() })
     }
 
     /// Why the schema is not structural; `path` is where it lies in the definition, such as
     /// `spec.versions[0].schema.openAPIV3Schema`. The texts, joined by commas, are the message of the condition
     /// `NonStructuralSchema`.
     pub fn problems(&self, path: &Path) -> Vec<Error> {
-        check::problems(&self.root, path)
+        let mut found = check::problems(&self.root, path);
+        if found.is_empty() {
+            // Rules on a schema that is not structural have no types.
+            found = cel::problems(&self.root, path);
+        }
+        found
     }
 
     /// The place where walking an object of the resource starts.
@@ -64,11 +73,44 @@ impl CustomSchema {
         rules::default(object, &self.root);
     }
 
-    /// What is wrong with an object.
-    pub fn validate(&self, object: &Value) -> Vec<Error> {
-        validate::object(object, &self.root, &self.patterns)
+    /// What is wrong with an object; of one that replaces another, what did not change is not judged again (KEP-4008).
+    pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<Error> {
+        let mut errors = validate::object(object, old, &self.root, &self.patterns);
+        let Some(rules) = self.rules() else { return errors };
+        if errors.iter().any(|e| BLOCKING.contains(&e.kind)) {
+            let why = "some validation rules were not checked because the object was invalid; correct the existing \
+                       errors to complete validation";
+            errors.push(Error::invalid(&Path::root(), Value::Null, why));
+            return errors;
+        }
+        errors.append(&mut rules.check(object, old).errors);
+        errors
+    }
+
+    /// What rules find wrong with an object, and forgive since it was so before.
+    pub fn forgiven(&self, object: &Value, old: &Value) -> Vec<String> {
+        let found = self.rules().map(|rules| rules.check(object, Some(old)).forgiven);
+        found.into_iter().flatten().map(|error| error.to_string()).collect()
+    }
+
+    /// Whether the schema has rules.
+    pub fn has_rules(&self) -> bool {
+        self.rules().is_some()
+    }
+
+    fn rules(&self) -> Option<&cel::Rules> {
+        self.rules.get_or_init(|| cel::Rules::compile(&self.root)).as_ref()
     }
 }
+
+/// Faults after which rules are not run, since they could not read the object.
+const BLOCKING: [ErrorType; 5] = [
+    ErrorType::NotSupported,
+    ErrorType::Required,
+    ErrorType::TooLong,
+    ErrorType::TooMany,
+    ErrorType::TypeInvalid,
+];
 
 fn collect_patterns(schema: &Structural, patterns: &mut HashMap<String, Regex>) {
     if let Some(pattern) = &schema.validation.pattern

@@ -17,7 +17,7 @@ fn with(properties: Value) -> CustomSchema {
 
 fn texts(schema: &CustomSchema, spec: Value) -> Vec<String> {
     let object = json!({"apiVersion": "x/v1", "kind": "X", "metadata": {"name": "n"}, "spec": spec});
-    schema.validate(&object).iter().map(ToString::to_string).collect()
+    schema.validate(&object, None).iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn pruning_and_defaulting() {
     );
     assert_eq!(object["metadata"], json!({"name": "n", "labels": {"a": "b"}}));
     assert!(object.get("extra").is_none());
-    assert!(schema.validate(&object).is_empty());
+    assert!(schema.validate(&object, None).is_empty());
 }
 
 #[test]

@@ -10,11 +10,18 @@ use serde_json::{Map, Value};
 use super::formats;
 use crate::apply::equal;
 
-/// What is wrong with an object.
-pub fn object(object: &Value, schema: &Structural, patterns: &HashMap<String, Regex>) -> Vec<Error> {
+/// What is wrong with an object; places that are as they were in `old` are not judged.
+pub fn object(
+    object: &Value,
+    old: Option<&Value>,
+    schema: &Structural,
+    patterns: &HashMap<String, Regex>,
+) -> Vec<Error> {
     let mut judge = Judge { patterns, found: Vec::new() };
-    judge.place(object, schema, "");
-    lists(object, schema, &Path::root(), &mut judge.found);
+    judge.place(object, old, schema, "");
+    if !old.is_some_and(|old| has_repetitions(old, schema)) {
+        lists(object, schema, &Path::root(), &mut judge.found);
+    }
     embedded(object, schema, &Path::root(), true, &mut judge.found);
     judge.found
 }
@@ -44,7 +51,10 @@ impl Judge<'_> {
         self.found.push(Error::invalid(&Path::root(), "", text));
     }
 
-    fn place(&mut self, value: &Value, schema: &Structural, path: &str) {
+    fn place(&mut self, value: &Value, old: Option<&Value>, schema: &Structural, path: &str) {
+        if old.is_some_and(|old| equal(value, old)) {
+            return;
+        }
         self.types(value, schema, path);
         if !value.is_null() {
             self.junctors(value, schema, path);
@@ -52,7 +62,7 @@ impl Judge<'_> {
         match value {
             Value::String(text) => self.string(text, schema, path),
             Value::Number(number) => self.number(number, value, schema, path),
-            Value::Array(list) => self.list(list, schema, path),
+            Value::Array(list) => self.list(list, old, schema, path),
             _ => {}
         }
         let allowed = &schema.validation.enumeration;
@@ -63,7 +73,7 @@ impl Judge<'_> {
             self.found.push(Error::not_supported(&at(path), value.clone(), &texts));
         }
         if let Value::Object(map) = value {
-            self.object(map, schema, path);
+            self.object(map, old, schema, path);
         }
     }
 
@@ -149,11 +159,13 @@ impl Judge<'_> {
         }
     }
 
-    fn list(&mut self, list: &[Value], schema: &Structural, path: &str) {
+    fn list(&mut self, list: &[Value], old: Option<&Value>, schema: &Structural, path: &str) {
         let rules = &schema.validation;
         if let Some(items) = &schema.items {
+            let known = correlated(old, schema);
             for (i, value) in list.iter().enumerate() {
-                self.place(value, items, &format!("{path}[{i}]"));
+                let old = known.get(&key_of(value, &schema.list_map_keys).to_string()).copied();
+                self.place(value, old, items, &format!("{path}[{i}]"));
             }
         }
         let size = i64::try_from(list.len()).unwrap_or(i64::MAX);
@@ -171,7 +183,7 @@ impl Judge<'_> {
         }
     }
 
-    fn object(&mut self, map: &Map<String, Value>, schema: &Structural, path: &str) {
+    fn object(&mut self, map: &Map<String, Value>, old: Option<&Value>, schema: &Structural, path: &str) {
         let rules = &schema.validation;
         let size = i64::try_from(map.len()).unwrap_or(i64::MAX);
         if let Some(min) = rules.min_properties.filter(|min| size < *min) {
@@ -191,7 +203,8 @@ impl Judge<'_> {
                 }
                 _ => continue,
             };
-            self.place(value, inner, &join(path, name));
+            let old = old.and_then(|old| old.get(name));
+            self.place(value, old, inner, &join(path, name));
         }
         for name in rules.required.iter().filter(|name| !map.contains_key(*name)) {
             self.found.push(Error::required(&at(&join(path, name)), ""));
@@ -201,7 +214,7 @@ impl Judge<'_> {
     /// What a nested schema finds.
     fn nested(&self, value: &Value, schema: &Structural, path: &str) -> Vec<Error> {
         let mut judge = Judge { patterns: self.patterns, found: Vec::new() };
-        judge.place(value, schema, path);
+        judge.place(value, None, schema, path);
         judge.found
     }
 
@@ -247,6 +260,19 @@ impl Judge<'_> {
     fn keep_best(&mut self, results: Vec<Vec<Error>>) {
         self.found.extend(results.into_iter().min_by_key(Vec::len).unwrap_or_default());
     }
+}
+
+/// The elements that a list had, by their keys; of lists without keys nobody knows which belong together.
+fn correlated<'a>(old: Option<&'a Value>, schema: &Structural) -> HashMap<String, &'a Value> {
+    let old = old.and_then(Value::as_array).filter(|_| schema.list_type == Some(ListType::Map));
+    let keyed = old.into_iter().flatten().map(|v| (key_of(v, &schema.list_map_keys).to_string(), v));
+    keyed.collect()
+}
+
+fn has_repetitions(value: &Value, schema: &Structural) -> bool {
+    let mut found = Vec::new();
+    lists(value, schema, &Path::root(), &mut found);
+    !found.is_empty()
 }
 
 /// Elements of sets and maps that occur twice.

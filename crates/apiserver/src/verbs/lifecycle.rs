@@ -216,6 +216,9 @@ fn before_update(call: &Call<'_>, part: Part, new: &mut dyn AnyObject, old: &dyn
         Part::Named(part) => errors.extend(kind.validate_part_update(part, new, old)),
     }
     refuse(call, new, &dedupe(errors))?;
+    for warning in kind.update_warnings(new, old) {
+        call.warnings.add(warning);
+    }
     if part == Part::Main {
         for warning in kind.warnings(new) {
             call.warnings.add(warning);

@@ -30,7 +30,7 @@ static FORMATS: [Format; 13] = [
     format("dns1123SubdomainPrefix", 60, |text| names::dns1123_subdomain(masked(text))),
     format("dns1035LabelPrefix", 30, |text| names::dns1035_label(masked(text))),
     format("labelValue", 40, names::label_value),
-    format("uri", 1103, |text| url::check(text)),
+    format("uri", 1103, url::check),
     format("uuid", 104, |text| holds(is_uuid(text), "does not match the UUID format")),
     format("byte", 84, |text| {
         let fits = !text.is_empty() && base64::engine::general_purpose::STANDARD.decode(text).is_ok();
