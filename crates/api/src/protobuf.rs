@@ -159,6 +159,18 @@ pub fn put_bytes_head(out: &mut Vec<u8>, number: u16, length: usize) {
     put_varint(out, length as u64);
 }
 
+/// Appends a field that is a number or a boolean.
+pub fn put_varint_field(out: &mut Vec<u8>, number: u16, value: u64) {
+    put_key(out, number, 0);
+    put_varint(out, value);
+}
+
+/// Appends a field that is a floating-point number.
+pub fn put_double(out: &mut Vec<u8>, number: u16, value: f64) {
+    put_key(out, number, 1);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
 /// How many bytes such a field takes in all, for a field number below 16.
 pub fn field_len(length: usize) -> usize {
     1 + varint_len(length as u64) + length

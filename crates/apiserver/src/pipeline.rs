@@ -75,7 +75,8 @@ fn endpoint(core: &Core, info: &RequestInfo) -> Endpoint {
     }
 }
 
-fn accepts_gzip(headers: &HeaderMap) -> bool {
+/// Whether the client takes compressed answers.
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     header(headers, ACCEPT_ENCODING.as_str()).split(',').any(|token| token.trim() == "gzip")
 }
 

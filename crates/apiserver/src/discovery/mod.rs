@@ -63,7 +63,7 @@ pub(crate) fn path(
         ["api"] | ["apis"] if aggregated::is_wanted(accept) => {
             return Ok(aggregated::response(&table, parts[0] == "api", headers));
         }
-        ["openapi", ..] => return open_api::response(core, &parts, headers),
+        ["openapi", ..] => return open_api::response(core, &parts, query, headers),
         ["api"] => legacy::core_versions(),
         ["apis"] => legacy::groups(&table),
         ["api", "v1"] => legacy::resources(&table, "", "v1").ok_or_else(ApiError::no_such_path)?,

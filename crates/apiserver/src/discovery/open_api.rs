@@ -1,26 +1,34 @@
 //! `/openapi/v2` and `/openapi/v3`.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use gantry_api::ApiError;
 use gantry_api::schema::lookup;
 use gantry_api::status::Result;
-use gantry_kinds::AnyKind;
-use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH,
+    LOCATION, VARY,
+};
 use http::{HeaderMap, Response, StatusCode};
 use parking_lot::Mutex;
 
 use super::{GIT_VERSION, legacy};
 use crate::core::Core;
-use crate::openapi::{Definition, Document, OpenApi, Served, Subresource};
-use crate::pipeline::header;
-use crate::resources::Table;
-use crate::respond::{JSON, with_type};
+use crate::openapi::{self, Definition, Document, OpenApi, Served, Subresource};
+use crate::pipeline::{accepts_gzip, header};
+use crate::query::Query;
+use crate::resources::{Table, Version};
+use crate::respond::{JSON, accept, with_type};
 use crate::serve::{Body, empty};
 
-/// What the protobuf form of the v2 document is called in requests, and in answers.
-const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The protobuf form of the v2 document, as old clients ask for it, and as it is called in answers.
+const GNOSTIC: [&str; 2] =
+    ["com.github.proto-openapi.spec.v2@v1.0+protobuf", "com.github.proto-openapi.spec.v2.v1.0+protobuf"];
 const GNOSTIC_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// How long what has a hash in its URL may be kept.
+const A_YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// The documents of the table that they were made of.
 #[derive(Default)]
@@ -43,15 +51,17 @@ impl Documents {
 }
 
 fn served(table: &Table) -> Vec<Served> {
-    let kinds = table.entries().flat_map(|e| &e.versions).filter_map(|v| resource(&v.kind));
+    let kinds = table.entries().flat_map(|e| &e.versions).filter_map(resource);
     let virtuals = table.virtuals.iter().filter_map(|v| {
         let names = v.resource();
         Some(Served {
             group: names.group.to_string(),
             version: names.version.to_string(),
             kind: names.kind.to_string(),
+            list_kind: format!("{}List", names.kind),
             plural: names.plural.to_string(),
             namespaced: names.namespaced,
+            selectable: Vec::new(),
             verbs: vec!["create".into()],
             definition: Definition::BuiltIn(lookup(v.definition())?),
             subresources: Vec::new(),
@@ -60,8 +70,10 @@ fn served(table: &Table) -> Vec<Served> {
     kinds.chain(virtuals).collect()
 }
 
-fn resource(kind: &Arc<dyn AnyKind>) -> Option<Served> {
+fn resource(version: &Version) -> Option<Served> {
+    let kind = &version.kind;
     let names = kind.resource();
+    let custom = kind.definition().is_none();
     let definition = match kind.definition() {
         Some(name) => Definition::BuiltIn(lookup(&name)?),
         None => Definition::Custom(kind.structural()),
@@ -80,8 +92,10 @@ fn resource(kind: &Arc<dyn AnyKind>) -> Option<Served> {
         group: names.group.to_string(),
         version: names.version.to_string(),
         kind: names.kind.to_string(),
+        list_kind: version.list_kind.clone(),
         plural: names.plural.to_string(),
         namespaced: names.namespaced,
+        selectable: if custom { kind.selectable() } else { Vec::new() },
         verbs: legacy::VERBS.iter().map(|v| (*v).to_owned()).collect(),
         definition,
         subresources: subresources.collect(),
@@ -91,53 +105,93 @@ fn resource(kind: &Arc<dyn AnyKind>) -> Option<Served> {
 /// The document at a path.
 ///
 /// # Errors
-/// 404 if there is none, 406 for clients that want it in protobuf only.
-pub(super) fn response(core: &Core, parts: &[&str], headers: &HeaderMap) -> Result<Response<Body>> {
-    let accept = header(headers, ACCEPT.as_str());
-    if parts == ["openapi", "v2"] && accept.contains(GNOSTIC) {
-        return Ok(with_type(200, gnostic_head().into(), GNOSTIC_TYPE));
-    }
-    let json = accept.is_empty() || accept.contains("json") || accept.contains("*/*");
-    if !json {
-        return Err(ApiError::not_acceptable(
-            "only the following media types are accepted: application/json",
-        ));
-    }
-    let documents = core.documents.of(&core.table.load_full());
-    let document = match parts {
-        ["openapi", "v2"] => documents.v2(),
-        ["openapi", "v3"] => documents.index(),
-        ["openapi", "v3", path @ ..] => documents.v3(&path.join("/")).ok_or_else(ApiError::no_such_path)?,
+/// 404 if there is none.
+pub(super) fn response(
+    core: &Core,
+    parts: &[&str],
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Response<Body>> {
+    let documents = || core.documents.of(&core.table.load_full());
+    let wanted = form(header(headers, ACCEPT.as_str()));
+    let mut response = match (parts, wanted) {
+        (["openapi", "v3"], _) => send(documents().index(), JSON, headers),
+        (["openapi", "v2"], Some(Form::Json)) => send(documents().v2(), JSON, headers),
+        (["openapi", "v2"], Some(Form::Protobuf)) => send(documents().v2_protobuf(), GNOSTIC_TYPE, headers),
+        (["openapi", "v3", path @ ..], Some(Form::Json)) => {
+            let path = path.join("/");
+            let document = documents().v3(&path).ok_or_else(ApiError::no_such_path)?;
+            match query.get("hash").filter(|hash| !hash.is_empty()) {
+                Some(hash) if hash != document.hash => redirect(&openapi::url(&path, &document.hash)),
+                Some(_) => immutable(send(document, JSON, headers), core.now()),
+                None => send(document, JSON, headers),
+            }
+        }
+        (["openapi", "v2"] | ["openapi", "v3", ..], _) => {
+            let mut response = Response::new(empty());
+            *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
+            response
+        }
         _ => return Err(ApiError::no_such_path()),
     };
-    Ok(send(document, headers))
+    response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
 }
 
-/// The v2 document in the only form kubectl asks for it, for `kind: List` and kinds that nobody serves: version and
-/// title, with no definitions. It then leaves checking to the server, which reads every field of every item strictly.
-fn gnostic_head() -> Vec<u8> {
-    let text = |number: u8, text: &[u8]| {
-        // Every text here is shorter than what one byte of length can say.
-        let length = u8::try_from(text.len()).expect("a short text");
-        [&[number << 3 | 2, length], text].concat()
-    };
-    let info = [text(1, b"Kubernetes"), text(2, GIT_VERSION.as_bytes())].concat();
-    [text(1, b"2.0"), text(2, &info)].concat()
+enum Form {
+    Json,
+    Protobuf,
 }
 
-fn send(document: Document, headers: &HeaderMap) -> Response<Body> {
+/// The first form that the client prefers and there is.
+fn form(accept: &str) -> Option<Form> {
+    let accept = if accept.is_empty() { "*/*" } else { accept };
+    accept::parse(accept).iter().find_map(|clause| {
+        if clause.matches("application", "json") {
+            return Some(Form::Json);
+        }
+        GNOSTIC.iter().any(|subtype| clause.matches("application", subtype)).then_some(Form::Protobuf)
+    })
+}
+
+fn redirect(url: &str) -> Response<Body> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    if let Ok(url) = HeaderValue::from_str(url) {
+        response.headers_mut().insert(LOCATION, url);
+    }
+    response
+}
+
+/// What a hash names never changes.
+fn immutable(mut response: Response<Body>, now: SystemTime) -> Response<Body> {
+    let expires = jiff::Timestamp::try_from(now + A_YEAR)
+        .map(|at| at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    if let Some(expires) = expires.ok().and_then(|text| HeaderValue::from_str(&text).ok()) {
+        headers.insert(EXPIRES, expires);
+    }
+    response
+}
+
+fn send(document: Document, content_type: &'static str, headers: &HeaderMap) -> Response<Body> {
     let tag = document.etag();
     let mut response = if header(headers, IF_NONE_MATCH.as_str()) == tag {
         let mut response = Response::new(empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response
+    } else if accepts_gzip(headers) {
+        let mut response = with_type(200, document.body.gzip().clone(), content_type);
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
         response
     } else {
-        with_type(200, document.body, JSON)
+        with_type(200, Bytes::from(document.body.plain()), content_type)
     };
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(ETAG, tag);
     }
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
     response
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use gantry_api::schema::{self, Descriptions, Field, ListType, Markers, Type, TypeDef};
 use serde_json::{Map, Value, json};
 
-use super::custom;
+use super::custom::{self, Common};
 use super::paths::Dialect;
 use super::served::{Definition, Served};
 
@@ -47,18 +47,50 @@ impl Definitions {
                 (self.reference(def), list.map_or_else(|| json!({"type": "object"}), |l| self.reference(l)))
             }
             Definition::Custom(schema) => {
-                let name = custom::name(resource);
-                let (object, list) =
-                    (self.dialect.reference(&name), self.dialect.reference(&format!("{name}List")));
+                let name = custom::name(resource, &resource.kind);
+                let list_name = custom::name(resource, &resource.list_kind);
+                let (object, list) = (self.dialect.reference(&name), self.dialect.reference(&list_name));
                 if !self.done.contains_key(&name) {
-                    let meta = (self.meta("ObjectMeta"), self.meta("ListMeta"));
-                    let own = custom::object(resource, schema.as_deref(), self.dialect, meta.0);
+                    let common = self.common();
+                    let own = custom::object(resource, schema.as_deref(), self.dialect, &common);
                     self.done.insert(name.clone(), own);
-                    self.done.insert(format!("{name}List"), custom::list(resource, object.clone(), meta.1));
+                    let own = custom::list(resource, &object, self.dialect, &common);
+                    self.done.insert(list_name, own);
                 }
                 (object, list)
             }
         }
+    }
+
+    /// What custom resources share with all others, in the words of the built-in types.
+    fn common(&mut self) -> Common {
+        let text = |kind: &str, field: &str| {
+            let def = schema::lookup(&format!("io.k8s.api.core.v1.{kind}"));
+            let found = def.and_then(|def| Some((def, def.field(field)?)));
+            found.map_or("", |(def, field)| self.texts.of_field(def, field)).to_owned()
+        };
+        let texts = [
+            text("ConfigMap", "apiVersion"),
+            text("ConfigMap", "kind"),
+            text("ConfigMap", "metadata"),
+            text("ServiceList", "metadata"),
+        ];
+        Common { texts, metadata: self.meta("ObjectMeta"), list_metadata: self.meta("ListMeta") }
+    }
+
+    /// Also the types that custom resources refer to.
+    pub fn want_shared(&mut self) {
+        for name in ["DeleteOptions", "ListMeta", "ObjectMeta", "Patch", "Status"] {
+            self.meta(name);
+        }
+        if let Some(scale) = schema::lookup_kind("autoscaling", "v1", "Scale") {
+            self.want(scale);
+        }
+    }
+
+    /// The definitions of custom resources, without the types they refer to.
+    pub fn of_custom(self) -> Map<String, Value> {
+        self.done.into_iter().collect()
     }
 
     /// Every definition that was referred to.

@@ -14,6 +14,8 @@ pub struct Served {
     pub version: String,
     /// The kind of its objects.
     pub kind: String,
+    /// The kind of lists of them.
+    pub list_kind: String,
     /// Its name in URLs.
     pub plural: String,
     /// Whether its objects live in namespaces.
@@ -22,6 +24,8 @@ pub struct Served {
     pub verbs: Vec<String>,
     /// What its objects look like.
     pub definition: Definition,
+    /// The paths of a custom resource that field selectors may name, without a leading dot.
+    pub selectable: Vec<String>,
     /// Its subresources.
     pub subresources: Vec<Subresource>,
 }
@@ -59,6 +63,10 @@ impl Served {
         }
     }
 
+    pub(super) fn is_custom(&self) -> bool {
+        matches!(self.definition, Definition::Custom(_))
+    }
+
     pub(super) fn allows(&self, verb: &str) -> bool {
         self.verbs.iter().any(|v| v == verb)
     }
@@ -69,11 +77,11 @@ impl Served {
             digest.update(text.as_bytes());
             digest.update([0]);
         };
-        for text in [&self.group, &self.version, &self.kind, &self.plural] {
+        for text in [&self.group, &self.version, &self.kind, &self.list_kind, &self.plural] {
             feed(text);
         }
         feed(if self.namespaced { "namespaced" } else { "cluster" });
-        self.verbs.iter().for_each(|v| feed(v));
+        self.verbs.iter().chain(&self.selectable).for_each(|v| feed(v));
         for sub in &self.subresources {
             for text in [&sub.name, &sub.group, &sub.version, &sub.kind] {
                 feed(text);

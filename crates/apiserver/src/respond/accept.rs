@@ -2,7 +2,7 @@
 
 /// One media range.
 #[derive(Debug, PartialEq)]
-pub(super) struct Clause<'a> {
+pub(crate) struct Clause<'a> {
     pub(super) kind: &'a str,
     pub(super) subtype: &'a str,
     pub(super) parameters: Vec<(&'a str, &'a str)>,
@@ -11,7 +11,7 @@ pub(super) struct Clause<'a> {
 
 impl Clause<'_> {
     /// Whether a media type is in the range.
-    pub(super) fn matches(&self, kind: &str, subtype: &str) -> bool {
+    pub(crate) fn matches(&self, kind: &str, subtype: &str) -> bool {
         match (self.kind, self.subtype) {
             ("*", "*") => true,
             (own, "*") => own == kind,
@@ -27,7 +27,7 @@ impl Clause<'_> {
 }
 
 /// The clauses, the preferred ones first. What makes no sense is left out.
-pub(super) fn parse(header: &str) -> Vec<Clause<'_>> {
+pub(crate) fn parse(header: &str) -> Vec<Clause<'_>> {
     let mut clauses: Vec<Clause<'_>> = header.split(',').filter_map(|part| clause(part.trim())).collect();
     // The order is no total one (`*/*` beats nothing, whatever its quality), so the way of sorting matters.
     for i in 1..clauses.len() {

@@ -1,6 +1,6 @@
 //! From what a verb answers to the bytes that the client accepts.
 
-mod accept;
+pub(crate) mod accept;
 mod chunks;
 mod forms;
 mod list;

@@ -26,7 +26,7 @@ fn definition(plural: &str, kind: &str) -> Value {
 }
 
 /// Reads until `done` says so. What is waited for comes from another task of the server.
-async fn eventually(lab: &Lab, path: &str, done: impl Fn(u16, &Value) -> bool) -> Value {
+pub(crate) async fn eventually(lab: &Lab, path: &str, done: impl Fn(u16, &Value) -> bool) -> Value {
     for _ in 0..500 {
         let answer = lab.get(path).await;
         let value = answer.json();

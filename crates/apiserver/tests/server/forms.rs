@@ -119,3 +119,63 @@ async fn discovery_lists_what_is_served() {
     assert!(String::from_utf8_lossy(&metrics.bytes).contains("apiserver_request_total{"));
     lab.end().await;
 }
+
+const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+#[tokio::test]
+async fn openapi_is_published_for_old_and_new_clients() {
+    let lab = Lab::new().await;
+    let before = lab.get("/openapi/v2").await;
+    assert_eq!(
+        (&before.headers["content-type"], &before.headers["vary"]),
+        (&"application/json".parse().unwrap(), &"Accept".parse().unwrap())
+    );
+    let tag = before.headers["etag"].to_str().unwrap().to_owned();
+    let same = http(&lab.server, "GET", "/openapi/v2", &[("if-none-match", &tag)], "").await;
+    assert_eq!((same.code, same.bytes.len()), (304, 0));
+    let old = http(&lab.server, "GET", "/openapi/v2", &[("accept", GNOSTIC)], "").await;
+    assert_eq!(old.headers["content-type"], "application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+    // `Document.swagger`
+    assert!(old.bytes.windows(5).any(|w| w == b"\n\x032.0"));
+    let none = http(&lab.server, "GET", "/openapi/v2", &[("accept", "text/html")], "").await;
+    assert_eq!(none.code, 406);
+
+    crate::custom::define(&lab).await;
+    let after = lab.get("/openapi/v2").await.json();
+    let widget = &after["definitions"]["com.example.v1.Widget"];
+    assert_eq!(widget["properties"]["spec"]["properties"]["color"], json!({"type": "string"}));
+    assert_eq!(
+        after["definitions"]["com.example.v1.WidgetList"]["description"],
+        "WidgetList is a list of Widget"
+    );
+    assert!(
+        after["paths"]["/apis/example.com/v1/namespaces/{namespace}/widgets/{name}/scale"]["get"].is_object()
+    );
+    assert!(after["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
+
+    let index = lab.get("/openapi/v3").await.json();
+    let url = index["paths"]["apis/example.com/v1"]["serverRelativeURL"].as_str().unwrap();
+    let named = http(&lab.server, "GET", url, &[("accept-encoding", "gzip")], "").await;
+    assert_eq!(
+        (&named.headers["cache-control"], &named.headers["content-encoding"]),
+        (&"public, immutable".parse().unwrap(), &"gzip".parse().unwrap())
+    );
+    assert!(named.headers["expires"].to_str().unwrap().ends_with(" GMT"));
+    let moved = lab.get(&format!("{}0", url)).await;
+    assert_eq!((moved.code, moved.headers["location"].to_str().unwrap()), (301, url));
+    let widget = &lab.get(url).await.json()["components"]["schemas"]["com.example.v1.Widget"];
+    assert_eq!(widget["properties"]["spec"]["properties"]["color"]["default"], "red");
+
+    lab.send(
+        "DELETE",
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com",
+        &json!({}),
+    )
+    .await;
+    crate::custom::eventually(&lab, "/openapi/v2", |_, d| {
+        d["definitions"]["com.example.v1.Widget"].is_null()
+    })
+    .await;
+    assert_eq!(lab.get(url).await.code, 404);
+    lab.end().await;
+}
