@@ -16,6 +16,7 @@ pub(crate) fn is_missing(error: &serde_json::Error) -> bool {
     let text = error.to_string();
     text.starts_with("missing field `lastTransitionTime`")
         || text.starts_with("missing field `lastObservedTime`")
+        || text.starts_with("invalid type: null, expected a timestamp")
 }
 
 /// The same JSON with the zero time where one is absent.
