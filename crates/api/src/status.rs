@@ -52,6 +52,13 @@ impl ApiError {
         self
     }
 
+    /// The same error in other words.
+    #[must_use]
+    pub fn reworded(mut self, words: impl FnOnce(&str) -> String) -> Self {
+        self.status.message = Some(words(self.message()));
+        self
+    }
+
     /// The same error, asking the client to come back after this many seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: i32) -> Self {

@@ -15,8 +15,8 @@ use crate::serve::Body;
 use crate::verbs::list::Page;
 use crate::verbs::watch::Watching;
 use crate::verbs::{
-    Answer, Call, Input, create, decode, delete, delete_collection, get, list, patch, subresources, update,
-    watch,
+    Answer, Call, Input, bind, create, decode, delete, delete_collection, get, list, patch, scale,
+    subresources, update, watch,
 };
 use crate::warnings::Warnings;
 
@@ -105,7 +105,7 @@ pub(crate) fn not_allowed() -> ApiError {
 pub(crate) async fn read(call: &Call<'_>, query: &Query) -> Result<Answer> {
     match call.subresource {
         "" => {}
-        "scale" => return subresources::get_scale(call).await,
+        "scale" => return scale::get_scale(call).await,
         // What has a part of its own can also be read, and reads as the whole.
         _ => drop(crate::verbs::lifecycle::Part::of(call)?),
     }
@@ -130,7 +130,7 @@ pub(crate) async fn post(call: &Call<'_>, input: &Input<'_>, options: &WriteOpti
 pub(crate) async fn put(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Answer> {
     match (call.name, call.subresource) {
         ("", _) => Err(not_allowed()),
-        (_, "scale") => subresources::put_scale(call, input, options).await,
+        (_, "scale") => scale::put_scale(call, input, options).await,
         _ => update::update(call, input, options).await,
     }
 }
@@ -139,7 +139,7 @@ pub(crate) async fn put(call: &Call<'_>, input: &Input<'_>, options: &WriteOptio
 pub(crate) async fn modify(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Answer> {
     match (call.name, call.subresource) {
         ("", _) => Err(not_allowed()),
-        (_, "scale") => subresources::patch_scale(call, input, options).await,
+        (_, "scale") => scale::patch_scale(call, input, options).await,
         _ => patch::patch(call, input, options).await,
     }
 }
@@ -176,19 +176,19 @@ async fn bindings(core: &Core, incoming: &Incoming<'_>) -> Result<Answer> {
     if incoming.info.verb != "create" {
         return Err(not_allowed());
     }
-    let body = decode::tree(&incoming.input, "Binding")?;
-    let name = body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("").to_owned();
-    let call = Call {
+    let options = WriteOptions::parse(incoming.query, incoming.user_agent, "CreateOptions")?;
+    let pods = Call {
         core,
         user: incoming.user,
         served: core.served("", "v1", "pods")?,
         namespace: &incoming.info.namespace,
-        name: &name,
+        name: "",
         subresource: "binding",
         warnings: incoming.warnings,
     };
-    let options = WriteOptions::parse(incoming.query, incoming.user_agent, "CreateOptions")?;
-    subresources::bind(&call, body, &options).await
+    let body = decode::body(&pods, &incoming.input, &bind::BINDING, options.validation)?;
+    let name = body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("").to_owned();
+    bind::bind(&pods.on(pods.namespace, &name), body, &options).await
 }
 
 /// Whether the connector serves the request.

@@ -60,3 +60,6 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often files that may change are looked at: authorities, certificates, configurations.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Tries of an eviction against a disruption budget that others change as well (upstream's `EvictionsRetry`).
+pub const EVICTION_ATTEMPTS: usize = 20;

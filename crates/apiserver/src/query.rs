@@ -38,7 +38,11 @@ impl Query {
         self.get(key).is_some_and(|v| !matches!(v.to_ascii_lowercase().as_str(), "false" | "0"))
     }
 
-    fn number(&self, key: &str) -> Result<Option<i64>> {
+    /// A number; `None` if there is none.
+    ///
+    /// # Errors
+    /// 400
+    pub(crate) fn number(&self, key: &str) -> Result<Option<i64>> {
         match self.get(key) {
             None | Some("") => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|_| {

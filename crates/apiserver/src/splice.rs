@@ -11,6 +11,11 @@ pub(crate) fn revision_span(json: &[u8]) -> Option<Range<usize>> {
     text_at(json, member(json, metadata, b"resourceVersion")?)
 }
 
+/// Whether `metadata` has this member.
+pub(crate) fn has_metadata(json: &[u8], name: &[u8]) -> bool {
+    member(json, 0, b"metadata").and_then(|at| member(json, at, name)).is_some()
+}
+
 /// The same JSON with another revision.
 pub(crate) fn with_revision(json: &Bytes, revision: u64) -> Option<Bytes> {
     Some(replace(json, revision_span(json)?, revision.to_string().as_bytes()))

@@ -168,6 +168,10 @@ pub trait AnyKind: Send + Sync + 'static {
     fn scale(&self, object: &dyn AnyObject) -> Option<Scale>;
     /// See [`Kind::set_replicas`].
     fn set_replicas(&self, object: &mut dyn AnyObject, replicas: i32);
+    /// The field that holds the replicas, from the root; `None` if the kind cannot be scaled.
+    fn replicas_path(&self) -> Option<Vec<String>> {
+        self.verbs().scale.then(|| vec!["spec".to_owned(), "replicas".to_owned()])
+    }
     /// See [`Kind::grace_period`].
     fn grace_period(&self, object: &dyn AnyObject, requested: Option<i64>) -> Option<i64>;
     /// See [`Kind::ORPHANS_BY_DEFAULT`].

@@ -109,6 +109,50 @@ pub fn intersection(a: &FieldSet, b: &FieldSet) -> FieldSet {
     both
 }
 
+/// Whether every field of `part` belongs to `set`.
+pub fn covers(set: &FieldSet, part: &FieldSet) -> bool {
+    part.iter().filter(|(element, _)| *element != SELF).all(|(element, wanted)| {
+        let Some(found) = set.get(element) else { return false };
+        (is_member(found) || !is_member(wanted))
+            && match (found.as_object(), wanted.as_object()) {
+                (Some(found), Some(wanted)) => covers(found, wanted),
+                _ => true,
+            }
+    })
+}
+
+/// A step of a pattern: a field of this name, or any element of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The field of this name.
+    Field(&'static str),
+    /// Whatever is there.
+    Any,
+}
+
+/// What of a set lies at or below the places that one of the patterns describes.
+pub fn only(set: &FieldSet, patterns: &[&[Step]]) -> FieldSet {
+    let mut kept = Map::new();
+    for (element, place) in set.iter().filter(|(element, _)| *element != SELF) {
+        let matches = |step: &Step| match step {
+            Step::Field(name) => element.strip_prefix("f:") == Some(*name),
+            Step::Any => true,
+        };
+        let deeper: Vec<&[Step]> = patterns
+            .iter()
+            .filter_map(|pattern| pattern.split_first())
+            .filter(|(first, _)| matches(first))
+            .map(|(_, rest)| rest)
+            .collect();
+        if deeper.iter().any(|rest| rest.is_empty()) {
+            kept.insert(element.clone(), place.clone());
+        } else if let Some(below) = place.as_object().filter(|_| !deeper.is_empty()) {
+            insert(&mut kept, element.clone(), false, only(below, &deeper));
+        }
+    }
+    kept
+}
+
 /// Removes the field at a path of names and everything below it.
 pub fn remove_subtree(set: &mut FieldSet, path: &[&str]) {
     let Some((first, rest)) = path.split_first() else { return };

@@ -3,7 +3,7 @@
 use gantry_api::schema::Node;
 use serde_json::{Map, Value, json};
 
-use super::fields::{self, FieldSet};
+use super::fields::{self, FieldSet, Step};
 use super::walk::{self, Difference};
 
 /// The most entries of updates that an object keeps; older ones are merged into one.
@@ -23,8 +23,25 @@ pub struct Writer<'a> {
     pub subresource: &'a str,
     /// Now, in RFC 3339 with seconds and `Z`.
     pub time: &'a str,
-    /// The fields that this endpoint does not let the writer set, such as `["status"]`: nobody comes to own them.
-    pub reset: &'a [&'a [&'a str]],
+    /// What this endpoint does not let the writer set.
+    pub reset: Reset<'a>,
+    /// The versions of the kind that are served: what was written in another one is forgotten.
+    pub served: &'a [String],
+}
+
+impl Writer<'_> {
+    fn is_served(&self, api_version: &str) -> bool {
+        self.api_version == api_version || self.served.iter().any(|served| served == api_version)
+    }
+}
+
+/// What an endpoint does not let a writer set, so that the writer does not come to own it either.
+#[derive(Clone, Copy, Debug)]
+pub enum Reset<'a> {
+    /// These fields and what lies below them, such as `["status"]`.
+    Fields(&'a [&'a [&'a str]]),
+    /// Everything but what lies at or below these places.
+    AllBut(&'a [&'a [Step]]),
 }
 
 /// How an entry came to be.
@@ -216,6 +233,7 @@ pub(super) fn changes(old: &Value, new: &Value, writer: &Writer<'_>, node: Node<
 /// The entries after the writer changed these fields: everybody else loses them.
 pub(super) fn updated(mut entries: Vec<Entry>, difference: Difference, writer: &Writer<'_>) -> Vec<Entry> {
     let Difference { changed, removed } = difference;
+    forget_unserved(&mut entries, writer);
     for entry in &mut entries {
         fields::subtract(&mut entry.fields, &changed);
         fields::subtract(&mut entry.fields, &removed);
@@ -288,7 +306,22 @@ pub(super) fn strip(set: &mut FieldSet) {
 
 /// Removes what the writer's endpoint does not let it set.
 pub(super) fn exclude(set: &mut FieldSet, writer: &Writer<'_>) {
-    if !set.is_empty() {
-        writer.reset.iter().for_each(|path| fields::remove_subtree(set, path));
+    match writer.reset {
+        _ if set.is_empty() => {}
+        Reset::Fields(paths) => paths.iter().for_each(|path| fields::remove_subtree(set, path)),
+        Reset::AllBut(patterns) => *set = fields::only(set, patterns),
     }
+}
+
+/// Forgets the entries of versions that are served no longer.
+pub(super) fn forget_unserved(entries: &mut Vec<Entry>, writer: &Writer<'_>) {
+    entries.retain(|e| writer.is_served(&e.api_version));
+}
+
+/// Checks what admission made of `managedFields`.
+///
+/// # Errors
+/// Why they cannot be read, in upstream's words.
+pub fn validate_managed_fields(entries: Value) -> Result<(), String> {
+    decode(entries).map(drop)
 }

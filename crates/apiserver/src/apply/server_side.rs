@@ -20,10 +20,8 @@ const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 /// What became of an apply.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
-    /// The object to store; defaults are still to be put in.
-    pub object: Value,
-    /// Whether it differs from the live one in more than times.
-    pub changed: bool,
+    /// The object to store; defaults are still to be put in. `None`: it is as it was, owners included.
+    pub object: Option<Value>,
 }
 
 /// Applies `config` to `live` (`None`: the object is to be created).
@@ -41,40 +39,34 @@ pub fn apply(
 ) -> Result<Applied, ApiError> {
     check(config, writer, kind, node)?;
     let nothing = json!({});
-    let live_or_nothing = live.unwrap_or(&nothing);
-    let stored = live_or_nothing.pointer("/metadata/managedFields").cloned().unwrap_or_default();
+    let base = live.unwrap_or(&nothing);
+    let stored = base.pointer("/metadata/managedFields").cloned().unwrap_or_default();
     let mut entries = managed::decode(stored)
         .map_err(|why| ApiError::new(500, "", format!("failed to decode managed fields: {why}")))?;
-    let before = entries.clone();
-    let mut base = live_or_nothing.clone();
-    managed::take(&mut base);
+    let before = entries.len();
     if entries.is_empty() {
         let first = Writer { manager: BEFORE_FIRST_APPLY, ..*writer };
-        entries = managed::updated(entries, managed::changes(&nothing, &base, &first, node), &first);
+        entries = managed::updated(entries, managed::changes(&nothing, base, &first, node), &first);
     }
-    let (mut object, entries) = match attempt(&base, config, entries.clone(), writer, force, node) {
+    managed::forget_unserved(&mut entries, writer);
+    let apply = Apply { base, config, merged: walk::merge(base.clone(), config, node), writer, node };
+    if live.is_some() && entries.len() == before && apply.is_repeated(&entries) {
+        return Ok(Applied { object: None });
+    }
+    let (mut object, entries) = match apply.attempt(entries.clone(), force) {
         Ok(done) => done,
         Err(conflicts) => {
-            let conflicts = not_from_client_side_apply(conflicts, &base, writer, node);
+            let conflicts = not_from_client_side_apply(conflicts, base, writer, node);
             if !conflicts.is_empty() {
                 return Err(refusal(&conflicts));
             }
-            attempt(&base, config, entries, writer, true, node).map_err(|rest| refusal(&rest))?
+            apply.attempt(entries, true).map_err(|rest| refusal(&rest))?
         }
     };
     sync_last_applied(&mut object, config, writer);
-    let same = object == base && live.is_some() && same_owners(&before, &entries);
-    if let (true, Some(live)) = (same, live) {
-        return Ok(Applied { object: live.clone(), changed: false });
-    }
     managed::encode(&mut object, entries);
-    Ok(Applied { object, changed: true })
-}
-
-/// Whether two states of `managedFields` differ in nothing but times.
-fn same_owners(before: &[Entry], after: &[Entry]) -> bool {
-    let untimed = |e: &Entry| Entry { time: String::new(), ..e.clone() };
-    before.len() == after.len() && after.iter().all(|a| before.iter().any(|b| untimed(a) == untimed(b)))
+    let same = live.is_some_and(|live| *live == object);
+    Ok(Applied { object: (!same).then_some(object) })
 }
 
 fn check(config: &Value, writer: &Writer<'_>, kind: &str, node: Node<'_>) -> Result<(), ApiError> {
@@ -114,50 +106,94 @@ struct Conflict {
     field: FieldSet,
 }
 
-/// Merges, prunes and hands over; fails with the conflicts if it would have to take fields and may not.
-fn attempt(
-    base: &Value,
-    config: &Value,
-    mut entries: Vec<Entry>,
-    writer: &Writer<'_>,
-    force: bool,
-    node: Node<'_>,
-) -> Result<(Value, Vec<Entry>), Vec<Conflict>> {
-    let merged = walk::merge(base.clone(), config, node);
-    let mut set = walk::field_set(config, node);
-    managed::exclude(&mut set, writer);
-    let own =
-        entries.iter().position(|e| e.belongs_to(writer, Operation::Apply)).map(|at| entries.swap_remove(at));
-    let object = match &own {
-        Some(last) if !last.fields.is_empty() => {
-            let pruned = prune(merged, &last.fields, &set, &entries, node);
-            // An empty list is owned by nobody and so was pruned, though it is applied.
-            walk::merge(pruned, config, node)
-        }
-        _ => merged,
-    };
-    let mut difference = walk::compare(base, &object, node);
-    managed::exclude(&mut difference.changed, writer);
-    managed::exclude(&mut difference.removed, writer);
-    let taken = |e: &Entry| fields::intersection(&e.fields, &difference.changed);
-    if !force {
-        let mut conflicts: Vec<Conflict> = Vec::new();
-        for entry in &entries {
-            conflicts.extend(conflicts_with(entry, &taken(entry)));
-        }
-        if !conflicts.is_empty() {
-            conflicts.sort_by(|a, b| a.identity.cmp(&b.identity));
-            return Err(conflicts);
-        }
+/// An apply on its way.
+struct Apply<'a> {
+    base: &'a Value,
+    config: &'a Value,
+    /// The two merged, with nothing taken out yet.
+    merged: Value,
+    writer: &'a Writer<'a>,
+    node: Node<'a>,
+}
+
+impl Apply<'_> {
+    /// The fields that the configuration has, as far as the endpoint lets it set them.
+    fn fields(&self) -> FieldSet {
+        let mut set = walk::field_set(self.config, self.node);
+        managed::exclude(&mut set, self.writer);
+        set
     }
-    for entry in &mut entries {
-        fields::subtract(&mut entry.fields, &difference.changed);
-        fields::subtract(&mut entry.fields, &difference.removed);
+
+    /// Whether this very configuration was applied before and still holds: the usual case of a client that applies
+    /// over and over, and a cheap one.
+    fn is_repeated(&self, entries: &[Entry]) -> bool {
+        let own = entries.iter().find(|e| e.belongs_to(self.writer, Operation::Apply));
+        let Some(own) = own.filter(|own| own.api_version == self.writer.api_version) else { return false };
+        let mut set = self.fields();
+        managed::strip(&mut set);
+        // An entry of nothing goes, whoever's it is.
+        own.fields == set
+            && self.merged == *self.base
+            && entries.iter().all(|e| !e.fields.is_empty())
+            && !is_last_applied_stale(self.base, self.config, self.writer)
     }
-    managed::strip(&mut set);
-    entries.push(Entry::new(writer, Operation::Apply, set));
-    entries.retain(|e| !e.fields.is_empty());
-    Ok((object, entries))
+
+    /// Merges, prunes and hands over; fails with the conflicts if it would have to take fields and may not.
+    fn attempt(
+        &self,
+        mut entries: Vec<Entry>,
+        force: bool,
+    ) -> Result<(Value, Vec<Entry>), Vec<Conflict>> {
+        let (writer, node) = (self.writer, self.node);
+        let mut set = self.fields();
+        let own = entries.iter().position(|e| e.belongs_to(writer, Operation::Apply));
+        let own = own.map(|at| entries.swap_remove(at));
+        let object = match &own {
+            // What is still applied, or is owned by others, stays: nothing can go if all of it is applied still.
+            Some(last) if !last.fields.is_empty() && !fields::covers(&set, &last.fields) => {
+                let pruned = prune(self.merged.clone(), &last.fields, &set, &entries, node);
+                // An empty list is owned by nobody and so was pruned, though it is applied.
+                walk::merge(pruned, self.config, node)
+            }
+            _ => self.merged.clone(),
+        };
+        let unchanged = object == *self.base;
+        if !unchanged {
+            self.take_over(&mut entries, &object, force)?;
+        }
+        managed::strip(&mut set);
+        let mut entry = Entry::new(writer, Operation::Apply, set);
+        if unchanged {
+            // A time is that of the last change; who never changed anything has none.
+            entry.time = own.map(|own| own.time).unwrap_or_default();
+        }
+        entries.push(entry);
+        entries.retain(|e| !e.fields.is_empty());
+        Ok((object, entries))
+    }
+
+    /// Takes what differs away from everybody else; fails if it is somebody's and there is no `force`.
+    fn take_over(&self, entries: &mut [Entry], object: &Value, force: bool) -> Result<(), Vec<Conflict>> {
+        let mut difference = walk::compare(self.base, object, self.node);
+        managed::exclude(&mut difference.changed, self.writer);
+        managed::exclude(&mut difference.removed, self.writer);
+        if !force {
+            let mut conflicts: Vec<Conflict> = Vec::new();
+            for entry in &*entries {
+                let taken = fields::intersection(&entry.fields, &difference.changed);
+                conflicts.extend(conflicts_with(entry, &taken));
+            }
+            if !conflicts.is_empty() {
+                conflicts.sort_by(|a, b| a.identity.cmp(&b.identity));
+                return Err(conflicts);
+            }
+        }
+        for entry in entries {
+            fields::subtract(&mut entry.fields, &difference.changed);
+            fields::subtract(&mut entry.fields, &difference.removed);
+        }
+        Ok(())
+    }
 }
 
 /// Removes what the writer applied last time, does not apply now, and nobody else owns.
@@ -279,15 +315,38 @@ fn last_applied_fields(live: &Value, writer: &Writer<'_>, node: Node<'_>) -> Opt
 
 /// kubectl's server-side apply keeps the annotation of its client-side apply up to date, if there is one.
 fn sync_last_applied(object: &mut Value, config: &Value, writer: &Writer<'_>) {
+    let Some(new) = last_applied(object, config, writer) else { return };
     let annotations = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
-    let Some(annotations) = annotations.filter(|_| writer.manager == "kubectl") else { return };
-    let Some(annotation) = annotations.get_mut(LAST_APPLIED) else { return };
-    if annotation.as_str().is_none_or(str::is_empty) {
-        return;
+    let Some(annotations) = annotations else { return };
+    let others = annotations.iter().filter(|(key, _)| *key != LAST_APPLIED);
+    let size: usize = others.map(|(key, value)| key.len() + value.as_str().unwrap_or_default().len()).sum();
+    if size + LAST_APPLIED.len() + new.len() > MAX_ANNOTATIONS {
+        annotations.remove(LAST_APPLIED);
+    } else {
+        annotations.insert(LAST_APPLIED.to_owned(), Value::String(new));
+    }
+}
+
+/// The most bytes that annotations may have altogether.
+const MAX_ANNOTATIONS: usize = 256 * 1024;
+
+fn is_last_applied_stale(object: &Value, config: &Value, writer: &Writer<'_>) -> bool {
+    let Some(new) = last_applied(object, config, writer) else { return false };
+    object.pointer("/metadata/annotations").and_then(|a| a.get(LAST_APPLIED)) != Some(&Value::String(new))
+}
+
+/// What the annotation is to say; `None` if it is nobody's business.
+fn last_applied(object: &Value, config: &Value, writer: &Writer<'_>) -> Option<String> {
+    if writer.manager != "kubectl" {
+        return None;
+    }
+    let old = object.pointer("/metadata/annotations")?.get(LAST_APPLIED)?.as_str()?;
+    if old.is_empty() {
+        return None;
     }
     let mut config = config.clone();
     if let Some(own) = config.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         own.remove(LAST_APPLIED);
     }
-    *annotation = Value::String(format!("{config}\n"));
+    Some(format!("{config}\n"))
 }

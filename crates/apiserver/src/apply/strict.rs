@@ -1,115 +1,223 @@
 //! Strict field validation: what a decoder would drop without a word.
 
 use std::collections::HashSet;
+use std::fmt;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use gantry_api::schema::{Node, Shape};
+use granit_parser::{Event, Parser};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
 
 pub use gantry_api::schema::{MAX_PROBLEMS, unknown_fields};
 
-fn push_name(path: &mut String, name: &str) {
-    if !path.is_empty() {
-        path.push('.');
-    }
-    path.push_str(name);
+/// A JSON text, read.
+#[derive(Debug)]
+pub struct Read {
+    /// What it says; of a key that stands twice, the later value.
+    pub tree: Value,
+    /// What strict decoding complains of, in the order of the text and each once.
+    pub problems: Vec<String>,
 }
 
-/// The keys that occur twice in one object of a JSON text: `duplicate field "spec.replicas"`. Text that is no JSON has
-/// none.
-pub fn duplicate_fields(json: &[u8]) -> Vec<String> {
+/// Reads a JSON text and notes the keys that stand twice (`duplicate field "spec.replicas"`) and, by a schema of a
+/// built-in kind, those that it does not know (`unknown field "spec.foo"`): one pass for both.
+///
+/// # Errors
+/// The text is no JSON.
+pub fn read(json: &[u8], node: Option<Node<'_>>) -> Result<Read, serde_json::Error> {
     let mut scan = Scan { path: String::new(), found: Vec::new(), seen: HashSet::new() };
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    // Malformed text is reported by the one who parses it.
-    match Place(&mut scan).deserialize(&mut deserializer) {
-        Ok(()) => scan.found,
-        Err(_) => Vec::new(),
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let place = node.map_or(Place::Free, Place::Known);
+    let tree = Build { scan: &mut scan, place }.deserialize(&mut reader)?;
+    reader.end()?;
+    Ok(Read { tree, problems: scan.found })
+}
+
+/// The keys that stand twice in one object of a JSON text. Text that is no JSON has none: whoever parses it says so.
+pub fn duplicate_fields(json: &[u8]) -> Vec<String> {
+    read(json, None).map(|read| read.problems).unwrap_or_default()
+}
+
+/// The keys that stand twice in one mapping of a YAML text, with their lines, as upstream's reader names them:
+/// `line 5: key "name" already set in map`. Text that is no YAML has none.
+pub fn yaml_duplicates(text: &str) -> Vec<String> {
+    /// An open collection.
+    enum Open {
+        List,
+        /// The keys so far, and whether a value comes next.
+        Map(HashSet<String>, bool),
     }
+    let mut open: Vec<Open> = Vec::new();
+    let mut found = Vec::new();
+    for event in Parser::new_from_str(text) {
+        let Ok((event, span)) = event else { return Vec::new() };
+        match event {
+            Event::MappingEnd | Event::SequenceEnd => {
+                open.pop();
+                continue;
+            }
+            Event::Scalar(..) | Event::Alias(..) | Event::MappingStart(..) | Event::SequenceStart(..) => {}
+            _ => continue,
+        }
+        if let Some(Open::Map(keys, is_value)) = open.last_mut() {
+            if let (Event::Scalar(key, ..), false) = (&event, *is_value)
+                && !keys.insert(key.to_string())
+            {
+                let line = span.start.line();
+                found.push(format!("line {line}: key {} already set in map", super::go_text::go_quote(key)));
+            }
+            *is_value = !*is_value;
+        }
+        match event {
+            Event::MappingStart(..) => open.push(Open::Map(HashSet::new(), false)),
+            Event::SequenceStart(..) => open.push(Open::List),
+            _ => {}
+        }
+    }
+    found
 }
 
 struct Scan {
     path: String,
     found: Vec<String>,
-    /// What was reported: each path is, once.
+    /// What was reported: each is, once.
     seen: HashSet<String>,
 }
 
-struct Place<'a>(&'a mut Scan);
+impl Scan {
+    fn note(&mut self, what: &str) {
+        if self.found.len() < MAX_PROBLEMS {
+            let text = format!("{what} field {}", gantry_api::field::quote(&self.path));
+            if self.seen.insert(text.clone()) {
+                self.found.push(text);
+            }
+        }
+    }
 
-impl<'de> DeserializeSeed<'de> for Place<'_> {
-    type Value = ();
+    fn push_name(&mut self, name: &str) {
+        if !self.path.is_empty() {
+            self.path.push('.');
+        }
+        self.path.push_str(name);
+    }
+}
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+/// What is known of a place.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    /// The schema.
+    Known(Node<'a>),
+    /// Nothing, but keys stand once.
+    Free,
+    /// Nothing, and nobody looks.
+    Ignored,
+}
+
+impl<'a> Place<'a> {
+    fn item(self) -> Place<'a> {
+        match self {
+            Place::Known(node) => match node.shape() {
+                Shape::List(_) => Place::Known(node.item()),
+                _ => Place::Ignored,
+            },
+            other => other,
+        }
+    }
+
+    /// The place as an object: content without a schema of its own is somebody else's matter.
+    fn as_object(self) -> Place<'a> {
+        match self {
+            Place::Known(node) if !matches!(node.shape(), Shape::Object { .. }) => Place::Ignored,
+            other => other,
+        }
+    }
+}
+
+/// Builds a tree while it looks at what it reads.
+struct Build<'s, 'n> {
+    scan: &'s mut Scan,
+    place: Place<'n>,
+}
+
+impl<'de> DeserializeSeed<'de> for Build<'_, '_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Place<'_> {
-    type Value = ();
+impl<'de> Visitor<'de> for Build<'_, '_> {
+    type Value = Value;
 
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any JSON value")
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("not a JSON number"))
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let length = self.0.path.len();
-        for i in 0.. {
-            self.0.path.push_str(&format!("[{i}]"));
-            let next = list.next_element_seed(Place(self.0))?;
-            self.0.path.truncate(length);
-            if next.is_none() {
-                break;
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let length = self.scan.path.len();
+        let place = self.place.item();
+        let mut out = Vec::new();
+        loop {
+            use fmt::Write as _;
+            write!(self.scan.path, "[{}]", out.len()).map_err(A::Error::custom)?;
+            let next = list.next_element_seed(Build { scan: self.scan, place })?;
+            self.scan.path.truncate(length);
+            match next {
+                Some(value) => out.push(value),
+                None => return Ok(Value::Array(out)),
             }
         }
-        Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let length = self.0.path.len();
-        let mut keys: HashSet<String> = HashSet::new();
-        while let Some(Key(key)) = map.next_key()? {
-            push_name(&mut self.0.path, &key);
-            if !keys.insert(key)
-                && self.0.found.len() < MAX_PROBLEMS
-                && self.0.seen.insert(self.0.path.clone())
-            {
-                let text = format!("duplicate field \"{}\"", self.0.path);
-                self.0.found.push(text);
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let length = self.scan.path.len();
+        let here = self.place.as_object();
+        let mut out = Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            self.scan.push_name(&key);
+            let inner = match here {
+                Place::Known(node) => node.child(&key).map(Place::Known),
+                other => Some(other),
+            };
+            if inner.is_none() {
+                self.scan.note("unknown");
+            } else if !matches!(here, Place::Ignored) && out.contains_key(&key) {
+                self.scan.note("duplicate");
             }
-            map.next_value_seed(Place(self.0))?;
-            self.0.path.truncate(length);
+            let place = inner.unwrap_or(Place::Ignored);
+            let value = map.next_value_seed(Build { scan: self.scan, place })?;
+            out.insert(key, value);
+            self.scan.path.truncate(length);
         }
-        Ok(())
-    }
-}
-
-/// A key, whatever its content.
-struct Key(String);
-
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Key)
+        Ok(Value::Object(out))
     }
 }

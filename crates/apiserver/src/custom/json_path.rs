@@ -57,6 +57,15 @@ impl JsonPath {
         self.find(root).into_iter().next()
     }
 
+    /// The names of the members it goes along, of a path that has nothing else.
+    pub(crate) fn members(&self) -> Vec<String> {
+        let name = |step: &Step| match step {
+            Step::Member(name) => Some(name.clone()),
+            _ => None,
+        };
+        self.steps.iter().filter_map(name).collect()
+    }
+
     /// Puts `value` where the path leads, making objects on the way.
     pub(crate) fn set(&self, root: &mut Value, value: Value) {
         let mut place = root;

@@ -377,6 +377,10 @@ impl AnyKind for CustomKind {
         }
     }
 
+    fn replicas_path(&self) -> Option<Vec<String>> {
+        self.scale.as_ref().map(|paths| paths.replicas.members())
+    }
+
     fn grace_period(&self, _object: &dyn AnyObject, _requested: Option<i64>) -> Option<i64> {
         None
     }

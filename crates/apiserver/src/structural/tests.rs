@@ -4,7 +4,7 @@ use gantry_api::field::Path;
 use serde_json::{Value, json};
 
 use super::CustomSchema;
-use crate::apply::{Writer, apply, unknown_fields};
+use crate::apply::{Reset, Writer, apply, unknown_fields};
 
 fn parse(schema: Value) -> CustomSchema {
     CustomSchema::parse(&schema).unwrap()
@@ -226,15 +226,16 @@ fn custom_resources_can_be_applied() {
             api_version: "x/v1",
             subresource: "",
             time: "2026-01-01T00:00:00Z",
-            reset: &[],
+            reset: Reset::Fields(&[]),
+            served: &[],
         };
         let config = json!({"apiVersion": "x/v1", "kind": "X", "metadata": {"name": "n"}, "spec": spec});
-        apply(live, &config, &writer, "X", false, schema.node())
+        apply(live, &config, &writer, "X", false, schema.node()).map(|applied| applied.object.unwrap())
     };
     let first =
-        run(None, "a", json!({"list": [{"k": "x", "v": 1}], "free": {"p": {"q": [1]}}})).unwrap().object;
+        run(None, "a", json!({"list": [{"k": "x", "v": 1}], "free": {"p": {"q": [1]}}})).unwrap();
     let second =
-        run(Some(&first), "b", json!({"list": [{"k": "y"}], "free": {"p": {"r": 2}}})).unwrap().object;
+        run(Some(&first), "b", json!({"list": [{"k": "y"}], "free": {"p": {"r": 2}}})).unwrap();
     assert_eq!(
         second["spec"],
         json!({"list": [{"k": "x", "v": 1}, {"k": "y"}], "free": {"p": {"q": [1], "r": 2}}})

@@ -25,26 +25,34 @@ pub(crate) async fn create(call: &Call<'_>, input: &Input<'_>, options: &WriteOp
 /// Creates `object`, under a generated name if it has none.
 pub(crate) async fn create_object(
     call: &Call<'_>,
-    object: Box<dyn AnyObject>,
+    mut object: Box<dyn AnyObject>,
     options: &WriteOptions,
 ) -> Result<Arc<Encoded>> {
-    create_tracked(call, object, options, true).await
+    lifecycle::wipe_system_fields(object.metadata_mut());
+    lifecycle::ensure_namespace(call, object.metadata_mut())?;
+    lifecycle::omit_empty(object.metadata_mut());
+    call.served.kind.defaults(&mut *object);
+    lifecycle::dedup_owners(call, object.metadata_mut(), false);
+    managed::track(call, &mut *object, None, options)?;
+    admit_and_insert(call, object, options).await
 }
 
-/// Creates an `object` that server-side apply made, whose `managedFields` are complete.
+/// Creates an `object` that server-side apply made, complete with defaults and `managedFields`.
 pub(crate) async fn create_applied(
     call: &Call<'_>,
-    object: Box<dyn AnyObject>,
+    mut object: Box<dyn AnyObject>,
     options: &WriteOptions,
 ) -> Result<Arc<Encoded>> {
-    create_tracked(call, object, options, false).await
+    lifecycle::ensure_namespace(call, object.metadata_mut())?;
+    lifecycle::omit_empty(object.metadata_mut());
+    admit_and_insert(call, object, options).await
 }
 
-async fn create_tracked(
+/// Mutating admission, a name, and the rest.
+async fn admit_and_insert(
     call: &Call<'_>,
-    object: Box<dyn AnyObject>,
+    mut object: Box<dyn AnyObject>,
     options: &WriteOptions,
-    track: bool,
 ) -> Result<Arc<Encoded>> {
     if call.served.entry.terminating {
         return Err(ApiError::method_not_allowed(
@@ -52,55 +60,41 @@ async fn create_tracked(
             "create not allowed while custom resource definition is terminating",
         ));
     }
-    let object = prepare(call, object, options).await?;
-    let base = object.metadata().generate_name.clone().unwrap_or_default();
-    let generated = !base.is_empty() && object.metadata().name.as_deref().unwrap_or("").is_empty();
-    if !generated {
-        return finish(call, object, options, track).await;
-    }
-    for _ in 0..NAME_ATTEMPTS {
-        let mut attempt = object.clone_box();
-        attempt.metadata_mut().name = Some(lifecycle::generated_name(&base));
-        match finish(call, attempt, options, track).await {
-            Err(error) if error.is_already_exists() => {}
-            answer => return answer,
-        }
-    }
-    Err(ApiError::already_exists(call.served.resource(), &base))
-}
-
-/// Defaults, system fields, mutating admission, the kind's own preparation.
-async fn prepare(
-    call: &Call<'_>,
-    mut object: Box<dyn AnyObject>,
-    options: &WriteOptions,
-) -> Result<Box<dyn AnyObject>> {
-    let kind = &call.served.kind;
-    lifecycle::ensure_namespace(call, object.metadata_mut())?;
-    lifecycle::omit_empty(object.metadata_mut());
-    if object.metadata().resource_version.as_deref().is_some_and(|v| !v.is_empty() && v != "0") {
-        return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
-    }
-    kind.defaults(&mut *object);
-    lifecycle::fill_new(object.metadata_mut(), call.core.now());
     let name = object.metadata().name.clone().unwrap_or_default();
     let passes = Passes::default();
     let admission = call.admission(Operation::Create, &name, VerbOptions::Write(options), &passes);
+    let entries = object.metadata().managed_fields.clone();
     let plugins = lifecycle::admitting(call, Operation::Create);
     chain::mutate(&plugins, &admission, &mut *object, None).await?;
     lifecycle::ensure_namespace(call, object.metadata_mut())?;
-    kind.prepare_create(&mut *object);
-    kind.note_requester(&mut *object, call.user.requester());
-    Ok(object)
+    managed::check_after_admission(call, &mut *object, entries);
+    lifecycle::dedup_owners(call, object.metadata_mut(), true);
+    let base = object.metadata().generate_name.clone().unwrap_or_default();
+    let generated = !base.is_empty() && object.metadata().name.as_deref().unwrap_or("").is_empty();
+    if !generated {
+        return finish(call, object, options).await;
+    }
+    let mut attempts = NAME_ATTEMPTS;
+    loop {
+        attempts -= 1;
+        let mut attempt = object.clone_box();
+        attempt.metadata_mut().name = Some(lifecycle::generated_name(&base));
+        match finish(call, attempt, options).await {
+            Err(error) if error.is_already_exists() && attempts > 0 => {}
+            answer => return answer,
+        }
+    }
 }
 
-/// Validation, validating admission, commit.
+/// System fields, the kind's own preparation, validation, validating admission, commit.
 async fn finish(
     call: &Call<'_>,
     mut object: Box<dyn AnyObject>,
     options: &WriteOptions,
-    track: bool,
 ) -> Result<Arc<Encoded>> {
+    lifecycle::fill_new(object.metadata_mut(), call.core.now());
+    call.served.kind.prepare_create(&mut *object);
+    call.served.kind.note_requester(&mut *object, call.user.requester());
     lifecycle::validate_new(call, &*object)?;
     let name = object.metadata().name.clone().unwrap_or_default();
     let call = call.on(call.namespace, &name);
@@ -108,9 +102,6 @@ async fn finish(
     let admission = call.admission(Operation::Create, &name, VerbOptions::Write(options), &passes);
     for plugin in lifecycle::admitting(&call, Operation::Create) {
         plugin.validate(&admission, Some(&*object), None).await?;
-    }
-    if track {
-        managed::track(&call, &mut *object, None, options)?;
     }
     write::insert(&call, object, options.dry_run).await
 }

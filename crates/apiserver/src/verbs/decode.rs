@@ -8,6 +8,7 @@ use gantry_kinds::AnyObject;
 use serde_json::Value;
 
 use super::{Call, Input};
+use crate::apply::{self, Misfit};
 use crate::query::FieldValidation;
 use crate::splice;
 
@@ -20,83 +21,193 @@ pub(crate) fn object(
     input: &Input<'_>,
     validation: FieldValidation,
 ) -> Result<Box<dyn AnyObject>> {
-    let json = json(input)?;
+    let body = Body::read(input, call.served.entry.custom)?;
     let resource = call.served.resource();
-    let (version, kind) = type_names(&json, resource)?;
-    let strict = validation != FieldValidation::Ignore;
-    let cannot = |why: String| cannot_handle(&version, &kind, resource, &json, &why);
-    let decoded = call.served.kind.decode(&json, strict).map_err(|e| cannot(e.to_string()))?;
-    if strict {
-        let mut complaints: Vec<String> =
-            duplicates(input, &json).iter().map(|path| format!("duplicate field {}", quote(path))).collect();
-        complaints.extend(decoded.unknown.iter().cloned());
-        complain(call, complaints, validation, cannot)?;
-    }
-    Ok(decoded.object)
+    let (version, kind) = type_names(&body.json, resource)?;
+    let cannot = |why: String| cannot_handle(&version, &kind, resource, &input.bytes, &why);
+    let served = &call.served.kind;
+    let strict = validation != FieldValidation::Ignore && !body.typed;
+    // Strict or not, a body is read into a tree at most once.
+    let read = match strict {
+        true => apply::read(&body.json, served.definition().map(|_| served.schema())).ok(),
+        false => None,
+    };
+    let Some(read) = read else {
+        let decoded = served.decode(&body.json, false).map_err(|e| cannot(misread(call, &body.json, &e)))?;
+        return Ok(decoded.object);
+    };
+    let mut complaints = body.complaints;
+    // Of YAML the reader has complained already, and with the line.
+    let duplicates_told = body.is_yaml;
+    complaints.extend(
+        read.problems.into_iter().filter(|p| !duplicates_told || !p.starts_with("duplicate field ")),
+    );
+    let object = if served.definition().is_some() {
+        served.decode(&body.json, false).map(|decoded| decoded.object)
+    } else {
+        complaints.extend(apply::unknown_fields(&read.tree, served.schema()));
+        served.decode_value(read.tree)
+    };
+    let object = object.map_err(|e| cannot(misread(call, &body.json, &e)))?;
+    complain(call, complaints, validation, cannot)?;
+    Ok(object)
 }
 
-/// Reads an object from a tree that a patch made; `cannot` words the refusal of strict validation.
+/// Why a body does not fit the kind, in Go's words where they are known.
+fn misread(call: &Call<'_>, json: &[u8], error: &gantry_api::DecodeError) -> String {
+    let served = &call.served.kind;
+    let tree = served.definition().and_then(|_| serde_json::from_slice::<Value>(json).ok());
+    match tree.and_then(|tree| apply::misfit(&tree, served.schema())) {
+        Some(Misfit(text)) => text,
+        None => error.to_string(),
+    }
+}
+
+/// Reads an object from a tree that a patch made, whatever is in it.
+///
+/// # Errors
+/// 422 if it is of no such type; `shown` is the patch or its result, as upstream shows it.
 pub(crate) fn patched(
     call: &Call<'_>,
     tree: Value,
-    validation: FieldValidation,
+    shown: impl FnOnce(&Value) -> String,
 ) -> Result<Box<dyn AnyObject>> {
-    let resource = call.served.resource();
-    let version = tree["apiVersion"].as_str().unwrap_or("").to_owned();
-    let kind = tree["kind"].as_str().unwrap_or("").to_owned();
-    check_type(&version, &kind, resource)?;
-    let unreadable = |e: gantry_api::DecodeError| {
-        let error = gantry_api::field::Error::invalid(
-            &gantry_api::field::Path::new("patch"),
-            Value::String(tree.to_string()),
-            e.to_string(),
-        );
-        ApiError::invalid(&nameless(resource), "", &[error])
-    };
-    if validation == FieldValidation::Ignore {
-        return call.served.kind.decode_value(tree.clone()).map_err(unreadable);
+    let served = &call.served.kind;
+    let (version, kind) = (text(&tree, "apiVersion"), text(&tree, "kind"));
+    check_type(version, kind, call.served.resource())?;
+    match served.decode_value(tree.clone()) {
+        Ok(object) => Ok(object),
+        Err(error) => {
+            let why = apply::misfit(&tree, served.schema()).map_or_else(|| error.to_string(), |m| m.0);
+            Err(invalid_patch(shown(&tree), why))
+        }
     }
-    let decoded = call.served.kind.decode(tree.to_string().as_bytes(), true).map_err(unreadable)?;
-    let complaints = decoded.unknown.clone();
-    complain(call, complaints, validation, ApiError::bad_request)?;
-    Ok(decoded.object)
 }
 
-fn nameless(resource: &Resource) -> Resource {
-    Resource { group: "".into(), ..resource.clone() }
+/// What strict validation says of a patch and of what it made: refuses, warns, or says nothing.
+///
+/// # Errors
+/// 422
+pub(crate) fn check_patched(
+    call: &Call<'_>,
+    tree: &Value,
+    mut complaints: Vec<String>,
+    validation: FieldValidation,
+    shown: impl FnOnce(&Value) -> String,
+) -> Result<()> {
+    if validation == FieldValidation::Ignore {
+        return Ok(());
+    }
+    complaints.extend(apply::unknown_fields(tree, call.served.kind.schema()));
+    let shown = || shown(tree);
+    complain(call, complaints, validation, |why| invalid_patch(shown(), why))
 }
 
-fn complain(
+/// 422 for what a patch made.
+pub(crate) fn invalid_patch(shown: String, why: String) -> ApiError {
+    let error =
+        gantry_api::field::Error::invalid(&gantry_api::field::Path::new("patch"), Value::String(shown), why);
+    ApiError::invalid(&Resource::fixed("", "", "", "", false), "", &[error])
+}
+
+fn text<'a>(tree: &'a Value, key: &str) -> &'a str {
+    tree.get(key).and_then(Value::as_str).unwrap_or("")
+}
+
+/// Refuses complaints, or makes them warnings.
+///
+/// # Errors
+/// What `refuse` makes of them, if validation is strict.
+pub(crate) fn complain(
     call: &Call<'_>,
     complaints: Vec<String>,
     validation: FieldValidation,
-    refuse: impl Fn(String) -> ApiError,
+    refuse: impl FnOnce(String) -> ApiError,
 ) -> Result<()> {
-    if complaints.is_empty() {
+    if complaints.is_empty() || validation == FieldValidation::Ignore {
         return Ok(());
     }
     if validation == FieldValidation::Strict {
         return Err(refuse(format!("strict decoding error: {}", complaints.join(", "))));
     }
     for complaint in complaints {
-        call.warnings.add(complaint);
+        warn(call, &complaint);
     }
     Ok(())
 }
 
-/// Reads any JSON or YAML body as a tree.
-pub(crate) fn tree(input: &Input<'_>, expected: &str) -> Result<Value> {
-    let json = json(input)?;
-    serde_json::from_slice(&json).map_err(|e| unrecognized(expected, &parse_error(&e), &json))
+/// A warning for each line that a YAML reader complains of, or one of the whole text.
+pub(crate) fn warn(call: &Call<'_>, complaint: &str) {
+    match complaint.rsplit_once(YAML_ERRORS) {
+        Some((_, lines)) => lines.lines().for_each(|line| call.warnings.add(line.trim_start())),
+        None => call.warnings.add(complaint),
+    }
 }
 
-/// The body as JSON.
-pub(crate) fn json(input: &Input<'_>) -> Result<Bytes> {
-    match media_type(input.content_type).as_str() {
-        "" | "application/json" | "*/*" => Ok(input.bytes.clone()),
-        "application/yaml" => yaml(&input.bytes),
-        "application/vnd.kubernetes.protobuf" => protobuf(&input.bytes),
-        _ => Err(unsupported()),
+/// What precedes the lines of a YAML reader's complaints.
+const YAML_ERRORS: &str = "yaml: unmarshal errors:\n";
+
+/// The keys that stand twice in a YAML text, in one complaint as upstream's reader words it.
+pub(crate) fn yaml_complaint(bytes: &[u8]) -> Option<String> {
+    let lines = apply::yaml_duplicates(std::str::from_utf8(bytes).ok()?);
+    (!lines.is_empty()).then(|| format!("{YAML_ERRORS}  {}", lines.join("\n  ")))
+}
+
+/// Reads any JSON or YAML body as a tree.
+pub(crate) fn tree(input: &Input<'_>, expected: &str) -> Result<Value> {
+    let body = Body::read(input, false)?;
+    serde_json::from_slice(&body.json).map_err(|e| unrecognized(expected, &parse_error(&e), &body.json))
+}
+
+/// Reads the body of a subresource that has a kind of its own.
+///
+/// # Errors
+/// 400 for what cannot be read, 415 for other media types.
+pub(crate) fn body(
+    call: &Call<'_>,
+    input: &Input<'_>,
+    resource: &Resource,
+    validation: FieldValidation,
+) -> Result<Value> {
+    let body = Body::read(input, false)?;
+    let (version, kind) = type_names(&body.json, resource)?;
+    let cannot = |why: String| cannot_handle(&version, &kind, resource, &input.bytes, &why);
+    let definition = gantry_api::schema::lookup_kind(&resource.group, &resource.version, &resource.kind);
+    let node = definition.map(|def| def.node()).filter(|_| !body.typed);
+    let read = apply::read(&body.json, node).map_err(|e| cannot(parse_error(&e)))?;
+    if let Some(Misfit(why)) = node.and_then(|node| apply::misfit(&read.tree, node)) {
+        return Err(cannot(why));
+    }
+    let mut complaints = body.complaints;
+    complaints.extend(read.problems);
+    complain(call, complaints, validation, cannot)?;
+    Ok(read.tree)
+}
+
+/// A body as JSON.
+struct Body {
+    json: Bytes,
+    /// What strict reading complains of beside unknown fields.
+    complaints: Vec<String>,
+    /// Whether the encoding has no place for unknown fields.
+    typed: bool,
+    is_yaml: bool,
+}
+
+impl Body {
+    fn read(input: &Input<'_>, custom: bool) -> Result<Self> {
+        let plain = |json, is_yaml| Self { json, complaints: Vec::new(), typed: false, is_yaml };
+        match media_type(input.content_type).as_str() {
+            "" | "application/json" | "*/*" => Ok(plain(input.bytes.clone(), false)),
+            "application/yaml" => {
+                let complaints = yaml_complaint(&input.bytes).into_iter().collect();
+                Ok(Self { complaints, ..plain(yaml(&input.bytes)?, true) })
+            }
+            "application/vnd.kubernetes.protobuf" if !custom => {
+                Ok(Self { typed: true, ..plain(protobuf(&input.bytes)?, false) })
+            }
+            _ => Err(unsupported(custom)),
+        }
     }
 }
 
@@ -104,12 +215,12 @@ pub(crate) fn json(input: &Input<'_>) -> Result<Bytes> {
 fn protobuf(bytes: &[u8]) -> Result<Bytes> {
     match gantry_api::protobuf::to_json(bytes) {
         Ok(tree) => Ok(Bytes::from(tree.to_string())),
-        Err(gantry_api::protobuf::Error::Kind { .. }) => Err(unsupported()),
+        Err(gantry_api::protobuf::Error::Kind { .. }) => Err(unsupported(true)),
         Err(error) => Err(ApiError::bad_request(error.to_string())),
     }
 }
 
-/// YAML as JSON. JSON is YAML, and passes unchanged.
+/// YAML as JSON. JSON is YAML, and passes unchanged. Of a key that stands twice the later value counts.
 pub(crate) fn yaml(bytes: &Bytes) -> Result<Bytes> {
     if bytes.first() == Some(&b'{') {
         return Ok(bytes.clone());
@@ -117,7 +228,10 @@ pub(crate) fn yaml(bytes: &Bytes) -> Result<Bytes> {
     let text =
         std::str::from_utf8(bytes).map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
     // `y` and `on` are text: who means a boolean writes one.
-    let options = serde_saphyr::options! { strict_booleans: true };
+    let options = serde_saphyr::options! {
+        strict_booleans: true,
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+    };
     let tree: Value = serde_saphyr::from_str_with_options(text, options)
         .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
     Ok(Bytes::from(tree.to_string()))
@@ -129,10 +243,20 @@ pub(crate) fn media_type(content_type: &str) -> String {
 }
 
 /// 415
-fn unsupported() -> ApiError {
-    ApiError::unsupported_media_type(
-        "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
-    )
+fn unsupported(custom: bool) -> ApiError {
+    let mut accepted = vec!["application/json", "application/yaml"];
+    if !custom {
+        accepted.push("application/vnd.kubernetes.protobuf");
+    }
+    unsupported_media_type(&accepted)
+}
+
+/// 415, and what would be accepted.
+pub(crate) fn unsupported_media_type(accepted: &[&str]) -> ApiError {
+    ApiError::unsupported_media_type(format!(
+        "the body of the request was in an unknown format - accepted media types include: {}",
+        accepted.join(", ")
+    ))
 }
 
 /// `apiVersion` and `kind` of the body, the resource's own where there are none.
@@ -172,9 +296,9 @@ fn check_type(version: &str, kind: &str, resource: &Resource) -> Result<()> {
     Ok(())
 }
 
-fn cannot_handle(version: &str, kind: &str, resource: &Resource, json: &[u8], why: &str) -> ApiError {
+fn cannot_handle(version: &str, kind: &str, resource: &Resource, body: &[u8], why: &str) -> ApiError {
     if kind.is_empty() {
-        return unrecognized(&resource.kind, why, json);
+        return unrecognized(&resource.kind, why, body);
     }
     let version = if version.is_empty() { &resource.version } else { short_version(version) };
     ApiError::bad_request(format!(
@@ -192,7 +316,7 @@ fn unrecognized(kind: &str, why: &str, body: &[u8]) -> ApiError {
 }
 
 /// Go's words for a body that ends too early; for the rest those of the reader.
-fn parse_error(error: &serde_json::Error) -> String {
+pub(crate) fn parse_error(error: &serde_json::Error) -> String {
     if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() }
 }
 
@@ -210,12 +334,4 @@ fn summary(body: &[u8]) -> String {
         Some(b'{') => format!("{}{more}", String::from_utf8_lossy(cut)),
         Some(_) => cut.iter().map(|b| format!("{b:02x}")).collect::<String>() + more,
     }
-}
-
-/// Fields that stand twice; a YAML reader refuses those by itself.
-fn duplicates(input: &Input<'_>, json: &[u8]) -> Vec<String> {
-    if media_type(input.content_type) == "application/yaml" {
-        return Vec::new();
-    }
-    crate::apply::duplicate_fields(json)
 }

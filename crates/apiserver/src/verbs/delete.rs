@@ -70,9 +70,8 @@ impl Options {
     }
 
     fn from_query(query: &Query) -> Result<Self> {
-        let grace = query.get("gracePeriodSeconds").filter(|t| !t.is_empty()).map(str::parse::<i64>);
         Ok(Self {
-            grace_period: grace.transpose().map_err(|e| ApiError::bad_request(e.to_string()))?,
+            grace_period: query.number("gracePeriodSeconds")?,
             orphan_dependents: query.get("orphanDependents").map(|_| query.flag("orphanDependents")),
             propagation: query.get("propagationPolicy").filter(|p| !p.is_empty()).map(str::to_owned),
             uid: None,
@@ -83,15 +82,22 @@ impl Options {
 
     fn validate(&self) -> Result<()> {
         let path = Path::new("propagationPolicy");
-        let error = match self.propagation.as_deref() {
-            Some(policy) if self.orphan_dependents.is_some() => {
-                Error::invalid(&path, policy, "orphanDependents and deletionPropagation cannot be both set")
+        let mut errors = Vec::new();
+        if let Some(policy) = self.propagation.as_deref() {
+            if self.orphan_dependents.is_some() {
+                let why = "orphanDependents and deletionPropagation cannot be both set";
+                errors.push(Error::invalid(&path, policy, why));
             }
-            None | Some("Foreground" | "Background" | "Orphan") => return Ok(()),
-            Some(other) => Error::not_supported(&path, other, &["Foreground", "Background", "Orphan", "nil"]),
-        };
+            if !matches!(policy, "Foreground" | "Background" | "Orphan") {
+                let known = ["Foreground", "Background", "Orphan", "nil"];
+                errors.push(Error::not_supported(&path, policy, &known));
+            }
+        }
+        if errors.is_empty() {
+            return Ok(());
+        }
         let resource = Resource::fixed("meta.k8s.io", "v1", "DeleteOptions", "deleteoptions", false);
-        Err(ApiError::invalid(&resource, "", &[error]))
+        Err(ApiError::invalid(&resource, "", &errors))
     }
 }
 
@@ -121,7 +127,19 @@ const RETURNED: [&str; 17] = [
 /// # Errors
 /// 403, 404, 409.
 pub(crate) async fn delete(call: &Call<'_>, options: &Options) -> Result<Answer> {
-    let mut deletion = Deletion { call, options, uid: String::new() };
+    perform(call, options, true).await
+}
+
+/// Deletes the object for an eviction, which was admitted itself.
+///
+/// # Errors
+/// 404, 409.
+pub(crate) async fn delete_unadmitted(call: &Call<'_>, options: &Options) -> Result<Answer> {
+    perform(call, options, false).await
+}
+
+async fn perform(call: &Call<'_>, options: &Options, admitted: bool) -> Result<Answer> {
+    let mut deletion = Deletion { call, options, admitted, uid: String::new() };
     let written = modify(call, UPDATE_ATTEMPTS, options.dry_run, &mut deletion).await?;
     let code = if !written.removed && options.orphan_dependents == Some(false) { 202 } else { 200 };
     Ok(answer(call, code, written, deletion.uid))
@@ -146,6 +164,8 @@ fn answer(call: &Call<'_>, code: u16, written: Written, uid: String) -> Answer {
 struct Deletion<'a> {
     call: &'a Call<'a>,
     options: &'a Options,
+    /// Whether admission is asked.
+    admitted: bool,
     uid: String,
 }
 
@@ -162,17 +182,28 @@ impl Mutate for Deletion<'_> {
             return Err(ApiError::forbidden(call.served.resource(), call.name, why));
         }
         check_preconditions(call, self.options, old.metadata(), current.revision)?;
-        let passes = Passes::default();
-        let admission =
-            call.admission(Operation::Delete, call.name, VerbOptions::Delete(self.options), &passes);
-        for plugin in lifecycle::admitting(call, Operation::Delete) {
-            plugin.validate(&admission, None, Some(old)).await?;
+        if self.admitted {
+            let passes = Passes::default();
+            let options = VerbOptions::Delete(self.options);
+            let admission = call.admission(Operation::Delete, call.name, options, &passes);
+            for plugin in lifecycle::admitting(call, Operation::Delete) {
+                plugin.validate(&admission, None, Some(old)).await?;
+            }
         }
         Ok(decide(call, self.options, old))
     }
 }
 
-fn check_preconditions(call: &Call<'_>, options: &Options, meta: &ObjectMeta, revision: u64) -> Result<()> {
+/// Checks UID and revision that the options name.
+///
+/// # Errors
+/// 409
+pub(crate) fn check_preconditions(
+    call: &Call<'_>,
+    options: &Options,
+    meta: &ObjectMeta,
+    revision: u64,
+) -> Result<()> {
     let stored_uid = meta.uid.as_deref().unwrap_or("");
     let resource = Resource { plural: call.served.resource().kind.clone(), ..call.served.resource().clone() };
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != stored_uid) {

@@ -3,16 +3,17 @@
 use std::time::SystemTime;
 
 use gantry_api::field::{Error, Path};
-use gantry_api::metav1::ObjectMeta;
+use gantry_api::metav1::{ObjectMeta, OwnerReference};
 use gantry_api::status::Result;
-use gantry_api::{ApiError, core, time};
+use gantry_api::{ApiError, Resource, core, time};
 use gantry_kinds::{AnyObject, rules};
 
 use super::Call;
-use super::write::Change;
+use super::write::{Change, Current};
 use crate::admission::{AdmissionPlugin, Body, Operation, Passes, VerbOptions, chain};
-use crate::custom;
 use crate::query::WriteOptions;
+use crate::route::RequestInfo;
+use crate::{custom, managed};
 
 /// What an update changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +37,15 @@ impl Part {
             "status" if call.served.kind.verbs().status => Ok(Self::Status),
             "finalize" if resource.group.is_empty() && resource.plural == "namespaces" => Ok(Self::Finalize),
             "approval" if resource.plural == "certificatesigningrequests" => Ok(Self::Named("approval")),
-            "ephemeralcontainers" | "resize" if resource.group.is_empty() && resource.plural == "pods" => {
-                Ok(Self::Main)
-            }
+            "ephemeralcontainers" if is_pod(resource) => Ok(Self::Named("ephemeralcontainers")),
+            "resize" if is_pod(resource) => Ok(Self::Named("resize")),
             _ => Err(ApiError::no_such_path()),
         }
     }
+}
+
+fn is_pod(resource: &Resource) -> bool {
+    resource.group.is_empty() && resource.plural == "pods"
 }
 
 /// Puts the namespace of the request into the object, or refuses another one.
@@ -71,16 +75,44 @@ pub(crate) fn omit_empty(meta: &mut ObjectMeta) {
     meta.annotations.take_if(|annotations| annotations.is_empty());
 }
 
+/// Takes out of a new object what only the server may say.
+pub(crate) fn wipe_system_fields(meta: &mut ObjectMeta) {
+    meta.uid = None;
+    meta.creation_timestamp = None;
+    meta.deletion_timestamp = None;
+    meta.deletion_grace_period_seconds = None;
+    meta.self_link = None;
+    if meta.generate_name.as_deref() == Some("") {
+        meta.generate_name = None;
+    }
+}
+
 /// Fills in what only the server may say of a new object.
 pub(crate) fn fill_new(meta: &mut ObjectMeta, now: SystemTime) {
     meta.uid = Some(new_uid());
     meta.creation_timestamp = Some(time::time(now));
-    meta.deletion_timestamp = None;
-    meta.deletion_grace_period_seconds = None;
-    meta.self_link = None;
     meta.generation = None;
-    if meta.generate_name.as_deref() == Some("") {
-        meta.generate_name = None;
+}
+
+/// Drops owners that are named twice, with a warning.
+pub(crate) fn dedup_owners(call: &Call<'_>, meta: &mut ObjectMeta, after_admission: bool) {
+    let Some(owners) = meta.owner_references.as_mut().filter(|owners| owners.len() > 1) else { return };
+    let mut kept: Vec<OwnerReference> = Vec::with_capacity(owners.len());
+    let mut duplicates: Vec<String> = Vec::new();
+    for owner in owners.drain(..) {
+        if kept.contains(&owner) {
+            duplicates.push(owner.uid);
+        } else {
+            kept.push(owner);
+        }
+    }
+    *owners = kept;
+    if !duplicates.is_empty() {
+        let when = if after_admission { " after mutating admission happens" } else { "" };
+        call.warnings.add(format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            duplicates.join(", ")
+        ));
     }
 }
 
@@ -132,24 +164,29 @@ fn refuse(call: &Call<'_>, object: &dyn AnyObject, errors: &[Error]) -> Result<(
     Err(ApiError::invalid(call.served.resource(), name, errors))
 }
 
-/// Everything between a client's new object and the commit of an update: admission, what may not change, checks,
-/// and whether the update removed the last thing that kept a deleted object.
+/// Everything between a client's new object, complete with defaults and managed fields, and the commit of an update:
+/// admission, the revision that it was made from, what may not change, checks, and whether the update removed the
+/// last thing that kept a deleted object.
 ///
 /// # Errors
-/// What admission or validation says.
+/// What admission or validation says; 409 if the object is a newer one by now.
 pub(crate) async fn update(
     call: &Call<'_>,
     part: Part,
     mut new: Box<dyn AnyObject>,
-    old: &dyn AnyObject,
+    current: &Current,
     options: &WriteOptions,
 ) -> Result<Change> {
-    ensure_namespace(call, new.metadata_mut())?;
-    omit_empty(new.metadata_mut());
+    let old = &*current.object;
     let passes = Passes::default();
     let admission = call.admission(Operation::Update, call.name, VerbOptions::Write(options), &passes);
+    let entries = new.metadata().managed_fields.clone();
     let plugins = admitting(call, Operation::Update);
     chain::mutate(&plugins, &admission, &mut *new, Some(old)).await?;
+    ensure_namespace(call, new.metadata_mut())?;
+    managed::check_after_admission(call, &mut *new, entries);
+    dedup_owners(call, new.metadata_mut(), true);
+    check_revision(call, new.metadata(), current.revision)?;
     before_update(call, part, &mut *new, old)?;
     for plugin in plugins {
         plugin.validate(&admission, Some(&*new), Some(old)).await?;
@@ -160,14 +197,30 @@ pub(crate) async fn update(
 /// An update of an object through a body of another kind, which was admitted already.
 ///
 /// # Errors
-/// What validation says.
+/// What validation says; 409 if the object is a newer one by now.
 pub(crate) fn update_admitted(
     call: &Call<'_>,
     mut new: Box<dyn AnyObject>,
-    old: &dyn AnyObject,
+    current: &Current,
 ) -> Result<Change> {
+    let old = &*current.object;
+    check_revision(call, new.metadata(), current.revision)?;
     before_update(call, Part::Main, &mut *new, old)?;
     if is_finished(&*new, old) { Ok(Change::Remove(new)) } else { Ok(Change::Put(new)) }
+}
+
+/// An update that the server makes by itself: nobody is asked whether it may.
+///
+/// # Errors
+/// What validation says.
+pub(crate) fn update_internally(
+    call: &Call<'_>,
+    part: Part,
+    mut new: Box<dyn AnyObject>,
+    current: &Current,
+) -> Result<Change> {
+    before_update(call, part, &mut *new, &*current.object)?;
+    Ok(Change::Put(new))
 }
 
 /// Admission of a body of another kind.
@@ -270,42 +323,116 @@ fn is_finished(new: &dyn AnyObject, old: &dyn AnyObject) -> bool {
         && old_meta.deletion_grace_period_seconds.unwrap_or(0) == 0
 }
 
-/// Checks the `resourceVersion` and UID that an update names against what is stored.
+/// The name of an object in upstream's store, which some messages name.
+fn storage_key(call: &Call<'_>) -> String {
+    let resource = call.served.resource();
+    let own_group = call.served.entry.custom
+        || matches!(&*resource.group, "apiextensions.k8s.io" | "apiregistration.k8s.io");
+    let collection = match (&*resource.group, &*resource.plural) {
+        (group, plural) if own_group => format!("{group}/{plural}"),
+        ("", "nodes") => "minions".to_owned(),
+        ("", "services") => "services/specs".to_owned(),
+        ("", "endpoints") => "services/endpoints".to_owned(),
+        ("", "replicationcontrollers") => "controllers".to_owned(),
+        ("networking.k8s.io", "ingresses") => "ingress".to_owned(),
+        (_, plural) => plural.to_owned(),
+    };
+    let namespace = if call.namespace.is_empty() { String::new() } else { format!("{}/", call.namespace) };
+    format!("/registry/{collection}/{namespace}{}", call.name)
+}
+
+fn failed_precondition(call: &Call<'_>, what: &str, wanted: &str, found: &str) -> ApiError {
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}",
+        storage_key(call)
+    );
+    ApiError::conflict(call.served.resource(), call.name, why)
+}
+
+/// Checks the UID that an update names against the stored one.
 ///
 /// # Errors
-/// 409, or 422 where the kind wants a `resourceVersion`.
-pub(crate) fn check_preconditions(
+/// 409
+pub(crate) fn check_uid(call: &Call<'_>, new: &ObjectMeta, current: &ObjectMeta) -> Result<()> {
+    let wanted = new.uid.as_deref().unwrap_or("");
+    let found = current.uid.as_deref().unwrap_or("");
+    if wanted.is_empty() || wanted == found {
+        return Ok(());
+    }
+    Err(failed_precondition(call, "UID", wanted, found))
+}
+
+/// An update that is to create may not name a UID.
+///
+/// # Errors
+/// 409
+pub(crate) fn check_no_uid(call: &Call<'_>, new: &ObjectMeta) -> Result<()> {
+    check_uid(call, new, &ObjectMeta::default())
+}
+
+/// Checks UID and revision where both are preconditions (a binding's).
+///
+/// # Errors
+/// 409
+pub(crate) fn check_both(
     call: &Call<'_>,
-    new: &ObjectMeta,
+    wanted: &ObjectMeta,
     current: &ObjectMeta,
     revision: u64,
 ) -> Result<()> {
-    let resource = call.served.resource();
-    if let Some(uid) = new.uid.as_deref().filter(|uid| !uid.is_empty())
-        && Some(uid) != current.uid.as_deref()
-    {
-        let stored = current.uid.as_deref().unwrap_or("");
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {stored}");
-        return Err(ApiError::conflict(resource, call.name, why));
+    check_uid(call, wanted, current)?;
+    let found = revision.to_string();
+    match wanted.resource_version.as_deref() {
+        None | Some("") => Ok(()),
+        Some(wanted) if wanted == found => Ok(()),
+        Some(wanted) => Err(failed_precondition(call, "ResourceVersion", wanted, &found)),
     }
+}
+
+/// Whoever creates by an update or an apply needs to be allowed to create as well.
+///
+/// # Errors
+/// 403
+pub(crate) async fn authorize_create(call: &Call<'_>) -> Result<()> {
+    let resource = call.served.resource();
+    let info = RequestInfo {
+        is_resource: true,
+        verb: "create",
+        group: resource.group.to_string(),
+        version: resource.version.to_string(),
+        resource: resource.plural.to_string(),
+        subresource: call.subresource.to_owned(),
+        namespace: call.namespace.to_owned(),
+        name: call.name.to_owned(),
+        name_in_path: true,
+        ..RequestInfo::default()
+    };
+    call.core.authorize(call.user, &info).await
+}
+
+/// Checks the `resourceVersion` that an update names against what is stored.
+///
+/// # Errors
+/// 409, or 422 where the kind wants a `resourceVersion`.
+pub(crate) fn check_revision(call: &Call<'_>, new: &ObjectMeta, revision: u64) -> Result<()> {
+    let resource = call.served.resource();
     match new.resource_version.as_deref().unwrap_or("") {
         "" | "0" if unconditional(call) => Ok(()),
         "" | "0" => {
             let path = Path::new("metadata").child("resourceVersion");
-            let error = Error::invalid(&path, "0x0", "must be specified for an update");
-            Err(ApiError::invalid(resource, call.name, &[error]))
+            let error = Error::invalid(&path, 0, "must be specified for an update");
+            let by_plural = Resource { kind: resource.plural.clone(), ..resource.clone() };
+            Err(ApiError::invalid(&by_plural, call.name, &[error]))
         }
         text => match text.parse::<u64>() {
             Ok(wanted) if wanted == revision => Ok(()),
             Ok(_) => Err(ApiError::stale(resource, call.name)),
             Err(_) => {
-                let path = Path::new("metadata").child("resourceVersion");
-                let error = Error::invalid(
-                    &path,
-                    text,
-                    format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
+                let quoted = gantry_api::field::quote(text);
+                let why = format!(
+                    "resourceVersion: Invalid value: {quoted}: strconv.ParseUint: parsing {quoted}: invalid syntax"
                 );
-                Err(ApiError::invalid(resource, call.name, &[error]))
+                Err(ApiError::new(500, "", why))
             }
         },
     }

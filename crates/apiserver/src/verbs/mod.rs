@@ -1,13 +1,16 @@
 //! The verbs: what a request does once it may.
 
+pub(crate) mod bind;
 pub(crate) mod create;
 pub(crate) mod decode;
 pub(crate) mod delete;
 pub(crate) mod delete_collection;
+pub(crate) mod evict;
 pub(crate) mod get;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod patch;
+pub(crate) mod scale;
 pub(crate) mod subresources;
 pub(crate) mod update;
 pub(crate) mod watch;

@@ -4,24 +4,40 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gantry_api::ApiError;
 use gantry_api::field::{Error, Path};
+use gantry_api::schema::Node;
 use gantry_api::status::Result;
+use gantry_kinds::AnyObject;
 use serde_json::Value;
 
 use super::lifecycle::Part;
 use super::write::{Change, Current, Mutate, modify};
 use super::{Answer, Call, Input, create, decode, lifecycle, update};
-use crate::apply::{self, Writer};
+use crate::apply::{self, Applied};
 use crate::limits::PATCH_ATTEMPTS;
 use crate::managed;
 use crate::query::{FieldValidation, WriteOptions};
 
 /// A patch, read.
-pub(crate) enum Patch {
-    Json(Value),
-    Merge(Value),
-    Strategic(Value),
-    Apply(Value),
+pub(crate) struct Patch {
+    pub(crate) form: Form,
+    tree: Value,
+    /// What strict reading complains of.
+    complaints: Vec<String>,
 }
+
+/// What a patch is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+const JSON_PATCH: &str = "application/json-patch+json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
+const APPLY_PATCH: &str = "application/apply-patch+yaml";
 
 /// Patches the object.
 ///
@@ -30,101 +46,167 @@ pub(crate) enum Patch {
 pub(crate) async fn patch(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Answer> {
     let part = Part::of(call)?;
     let patch = Patch::read(call, input, options)?;
-    let creates = matches!(patch, Patch::Apply(_)) && call.subresource.is_empty();
-    let mut patching = Patching { call, part, patch, options };
+    let creates = patch.form == Form::Apply && call.subresource.is_empty();
+    let mut patching = Patching { call, part, patch, options, warned: false };
     match modify(call, PATCH_ATTEMPTS, options.dry_run, &mut patching).await {
-        Err(error) if error.is_not_found() && creates => {
-            let Patch::Apply(config) = &patching.patch else { return Err(error) };
-            created(call, config, options).await
-        }
+        Err(error) if error.is_not_found() && creates => patching.create().await,
         written => Ok(Answer::object(200, written?.object)),
     }
 }
 
-async fn created(call: &Call<'_>, config: &Value, options: &WriteOptions) -> Result<Answer> {
-    let tree = applied(call, None, config, options)?;
-    let mut object = decode::patched(call, tree, options.validation)?;
-    if object.metadata().uid.as_deref().is_some_and(|uid| !uid.is_empty()) {
-        return Err(ApiError::conflict(
-            call.served.resource(),
-            call.name,
-            "uid mismatch: the provided object specified uid, and no existing object was found",
-        ));
-    }
-    if object.metadata().resource_version.as_deref().is_some_and(|v| !v.is_empty() && v != "0") {
-        return Err(ApiError::not_found(call.served.resource(), call.name));
-    }
-    object.metadata_mut().resource_version = None;
-    let stored = create::create_applied(call, object, options).await?;
-    Ok(Answer::object(201, stored))
-}
-
 impl Patch {
     /// Reads the patch; its media type says which it is.
+    ///
+    /// # Errors
+    /// 400, 413, 415, or 422 for options that do not go with it.
     pub(crate) fn read(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Self> {
-        let media_type = decode::media_type(input.content_type);
-        if media_type != "application/apply-patch+yaml" && options.force.is_some() {
-            return Err(invalid_options(&Error::forbidden(
-                &Path::new("force"),
-                "may not be specified for non-apply patch",
+        let form = Form::of(call, &decode::media_type(input.content_type))?;
+        options.check_patch(form == Form::Apply)?;
+        let strict = options.validation != FieldValidation::Ignore;
+        if form == Form::Apply {
+            return Self::read_apply(&input.bytes, strict);
+        }
+        let read = apply::read(&input.bytes, None).map_err(|e| {
+            let prefix = if form == Form::Strategic || !strict { "" } else { "error decoding patch: " };
+            ApiError::bad_request(format!("{prefix}{}", decode::parse_error(&e)))
+        })?;
+        let mut complaints = read.problems;
+        if form == Form::Json && strict {
+            complaints = complaints_of_operations(&read.tree, complaints);
+        }
+        let patch = Self { form, tree: read.tree, complaints };
+        patch.check_shape(strict)?;
+        Ok(patch)
+    }
+
+    fn read_apply(bytes: &Bytes, strict: bool) -> Result<Self> {
+        let json = decode::yaml(bytes)?;
+        let malformed =
+            |e: serde_json::Error| ApiError::bad_request(format!("error decoding YAML: {}", decode::parse_error(&e)));
+        let read = apply::read(&json, None).map_err(malformed)?;
+        // JSON is searched for lines only if there is something to be found.
+        let is_json = json == *bytes;
+        let complaint = match strict && !(is_json && read.problems.is_empty()) {
+            true => decode::yaml_complaint(bytes),
+            false => None,
+        };
+        let complaints = complaint.map(|c| format!("error converting YAML to JSON: {c}")).into_iter().collect();
+        if !read.tree.is_object() {
+            let what = kind_of(&read.tree);
+            return Err(ApiError::bad_request(format!(
+                "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
             )));
         }
-        match media_type.as_str() {
-            "application/json-patch+json" => Ok(Self::Json(json(&input.bytes)?)),
-            "application/merge-patch+json" => Ok(Self::Merge(json(&input.bytes)?)),
-            "application/strategic-merge-patch+json" => Ok(Self::Strategic(json(&input.bytes)?)),
-            "application/apply-patch+yaml" => {
-                if options.field_manager.is_empty() {
-                    return Err(invalid_options(&Error::required(
-                        &Path::new("fieldManager"),
-                        "is required for apply patch",
-                    )));
-                }
-                let config = json(&decode::yaml(&input.bytes)?)?;
-                check_applied(call, &config)?;
-                Ok(Self::Apply(config))
-            }
-            _ => Err(ApiError::unsupported_media_type(
-                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
-            )),
+        Ok(Self { form: Form::Apply, tree: read.tree, complaints })
+    }
+
+    /// Whether the patch is of the outer form that its media type has.
+    fn check_shape(&self, strict: bool) -> Result<()> {
+        let (fits, wanted) = match self.form {
+            Form::Json if strict => (self.tree.is_array(), "[]handlers.jsonPatchOp"),
+            Form::Json => (self.tree.is_array(), "jsonpatch.Patch"),
+            _ => (self.tree.is_object() || self.tree.is_null(), "map[string]interface {}"),
+        };
+        if fits {
+            return Ok(());
         }
+        let prefix = if strict && self.form != Form::Strategic { "error decoding patch: " } else { "" };
+        let what = kind_of(&self.tree);
+        Err(ApiError::bad_request(format!("{prefix}json: cannot unmarshal {what} into Go value of type {wanted}")))
     }
 
     /// The patched form of `tree`, which is of any kind.
-    pub(crate) fn apply_to(&self, tree: Value, node: gantry_api::schema::Node<'_>) -> Result<Value> {
-        match self {
-            Self::Json(patch) => apply::json_patch(tree, patch),
-            Self::Merge(patch) => apply::merge_patch(tree, patch.clone()),
-            Self::Strategic(patch) => apply::strategic_merge_patch(tree, patch.clone(), node),
-            Self::Apply(_) => {
-                Err(ApiError::unsupported_media_type("apply is not supported on this subresource"))
+    ///
+    /// # Errors
+    /// What upstream says of a patch that does not apply.
+    pub(crate) fn apply_to(&self, tree: Value, node: Node<'_>) -> Result<Value> {
+        match self.form {
+            Form::Json => apply::json_patch(tree, &self.tree),
+            Form::Merge => apply::merge_patch(tree, self.tree.clone()),
+            Form::Strategic => apply::strategic_merge_patch(tree, self.tree.clone(), node),
+            Form::Apply => Err(ApiError::internal("an apply configuration is no patch")),
+        }
+    }
+
+    /// The configuration, of an apply.
+    pub(crate) fn config(&self) -> &Value {
+        &self.tree
+    }
+
+    /// What strict validation says of the configuration of an apply: keys that stand twice.
+    ///
+    /// # Errors
+    /// 400
+    pub(crate) fn check_config(&self, call: &Call<'_>, validation: FieldValidation) -> Result<()> {
+        let Some(complaint) = self.complaints.first() else { return Ok(()) };
+        match validation {
+            FieldValidation::Ignore => {}
+            FieldValidation::Warn => decode::warn(call, complaint),
+            FieldValidation::Strict => {
+                return Err(ApiError::bad_request(format!("error strict decoding YAML: {complaint}")));
             }
+        }
+        Ok(())
+    }
+
+    /// What messages show: the patch itself if it is a strategic one, else what came of it.
+    pub(crate) fn shown(&self, patched: &Value) -> String {
+        match self.form {
+            Form::Strategic => apply::go_text(&self.tree),
+            _ => patched.to_string(),
+        }
+    }
+
+    /// What strict validation says of the patch itself.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        self.complaints.clone()
+    }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::Null => "null",
+    }
+}
+
+impl Form {
+    fn of(call: &Call<'_>, media_type: &str) -> Result<Self> {
+        // Custom resources have no merge keys, and so no strategic merge.
+        let strategic = call.served.kind.definition().is_some();
+        match media_type {
+            JSON_PATCH => Ok(Self::Json),
+            MERGE_PATCH => Ok(Self::Merge),
+            STRATEGIC_PATCH if strategic => Ok(Self::Strategic),
+            APPLY_PATCH => Ok(Self::Apply),
+            _ if strategic => Err(decode::unsupported_media_type(&[
+                JSON_PATCH,
+                MERGE_PATCH,
+                STRATEGIC_PATCH,
+                APPLY_PATCH,
+            ])),
+            _ => Err(decode::unsupported_media_type(&[JSON_PATCH, MERGE_PATCH, APPLY_PATCH])),
         }
     }
 }
 
-fn json(bytes: &Bytes) -> Result<Value> {
-    serde_json::from_slice(bytes).map_err(|e| {
-        let why = if e.is_eof() { "unexpected end of JSON input".to_owned() } else { e.to_string() };
-        ApiError::bad_request(format!("error decoding patch: {why}"))
-    })
-}
-
-fn invalid_options(error: &Error) -> ApiError {
-    let resource = gantry_api::Resource::fixed("meta.k8s.io", "v1", "PatchOptions", "patchoptions", false);
-    ApiError::invalid(&resource, "", std::slice::from_ref(error))
-}
-
-fn check_applied(call: &Call<'_>, config: &Value) -> Result<()> {
-    let text = |pointer: &str| config.pointer(pointer).and_then(Value::as_str).unwrap_or("");
-    let name = text("/metadata/name");
-    if !name.is_empty() && name != call.name {
-        return Err(ApiError::bad_request(format!(
-            "metadata.name: Invalid value: {name:?}: the name of the object ({name}) does not match the name on the URL ({})",
-            call.name
-        )));
+/// Unknown fields of the operations and what was found before, operation by operation.
+fn complaints_of_operations(patch: &Value, duplicates: Vec<String>) -> Vec<String> {
+    let operations = patch.as_array().map_or(&[][..], Vec::as_slice);
+    let mut found = Vec::new();
+    for (i, operation) in operations.iter().enumerate() {
+        let unknown = operation.as_object().into_iter().flat_map(|map| map.keys());
+        let unknown = unknown.filter(|key| !matches!(key.as_str(), "op" | "path" | "from" | "value"));
+        found.extend(unknown.map(|key| format!("json patch unknown field \"[{i}].{key}\"")));
+        let here = format!("duplicate field \"[{i}]");
+        let own = duplicates.iter().filter(|d| d.starts_with(&here));
+        found.extend(own.map(|d| format!("json patch {d}")));
     }
-    Ok(())
+    found
 }
 
 struct Patching<'a> {
@@ -132,6 +214,8 @@ struct Patching<'a> {
     part: Part,
     patch: Patch,
     options: &'a WriteOptions,
+    /// Whether the patch itself was complained of: once, however often it is tried.
+    warned: bool,
 }
 
 #[async_trait]
@@ -141,48 +225,98 @@ impl Mutate for Patching<'_> {
         let Some(current) = current else {
             return Err(ApiError::not_found(call.served.resource(), call.name));
         };
-        if let Patch::Apply(config) = &self.patch {
-            return apply_change(call, self.part, current, config, self.options).await;
+        let mut object = match self.patch.form {
+            Form::Apply => self.applied(current)?,
+            _ => self.patched(current)?,
+        };
+        lifecycle::ensure_namespace(call, object.metadata_mut())?;
+        update::check_name(call, object.metadata())?;
+        lifecycle::update(call, self.part, object, current, self.options).await
+    }
+}
+
+impl Patching<'_> {
+    fn patched(&mut self, current: &Current) -> Result<Box<dyn AnyObject>> {
+        let call = self.call;
+        let tree = self.patch.apply_to(current.tree()?.clone(), call.served.kind.schema())?;
+        let mut object = decode::patched(call, tree.clone(), |tree| self.patch.shown(tree))?;
+        if !std::mem::replace(&mut self.warned, true) {
+            let complaints = self.patch.complaints();
+            let shown = |tree: &Value| self.patch.shown(tree);
+            decode::check_patched(call, &tree, complaints, self.options.validation, shown)?;
         }
-        let tree: Value = serde_json::from_slice(&current.bytes).map_err(ApiError::internal)?;
-        let tree = self.patch.apply_to(tree, call.served.kind.schema())?;
-        let mut object = decode::patched(call, tree, self.options.validation)?;
+        lifecycle::omit_empty(object.metadata_mut());
         call.served.kind.defaults(&mut *object);
-        update::change(call, self.part, object, current, self.options).await
+        managed::track(call, &mut *object, Some(current), self.options)?;
+        Ok(object)
+    }
+
+    fn applied(&mut self, current: &Current) -> Result<Box<dyn AnyObject>> {
+        let applied = self.apply(Some(current.tree()?))?;
+        match applied.object {
+            // What is stored is complete: nothing has to be read again.
+            None => Ok(current.object.clone_box()),
+            Some(tree) => self.complete(tree),
+        }
+    }
+
+    fn apply(&mut self, live: Option<&Value>) -> Result<Applied> {
+        let call = self.call;
+        let kind = call.served.kind.as_ref();
+        let force = self.options.force.unwrap_or(false);
+        let applied = managed::as_writer(call, self.options, |writer| {
+            apply::apply(live, self.patch.config(), writer, &kind.resource().kind, force, kind.schema())
+        })?;
+        if !std::mem::replace(&mut self.warned, true) {
+            self.patch.check_config(call, self.options.validation)?;
+        }
+        Ok(applied)
+    }
+
+    fn complete(&self, tree: Value) -> Result<Box<dyn AnyObject>> {
+        let call = self.call;
+        let mut object = decode::patched(call, tree, Value::to_string)?;
+        lifecycle::omit_empty(object.metadata_mut());
+        call.served.kind.defaults(&mut *object);
+        Ok(object)
+    }
+
+    /// Creates what an apply describes.
+    async fn create(&mut self) -> Result<Answer> {
+        let call = self.call;
+        let tree = self.apply(None)?.object.unwrap_or_default();
+        let mut object = self.complete(tree)?;
+        let meta = object.metadata();
+        if let Some(uid) = meta.uid.as_deref().filter(|uid| !uid.is_empty()) {
+            let why =
+                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            return Err(ApiError::conflict(call.served.resource(), call.name, why));
+        }
+        lifecycle::ensure_namespace(call, object.metadata_mut())?;
+        update::check_name(call, object.metadata())?;
+        lifecycle::authorize_create(call).await?;
+        let stored = create::create_applied(call, object, self.options).await?;
+        Ok(Answer::object(201, stored))
     }
 }
 
-fn applied(call: &Call<'_>, live: Option<&Value>, config: &Value, options: &WriteOptions) -> Result<Value> {
-    let api_version = call.served.resource().api_version();
-    let now = managed::timestamp(call);
-    let writer = Writer {
-        manager: options.manager(),
-        api_version: &api_version,
-        subresource: call.subresource,
-        time: &now,
-        reset: managed::reset_fields(call),
-    };
-    let kind = call.served.kind.as_ref();
-    let force = options.force.unwrap_or(false);
-    if options.validation != FieldValidation::Ignore {
-        // What the schema does not know is complained about (or refused) in the configuration itself.
-        drop(decode::patched(call, config.clone(), options.validation)?);
-    }
-    Ok(apply::apply(live, config, &writer, &kind.resource().kind, force, kind.schema())?.object)
+/// 422 for options that do not go with the patch.
+pub(crate) fn invalid_options(error: &Error) -> ApiError {
+    let resource = gantry_api::Resource::fixed("meta.k8s.io", "v1", "PatchOptions", "patchoptions", false);
+    ApiError::invalid(&resource, "", std::slice::from_ref(error))
 }
 
-async fn apply_change(
-    call: &Call<'_>,
-    part: Part,
-    current: &Current,
-    config: &Value,
-    options: &WriteOptions,
-) -> Result<Change> {
-    let live: Value = serde_json::from_slice(&current.bytes).map_err(ApiError::internal)?;
-    let tree = applied(call, Some(&live), config, options)?;
-    let mut object = decode::patched(call, tree, FieldValidation::Ignore)?;
-    call.served.kind.defaults(&mut *object);
-    let old = &*current.object;
-    lifecycle::check_preconditions(call, object.metadata(), old.metadata(), current.revision)?;
-    lifecycle::update(call, part, object, old, options).await
+impl WriteOptions {
+    /// Checks what only an apply, or only another patch, may say.
+    fn check_patch(&self, is_apply: bool) -> Result<()> {
+        if !is_apply && self.force.is_some() {
+            let why = "may not be specified for non-apply patch";
+            return Err(invalid_options(&Error::forbidden(&Path::new("force"), why)));
+        }
+        if is_apply && self.field_manager.is_empty() {
+            let why = "is required for apply patch";
+            return Err(invalid_options(&Error::required(&Path::new("fieldManager"), why)));
+        }
+        Ok(())
+    }
 }

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use gantry_api::ApiError;
+use gantry_api::metav1::ObjectMeta;
 use gantry_api::status::Result;
 use gantry_kinds::AnyObject;
 
@@ -19,12 +20,17 @@ use crate::query::WriteOptions;
 pub(crate) async fn update(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Answer> {
     let part = Part::of(call)?;
     let mut object = decode::object(call, input, options.validation)?;
-    check_name(call, &*object)?;
+    lifecycle::ensure_namespace(call, object.metadata_mut())?;
+    check_name(call, object.metadata())?;
+    lifecycle::omit_empty(object.metadata_mut());
+    lifecycle::dedup_owners(call, object.metadata_mut(), false);
     call.served.kind.defaults(&mut *object);
     let mut replacement = Replacement { call, part, object, options };
     match modify(call, UPDATE_ATTEMPTS, options.dry_run, &mut replacement).await {
         Err(error) if error.is_not_found() && lifecycle::may_create_by_update(call) => {
             let mut object = replacement.object;
+            lifecycle::check_no_uid(call, object.metadata())?;
+            lifecycle::authorize_create(call).await?;
             object.metadata_mut().resource_version = None;
             Ok(Answer::object(201, create::create_object(call, object, options).await?))
         }
@@ -32,8 +38,11 @@ pub(crate) async fn update(call: &Call<'_>, input: &Input<'_>, options: &WriteOp
     }
 }
 
-fn check_name(call: &Call<'_>, object: &dyn AnyObject) -> Result<()> {
-    let meta = object.metadata();
+/// The name in an object must be the one in the URL.
+///
+/// # Errors
+/// 400
+pub(crate) fn check_name(call: &Call<'_>, meta: &ObjectMeta) -> Result<()> {
     let name = meta.name.as_deref().unwrap_or("");
     if name.is_empty() {
         return Err(ApiError::bad_request(format!(
@@ -45,17 +54,6 @@ fn check_name(call: &Call<'_>, object: &dyn AnyObject) -> Result<()> {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({name}) does not match the name on the URL ({})",
             call.name
-        )));
-    }
-    let namespace = meta.namespace.as_deref().unwrap_or("");
-    if !call.namespace.is_empty()
-        && call.served.resource().namespaced
-        && !namespace.is_empty()
-        && namespace != call.namespace
-    {
-        return Err(ApiError::bad_request(format!(
-            "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
-            call.namespace
         )));
     }
     Ok(())
@@ -71,29 +69,13 @@ struct Replacement<'a> {
 #[async_trait]
 impl Mutate for Replacement<'_> {
     async fn mutate(&mut self, current: Option<&Current>) -> Result<Change> {
+        let call = self.call;
         let Some(current) = current else {
-            return Err(ApiError::not_found(self.call.served.resource(), self.call.name));
+            return Err(ApiError::not_found(call.served.resource(), call.name));
         };
-        let new = self.object.clone_box();
-        change(self.call, self.part, new, current, self.options).await
-    }
-}
-
-/// The way from a client's new object to the change, for PUT and PATCH alike.
-pub(crate) async fn change(
-    call: &Call<'_>,
-    part: Part,
-    new: Box<dyn AnyObject>,
-    current: &Current,
-    options: &WriteOptions,
-) -> Result<Change> {
-    let old = &*current.object;
-    lifecycle::check_preconditions(call, new.metadata(), old.metadata(), current.revision)?;
-    match lifecycle::update(call, part, new, old, options).await? {
-        Change::Put(mut object) => {
-            managed::track(call, &mut *object, Some(old), options)?;
-            Ok(Change::Put(object))
-        }
-        other => Ok(other),
+        lifecycle::check_uid(call, self.object.metadata(), current.object.metadata())?;
+        let mut new = self.object.clone_box();
+        managed::track(call, &mut *new, Some(current), self.options)?;
+        lifecycle::update(call, self.part, new, current, self.options).await
     }
 }

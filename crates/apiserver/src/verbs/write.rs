@@ -1,6 +1,6 @@
 //! The door to the store: the only insert, and the only read-modify-commit loop.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,13 +10,28 @@ use gantry_kinds::AnyObject;
 use gantry_store::{Batch, Durability, Expect, KeyValue, Op, OpResult, StoreError, Value};
 
 use super::Call;
-use crate::splice;
+use crate::{managed, splice};
 
 /// The object as it is stored, in the version of the request.
 pub(crate) struct Current {
     pub(crate) object: Box<dyn AnyObject>,
     pub(crate) bytes: Bytes,
     pub(crate) revision: u64,
+    tree: OnceLock<serde_json::Value>,
+}
+
+impl Current {
+    /// The object as a tree, read when somebody asks first.
+    ///
+    /// # Errors
+    /// 500
+    pub(crate) fn tree(&self) -> Result<&serde_json::Value> {
+        if let Some(tree) = self.tree.get() {
+            return Ok(tree);
+        }
+        let tree = serde_json::from_slice(&self.bytes).map_err(ApiError::internal)?;
+        Ok(self.tree.get_or_init(|| tree))
+    }
 }
 
 /// What is to become of it.
@@ -51,21 +66,38 @@ pub(crate) async fn insert(
     object: Box<dyn AnyObject>,
     dry_run: bool,
 ) -> Result<Arc<Encoded>> {
+    if object.metadata().resource_version.as_deref().is_some_and(|v| !v.is_empty() && v != "0") {
+        return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
+    }
+    let generated = object.metadata().generate_name.as_deref().is_some_and(|base| !base.is_empty());
     if dry_run {
-        let exists =
-            call.core.store.get(&call.key(), None).await.map_err(crate::errors::store)?.item.is_some();
-        return if exists { Err(already_exists(call)) } else { Ok(unstamped(object)) };
+        return match call.core.store.get(&call.key(), None).await.map_err(crate::errors::store)?.item {
+            Some(found) => Err(already_exists(call, generated, Some(&found))),
+            None => Ok(unstamped(object)),
+        };
     }
     let stamped = Stamped::new(call, object, 0)?;
     match commit_put(call, &stamped, Expect::Absent).await {
         Ok(kv) => finished(call, kv),
-        Err(StoreError::Conflict { .. }) => Err(already_exists(call)),
+        Err(StoreError::Conflict { current, .. }) => {
+            Err(already_exists(call, generated, current.as_deref()))
+        }
         Err(error) => Err(crate::errors::store(error)),
     }
 }
 
-fn already_exists(call: &Call<'_>) -> ApiError {
-    ApiError::already_exists(call.served.resource(), call.name)
+/// 409, in words that also say whether the other one is going and whether the name was the server's idea.
+fn already_exists(call: &Call<'_>, generated: bool, found: Option<&KeyValue>) -> ApiError {
+    let resource = call.served.resource();
+    let mut error = ApiError::already_exists(resource, call.name);
+    if generated {
+        error = error.reworded(|text| {
+            format!("{text}, the server was not able to generate a unique name for the object")
+        });
+        error = error.retry_after(1);
+    }
+    let deleting = found.is_some_and(|kv| splice::has_metadata(&kv.value, b"deletionTimestamp"));
+    if deleting { error.reworded(|text| format!("object is being deleted: {text}")) } else { error }
 }
 
 /// Reads, lets `mutate` decide, commits if nobody was faster; else again, up to `attempts` times.
@@ -115,10 +147,13 @@ async fn attempt(
             if dry_run {
                 return done(stamped_at(object, revision), false);
             }
-            let stamped = Stamped::new(call, object, revision)?;
-            if let Some(current) = current.filter(|c| c.bytes == stamped.bytes) {
-                return done(Arc::new(Encoded::new(current.bytes, current.revision)), false);
-            }
+            let stamped = match current {
+                None => Stamped::new(call, object, revision)?,
+                Some(current) => match unless_same(call, object, &current)? {
+                    Some(stamped) => stamped,
+                    None => return done(Arc::new(Encoded::new(current.bytes, current.revision)), false),
+                },
+            };
             match commit_put(call, &stamped, expect).await {
                 Ok(kv) => done(finished(call, kv)?, false),
                 Err(StoreError::Conflict { current, .. }) => Ok(Attempt::Overtaken(current.map(|kv| *kv))),
@@ -126,6 +161,27 @@ async fn attempt(
             }
         }
     }
+}
+
+/// The object as it will be stored; `None` if that is what is stored already, the times of managed fields aside.
+fn unless_same(
+    call: &Call<'_>,
+    mut object: Box<dyn AnyObject>,
+    current: &Current,
+) -> Result<Option<Stamped>> {
+    let old = current.object.metadata().managed_fields.as_deref();
+    let timed = managed::same_but_times(object.metadata().managed_fields.as_deref(), old);
+    if timed {
+        object.metadata_mut().resource_version = Some(current.revision.to_string());
+        let new = object.metadata_mut().managed_fields.take();
+        object.metadata_mut().managed_fields = old.map(<[_]>::to_vec);
+        if current.bytes == object.encode() {
+            return Ok(None);
+        }
+        object.metadata_mut().managed_fields = new;
+    }
+    let stamped = Stamped::new(call, object, current.revision)?;
+    Ok((current.bytes != stamped.bytes).then_some(stamped))
 }
 
 async fn remove(
@@ -153,7 +209,7 @@ fn decode_current(call: &Call<'_>, kv: &KeyValue) -> Result<Current> {
     let decoded = call.served.kind.decode(&bytes, false).map_err(|e| {
         ApiError::internal(format!("the stored {} {} cannot be read: {e}", call.served.resource(), call.name))
     })?;
-    Ok(Current { object: decoded.object, bytes, revision: kv.modified })
+    Ok(Current { object: decoded.object, bytes, revision: kv.modified, tree: OnceLock::new() })
 }
 
 /// An object as it will be stored, but for its revision.

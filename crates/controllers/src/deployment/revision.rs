@@ -175,14 +175,15 @@ impl Sync<'_> {
         set
     }
 
-    /// Takes over the newest revision. It is metadata, and so a write of its own before that of the status.
+    /// Takes over the newest revision: by a write of the status, which lets annotations through. An ordinary update
+    /// would count as a new generation.
     fn note_revision(&mut self, revision: String) {
         if self.deployment.annotation(REVISION) == Some(revision.as_str()) {
             return;
         }
         let annotations = self.deployment.metadata.annotations.get_or_insert_default();
         annotations.insert(REVISION.into(), revision);
-        self.plan.push(Write::update(&self.deployment));
+        self.plan.push(Write::update_status(&self.deployment));
         self.waiting = true;
     }
 

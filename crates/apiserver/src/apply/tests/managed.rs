@@ -1,14 +1,14 @@
 use gantry_api::schema::{Node, lookup_kind};
 use serde_json::{Value, json};
 
-use crate::apply::{MAX_UPDATE_MANAGERS, Writer, update_managed_fields};
+use crate::apply::{MAX_UPDATE_MANAGERS, Reset, Writer, update_managed_fields};
 
 pub fn deployment() -> Node<'static> {
     lookup_kind("apps", "v1", "Deployment").unwrap().node()
 }
 
 pub fn writer<'a>(manager: &'a str, time: &'a str) -> Writer<'a> {
-    Writer { manager, api_version: "apps/v1", subresource: "", time, reset: &[&["status"]] }
+    Writer { manager, api_version: "apps/v1", subresource: "", time, reset: Reset::Fields(&[&["status"]]), served: &[] }
 }
 
 pub const T0: &str = "2026-01-01T00:00:00Z";
@@ -107,7 +107,7 @@ fn subresources_have_managers_of_their_own() {
     new["status"] = json!({"replicas": 1, "conditions": [{"type": "Available", "status": "True"}]});
     let status = Writer {
         subresource: "status",
-        reset: &[&["spec"], &["metadata", "labels"]],
+        reset: Reset::Fields(&[&["spec"], &["metadata", "labels"]]),
         ..writer("controller", T1)
     };
     update_managed_fields(Some(&live), &mut new, &status, deployment());

@@ -1,0 +1,241 @@
+//! The `scale` subresource: the replicas of an object in a body of one form for all kinds.
+
+use async_trait::async_trait;
+use gantry_api::field::{Error, Path};
+use gantry_api::metav1::ObjectMeta;
+use gantry_api::schema::Node;
+use gantry_api::status::Result;
+use gantry_api::{ApiError, Resource};
+use gantry_kinds::AnyObject;
+use serde_json::{Value, json};
+
+use super::lifecycle;
+use super::patch::{Form, Patch};
+use super::write::{Change, Current, Mutate, modify};
+use super::{Answer, Call, Input, decode, get, update};
+use crate::admission::{Body, Operation, VerbOptions};
+use crate::apply::{self, ScaleMapping, Writer};
+use crate::limits::{PATCH_ATTEMPTS, UPDATE_ATTEMPTS};
+use crate::managed;
+use crate::query::{FieldValidation, WriteOptions};
+
+const SCALE: Resource = Resource::fixed("autoscaling", "v1", "Scale", "scales", true);
+
+fn schema() -> Node<'static> {
+    gantry_api::schema::lookup("io.k8s.api.autoscaling.v1.Scale").map_or(Node::ANY, |def| def.node())
+}
+
+fn scale_of(call: &Call<'_>, object: &dyn AnyObject) -> Result<Value> {
+    let scale = call.served.kind.scale(object).ok_or_else(ApiError::no_such_path)?;
+    let meta = object.metadata();
+    let mut status = json!({"replicas": scale.current});
+    if !scale.selector.is_empty() {
+        status["selector"] = scale.selector.into();
+    }
+    let mut metadata = json!({"name": meta.name, "uid": meta.uid, "resourceVersion": meta.resource_version});
+    if let Some(namespace) = &meta.namespace {
+        metadata["namespace"] = namespace.as_str().into();
+    }
+    metadata["creationTimestamp"] = json!(meta.creation_timestamp);
+    Ok(json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
+        "spec": {"replicas": scale.replicas}, "status": status,
+    }))
+}
+
+/// GET of `scale`.
+///
+/// # Errors
+/// 404
+pub(crate) async fn get_scale(call: &Call<'_>) -> Result<Answer> {
+    if !call.served.kind.verbs().scale {
+        return Err(ApiError::no_such_path());
+    }
+    let encoded = get::get(call).await?;
+    let decoded = call.served.kind.decode(encoded.bytes(), false).map_err(ApiError::internal)?;
+    Ok(Answer::other(200, &scale_of(call, &*decoded.object)?, encoded.revision()))
+}
+
+/// PUT of `scale`.
+///
+/// # Errors
+/// 400, 404, 409, 422
+pub(crate) async fn put_scale(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Answer> {
+    let body = decode::body(call, input, &SCALE, options.validation)?;
+    check_names(call, &body)?;
+    write_scale(call, Wanted::Scale(body), UPDATE_ATTEMPTS, options).await
+}
+
+/// PATCH of `scale`.
+///
+/// # Errors
+/// 400, 404, 409, 415, 422
+pub(crate) async fn patch_scale(
+    call: &Call<'_>,
+    input: &Input<'_>,
+    options: &WriteOptions,
+) -> Result<Answer> {
+    let patch = Patch::read(call, input, options)?;
+    write_scale(call, Wanted::Patch(patch), PATCH_ATTEMPTS, options).await
+}
+
+async fn write_scale(
+    call: &Call<'_>,
+    wanted: Wanted,
+    attempts: usize,
+    options: &WriteOptions,
+) -> Result<Answer> {
+    if !call.served.kind.verbs().scale {
+        return Err(ApiError::no_such_path());
+    }
+    let written = modify(call, attempts, options.dry_run, &mut Scaling { call, wanted, options }).await?;
+    let decoded = call.served.kind.decode(written.object.bytes(), false).map_err(ApiError::internal)?;
+    Ok(Answer::other(200, &scale_of(call, &*decoded.object)?, written.object.revision()))
+}
+
+enum Wanted {
+    Scale(Value),
+    Patch(Patch),
+}
+
+struct Scaling<'a> {
+    call: &'a Call<'a>,
+    wanted: Wanted,
+    options: &'a WriteOptions,
+}
+
+#[async_trait]
+impl Mutate for Scaling<'_> {
+    async fn mutate(&mut self, current: Option<&Current>) -> Result<Change> {
+        let call = self.call;
+        let Some(current) = current else {
+            return Err(ApiError::not_found(call.served.resource(), call.name));
+        };
+        let old = &*current.object;
+        let mut before = scale_of(call, old)?;
+        let mappings = mappings(call);
+        let parent = current.tree()?.pointer("/metadata/managedFields").cloned().unwrap_or_default();
+        let entries = apply::scale_entries(parent.clone(), &mappings).map_err(ApiError::internal)?;
+        if entries.is_array() {
+            before["metadata"]["managedFields"] = entries;
+        }
+        let wanted = self.wanted(&before, old.metadata())?;
+        let mut body = Body::new("autoscaling", "v1", "Scale", wanted);
+        body.old = Some(before);
+        lifecycle::admit_body(call, Operation::Update, VerbOptions::Write(self.options), &mut body).await?;
+        let scale = body.value;
+        let mut new = old.clone_box();
+        call.served.kind.set_replicas(&mut *new, replicas(call, &scale)?);
+        let meta = new.metadata_mut();
+        meta.resource_version = text(&scale, "/metadata/resourceVersion");
+        if meta.resource_version.is_none() && call.served.entry.custom {
+            meta.resource_version.clone_from(&old.metadata().resource_version);
+        }
+        let entries = scale.pointer("/metadata/managedFields").cloned().unwrap_or_default();
+        let api_version = call.served.resource().api_version();
+        let entries = apply::with_scale_entries(parent, entries, &api_version, &mappings);
+        meta.managed_fields = managed::read_entries(entries.map_err(ApiError::internal)?)?;
+        lifecycle::update_admitted(call, new, current)
+    }
+}
+
+impl Scaling<'_> {
+    /// The scale that is asked for, with its owners.
+    fn wanted(&self, before: &Value, meta: &ObjectMeta) -> Result<Value> {
+        let call = self.call;
+        let patch = match &self.wanted {
+            Wanted::Scale(scale) => {
+                let wanted = ObjectMeta { uid: text(scale, "/metadata/uid"), ..ObjectMeta::default() };
+                lifecycle::check_uid(call, &wanted, meta)?;
+                return Ok(self.tracked(before, scale.clone()));
+            }
+            Wanted::Patch(patch) => patch,
+        };
+        let patched = if patch.form == Form::Apply {
+            let force = self.options.force.unwrap_or(false);
+            let applied = self.as_writer(|writer| {
+                apply::apply(Some(before), patch.config(), writer, "Scale", force, schema())
+            })?;
+            patch.check_config(call, self.options.validation)?;
+            applied.object.unwrap_or_else(|| before.clone())
+        } else {
+            let patched = patch.apply_to(before.clone(), schema())?;
+            let mut complaints = patch.complaints();
+            if self.options.validation != FieldValidation::Ignore {
+                complaints.extend(apply::unknown_fields(&patched, schema()));
+            }
+            let refuse = |why| decode::invalid_patch(patch.shown(&patched), why);
+            decode::complain(call, complaints, self.options.validation, refuse)?;
+            self.tracked(before, patched)
+        };
+        check_names(call, &patched)?;
+        let uid = text(&patched, "/metadata/uid");
+        if let Some(uid) = uid.filter(|uid| Some(uid) != meta.uid.as_ref()) {
+            let stored = meta.uid.as_deref().unwrap_or("");
+            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {stored}");
+            let resource = call.served.resource();
+            let scale = Resource { plural: format!("{}/scale", resource.plural).into(), ..resource.clone() };
+            return Err(ApiError::conflict(&scale, call.name, why));
+        }
+        Ok(patched)
+    }
+
+    fn tracked(&self, before: &Value, mut scale: Value) -> Value {
+        self.as_writer(|writer| apply::update_managed_fields(Some(before), &mut scale, writer, schema()));
+        scale
+    }
+
+    /// Who writes, in the version of the scale.
+    fn as_writer<T>(&self, with: impl FnOnce(&Writer<'_>) -> T) -> T {
+        managed::as_writer(self.call, self.options, |writer| {
+            with(&Writer { api_version: "autoscaling/v1", served: &[], ..*writer })
+        })
+    }
+}
+
+/// Where the served versions of the kind keep their replicas.
+fn mappings(call: &Call<'_>) -> Vec<ScaleMapping> {
+    let versions = call.served.entry.versions.iter();
+    versions
+        .map(|version| ScaleMapping {
+            api_version: version.kind.resource().api_version(),
+            path: version.kind.replicas_path(),
+        })
+        .collect()
+}
+
+fn text(scale: &Value, pointer: &str) -> Option<String> {
+    scale.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn check_names(call: &Call<'_>, scale: &Value) -> Result<()> {
+    let mut meta = ObjectMeta {
+        name: text(scale, "/metadata/name"),
+        namespace: text(scale, "/metadata/namespace"),
+        ..ObjectMeta::default()
+    };
+    lifecycle::ensure_namespace(call, &mut meta)?;
+    update::check_name(call, &meta)
+}
+
+fn replicas(call: &Call<'_>, scale: &Value) -> Result<i32> {
+    let wanted = match scale.pointer("/spec/replicas") {
+        None | Some(Value::Null) if call.served.entry.custom => {
+            let path = call.served.kind.replicas_path().unwrap_or_default();
+            let path: String = path.iter().map(|name| format!(".{name}")).collect();
+            return Err(ApiError::bad_request(format!(
+                "the spec replicas field {} cannot be empty",
+                gantry_api::field::quote(&path)
+            )));
+        }
+        found => found.and_then(Value::as_i64).unwrap_or(0),
+    };
+    match i32::try_from(wanted) {
+        Ok(replicas) if replicas >= 0 => Ok(replicas),
+        _ => {
+            let path = Path::new("spec").child("replicas");
+            let error = Error::invalid(&path, wanted, gantry_api::names::NON_NEGATIVE);
+            Err(ApiError::invalid(&SCALE, call.name, &[error]))
+        }
+    }
+}
