@@ -106,7 +106,8 @@ pub(crate) fn check_after_admission(
     if *fields == before {
         return;
     }
-    let valid = serde_json::to_value(&*fields).map_err(|e| e.to_string()).and_then(apply::validate_managed_fields);
+    let valid =
+        serde_json::to_value(&*fields).map_err(|e| e.to_string()).and_then(apply::validate_managed_fields);
     if let Err(why) = valid {
         call.warnings.add(format!(
             ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: {why}"
@@ -116,13 +117,8 @@ pub(crate) fn check_after_admission(
 }
 
 /// Whether `new` differs from `old` in nothing but the times of its entries.
-pub(crate) fn same_but_times(
-    new: Option<&[ManagedFieldsEntry]>,
-    old: Option<&[ManagedFieldsEntry]>,
-) -> bool {
+pub(crate) fn same_but_times(new: Option<&[ManagedFieldsEntry]>, old: Option<&[ManagedFieldsEntry]>) -> bool {
     let (Some(new), Some(old)) = (new, old) else { return false };
     let untimed = |entry: &ManagedFieldsEntry| ManagedFieldsEntry { time: None, ..entry.clone() };
-    new.len() == old.len()
-        && new != old
-        && new.iter().zip(old).all(|(new, old)| untimed(new) == untimed(old))
+    new.len() == old.len() && new != old && new.iter().zip(old).all(|(new, old)| untimed(new) == untimed(old))
 }

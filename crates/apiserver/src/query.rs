@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gantry_api::status::Result;
-use gantry_api::{ApiError, FieldSelector, LabelSelector};
+use gantry_api::{ApiError, FieldSelector, LabelSelector, Resource, field};
 
 use crate::route::percent_decode;
 
@@ -46,7 +46,7 @@ impl Query {
         match self.get(key) {
             None | Some("") => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|_| {
-                let quoted = gantry_api::field::quote(text);
+                let quoted = field::quote(text);
                 ApiError::bad_request(format!("strconv.ParseInt: parsing {quoted}: invalid syntax"))
             }),
         }
@@ -151,7 +151,7 @@ pub(crate) fn parse_revision(text: &str) -> Result<Option<u64>> {
         return Ok(None);
     }
     text.parse().map(Some).map_err(|_| {
-        let quoted = gantry_api::field::quote(text);
+        let quoted = field::quote(text);
         ApiError::bad_request(format!(
             "Invalid value: {quoted}: strconv.ParseUint: parsing {quoted}: invalid syntax"
         ))
@@ -164,7 +164,7 @@ pub(crate) fn parse_match(text: &str) -> Result<Option<VersionMatch>> {
         "Exact" => Ok(Some(VersionMatch::Exact)),
         "NotOlderThan" => Ok(Some(VersionMatch::NotOlderThan)),
         other => {
-            let quoted = gantry_api::field::quote(other);
+            let quoted = field::quote(other);
             let message = format!(
                 "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Unsupported value: {quoted}: supported values: \"Exact\", \"NotOlderThan\", \"\""
             );
@@ -198,12 +198,15 @@ const MAX_MANAGER_LEN: usize = 128;
 
 impl WriteOptions {
     pub(crate) fn parse(query: &Query, user_agent: &str, options: &str) -> Result<Self> {
-        let validation = parse_validation(query.get("fieldValidation").unwrap_or("Warn"), options)?;
-        let field_manager = query.get("fieldManager").unwrap_or("").to_owned();
-        check_manager(&field_manager, options)?;
+        let manager = query.get("fieldManager").unwrap_or("");
+        let mut errors = manager_errors(manager);
+        let dry_run = query.all("dryRun");
+        errors.extend(dry_run_error(&dry_run));
+        let validation = read_validation(query.get("fieldValidation").unwrap_or(""), &mut errors);
+        refuse(options, &errors)?;
         Ok(Self {
-            dry_run: parse_dry_run(&query.all("dryRun"), options)?,
-            field_manager,
+            dry_run: is_dry(&dry_run),
+            field_manager: manager.to_owned(),
             default_manager: manager_of(user_agent),
             force: query.get("force").map(|_| query.flag("force")),
             validation,
@@ -216,50 +219,73 @@ impl WriteOptions {
     }
 }
 
+/// 422 for the options of a request (`CreateOptions`, …), if there is anything wrong with them.
+pub(crate) fn refuse(options: &str, errors: &[field::Error]) -> Result<()> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let kind = options.to_owned().into();
+    let resource = Resource { kind, ..Resource::fixed("meta.k8s.io", "v1", "", "", false) };
+    Err(ApiError::invalid(&resource, "", errors))
+}
+
 pub(crate) fn parse_validation(text: &str, options: &str) -> Result<FieldValidation> {
+    let mut errors = Vec::new();
+    let validation = read_validation(text, &mut errors);
+    refuse(options, &errors)?;
+    Ok(validation)
+}
+
+fn read_validation(text: &str, errors: &mut Vec<field::Error>) -> FieldValidation {
     match text {
-        "Ignore" => Ok(FieldValidation::Ignore),
-        "Warn" | "" => Ok(FieldValidation::Warn),
-        "Strict" => Ok(FieldValidation::Strict),
+        "Ignore" => FieldValidation::Ignore,
+        "Warn" | "" => FieldValidation::Warn,
+        "Strict" => FieldValidation::Strict,
         other => {
-            let quoted = gantry_api::field::quote(other);
-            let message = format!(
-                "{options}.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: {quoted}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-            );
-            Err(ApiError::new(422, "Invalid", message))
+            let known = ["", "Ignore", "Strict", "Warn"];
+            errors.push(field::Error::not_supported(&field::Path::new("fieldValidation"), other, &known));
+            FieldValidation::Warn
         }
     }
 }
 
-fn check_manager(manager: &str, options: &str) -> Result<()> {
+fn manager_errors(manager: &str) -> Vec<field::Error> {
+    let path = field::Path::new("fieldManager");
+    let mut errors = Vec::new();
     if manager.len() > MAX_MANAGER_LEN {
-        let message = format!(
-            "{options}.meta.k8s.io \"\" is invalid: fieldManager: Too long: may not be more than {MAX_MANAGER_LEN} bytes"
-        );
-        return Err(ApiError::new(422, "Invalid", message));
+        errors.push(field::Error::too_long(&path, MAX_MANAGER_LEN));
     }
-    Ok(())
+    for (at, c) in manager.char_indices().filter(|(_, c)| !is_printable(*c)) {
+        let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+        errors.push(field::Error::invalid(&path, manager, why));
+    }
+    errors
+}
+
+/// As Go's `unicode.IsPrint`, as far as it matters: no control character, and no space but the plain one.
+fn is_printable(c: char) -> bool {
+    c == ' ' || !(c.is_control() || c.is_whitespace())
+}
+
+fn is_dry(values: &[&str]) -> bool {
+    values.iter().any(|value| *value == "All")
+}
+
+fn dry_run_error(values: &[&str]) -> Option<field::Error> {
+    let fits = values.iter().all(|value| matches!(*value, "" | "All"));
+    (!fits).then(|| field::Error::not_supported(&field::Path::new("dryRun"), values.to_vec(), &["All"]))
 }
 
 pub(crate) fn parse_dry_run(values: &[&str], options: &str) -> Result<bool> {
-    match values {
-        [] | [""] => Ok(false),
-        all if all.iter().all(|v| *v == "All") => Ok(true),
-        other => {
-            let listed: Vec<String> = other.iter().map(|v| format!("\"{v}\"")).collect();
-            let message = format!(
-                "{options}.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [{}]: supported values: \"All\"",
-                listed.join(",")
-            );
-            Err(ApiError::new(422, "Invalid", message))
-        }
-    }
+    let error = dry_run_error(values);
+    refuse(options, error.as_slice())?;
+    Ok(is_dry(values))
 }
 
 /// The manager that stands for a client which named none: the first word of its user agent.
 pub(crate) fn manager_of(user_agent: &str) -> String {
     let word = user_agent.split('/').next().unwrap_or("");
-    let mut name: String = word.chars().filter(|c| !c.is_control()).collect();
+    let mut name: String = word.chars().filter(|c| is_printable(*c)).collect();
     let mut end = name.len().min(MAX_MANAGER_LEN);
     while !name.is_char_boundary(end) {
         end -= 1;

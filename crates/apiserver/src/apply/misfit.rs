@@ -59,8 +59,14 @@ fn walk(value: &Value, node: Node<'_>, place: &mut Place) -> Option<(String, Str
         (Type::Int64, Value::Number(n)) => n.as_i64().is_some(),
         (Type::Double, Value::Number(_)) => return None,
         (
-            Type::Ref(_) | Type::Map(_) | Type::Array(_) | Type::String | Type::Bool | Type::Int32
-            | Type::Int64 | Type::Double,
+            Type::Ref(_)
+            | Type::Map(_)
+            | Type::Array(_)
+            | Type::String
+            | Type::Bool
+            | Type::Int32
+            | Type::Int64
+            | Type::Double,
             _,
         ) => false,
         // These types read themselves, in words of their own.

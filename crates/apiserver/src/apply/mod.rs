@@ -18,12 +18,10 @@ pub(crate) use go_text::go_text;
 pub(crate) use patch::{equal, json_patch_explained};
 
 pub use fields::Step;
-pub use managed::{
-    MAX_UPDATE_MANAGERS, Reset, Writer, update_managed_fields, validate_managed_fields,
-};
+pub use managed::{MAX_UPDATE_MANAGERS, Reset, Writer, update_managed_fields, validate_managed_fields};
 pub use misfit::{Misfit, misfit};
 pub use patch::{MAX_COPIED_BYTES, MAX_OPERATIONS, json_patch, merge_patch};
-pub use server_side::{Applied, LAST_APPLIED, apply};
 pub use scale::{ScaleMapping, scale_entries, with_scale_entries};
-pub use strict::{MAX_PROBLEMS, Read, duplicate_fields, read, unknown_fields, yaml_duplicates};
+pub use server_side::{Applied, LAST_APPLIED, apply};
 pub use strategic::strategic_merge_patch;
+pub use strict::{MAX_PROBLEMS, Read, duplicate_fields, read, unknown_fields, yaml_duplicates};

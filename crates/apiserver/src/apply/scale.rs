@@ -49,7 +49,8 @@ pub fn scale_entries(parent: Value, mappings: &[ScaleMapping]) -> Result<Value, 
         let path = mapping(mappings, &entry.api_version).and_then(ScaleMapping::set);
         path.is_some_and(|path| fields::covers(&entry.fields, &path))
     });
-    let of_scale = |entry| Entry { api_version: SCALE_VERSION.to_owned(), fields: replicas_of_scale(), ..entry };
+    let of_scale =
+        |entry| Entry { api_version: SCALE_VERSION.to_owned(), fields: replicas_of_scale(), ..entry };
     Ok(encoded(entries.map(of_scale).collect()))
 }
 

@@ -139,11 +139,7 @@ impl Apply<'_> {
     }
 
     /// Merges, prunes and hands over; fails with the conflicts if it would have to take fields and may not.
-    fn attempt(
-        &self,
-        mut entries: Vec<Entry>,
-        force: bool,
-    ) -> Result<(Value, Vec<Entry>), Vec<Conflict>> {
+    fn attempt(&self, mut entries: Vec<Entry>, force: bool) -> Result<(Value, Vec<Entry>), Vec<Conflict>> {
         let (writer, node) = (self.writer, self.node);
         let mut set = self.fields();
         let own = entries.iter().position(|e| e.belongs_to(writer, Operation::Apply));

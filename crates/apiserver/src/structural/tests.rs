@@ -232,10 +232,8 @@ fn custom_resources_can_be_applied() {
         let config = json!({"apiVersion": "x/v1", "kind": "X", "metadata": {"name": "n"}, "spec": spec});
         apply(live, &config, &writer, "X", false, schema.node()).map(|applied| applied.object.unwrap())
     };
-    let first =
-        run(None, "a", json!({"list": [{"k": "x", "v": 1}], "free": {"p": {"q": [1]}}})).unwrap();
-    let second =
-        run(Some(&first), "b", json!({"list": [{"k": "y"}], "free": {"p": {"r": 2}}})).unwrap();
+    let first = run(None, "a", json!({"list": [{"k": "x", "v": 1}], "free": {"p": {"q": [1]}}})).unwrap();
+    let second = run(Some(&first), "b", json!({"list": [{"k": "y"}], "free": {"p": {"r": 2}}})).unwrap();
     assert_eq!(
         second["spec"],
         json!({"list": [{"k": "x", "v": 1}, {"k": "y"}], "free": {"p": {"q": [1], "r": 2}}})

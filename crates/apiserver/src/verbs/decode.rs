@@ -39,9 +39,8 @@ pub(crate) fn object(
     let mut complaints = body.complaints;
     // Of YAML the reader has complained already, and with the line.
     let duplicates_told = body.is_yaml;
-    complaints.extend(
-        read.problems.into_iter().filter(|p| !duplicates_told || !p.starts_with("duplicate field ")),
-    );
+    complaints
+        .extend(read.problems.into_iter().filter(|p| !duplicates_told || !p.starts_with("duplicate field ")));
     let object = if served.definition().is_some() {
         served.decode(&body.json, false).map(|decoded| decoded.object)
     } else {

@@ -142,7 +142,8 @@ impl Eviction<'_> {
             if !is_unguarded(&pod) {
                 return Ok(Some(Pod::clone(&pod)));
             }
-            let ended = matches!(phase(&pod), "Succeeded" | "Failed") || pod.metadata.deletion_timestamp.is_some();
+            let ended =
+                matches!(phase(&pod), "Succeeded" | "Failed") || pod.metadata.deletion_timestamp.is_some();
             let mut options = self.options.clone();
             if !ended && options.revision.is_none() {
                 // A pod that begins to run in this moment is guarded again.
@@ -241,7 +242,10 @@ async fn decrement(call: &Call<'_>, budget: &str, pod: &str, dry_run: bool) -> R
     let mut decrement = Decrement { call: &budgets, pod };
     match modify(&budgets, EVICTION_ATTEMPTS, dry_run, &mut decrement).await {
         Err(error) if error.is_conflict() => Err(ApiError::timeout(
-            format!("couldn't update PodDisruptionBudget {} due to conflicts", gantry_api::field::quote(budget)),
+            format!(
+                "couldn't update PodDisruptionBudget {} due to conflicts",
+                gantry_api::field::quote(budget)
+            ),
             10,
         )),
         done => done.map(drop),

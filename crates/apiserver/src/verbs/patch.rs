@@ -81,8 +81,9 @@ impl Patch {
 
     fn read_apply(bytes: &Bytes, strict: bool) -> Result<Self> {
         let json = decode::yaml(bytes)?;
-        let malformed =
-            |e: serde_json::Error| ApiError::bad_request(format!("error decoding YAML: {}", decode::parse_error(&e)));
+        let malformed = |e: serde_json::Error| {
+            ApiError::bad_request(format!("error decoding YAML: {}", decode::parse_error(&e)))
+        };
         let read = apply::read(&json, None).map_err(malformed)?;
         // JSON is searched for lines only if there is something to be found.
         let is_json = json == *bytes;
@@ -90,7 +91,8 @@ impl Patch {
             true => decode::yaml_complaint(bytes),
             false => None,
         };
-        let complaints = complaint.map(|c| format!("error converting YAML to JSON: {c}")).into_iter().collect();
+        let complaints =
+            complaint.map(|c| format!("error converting YAML to JSON: {c}")).into_iter().collect();
         if !read.tree.is_object() {
             let what = kind_of(&read.tree);
             return Err(ApiError::bad_request(format!(
@@ -112,7 +114,9 @@ impl Patch {
         }
         let prefix = if strict && self.form != Form::Strategic { "error decoding patch: " } else { "" };
         let what = kind_of(&self.tree);
-        Err(ApiError::bad_request(format!("{prefix}json: cannot unmarshal {what} into Go value of type {wanted}")))
+        Err(ApiError::bad_request(format!(
+            "{prefix}json: cannot unmarshal {what} into Go value of type {wanted}"
+        )))
     }
 
     /// The patched form of `tree`, which is of any kind.
@@ -183,12 +187,9 @@ impl Form {
             MERGE_PATCH => Ok(Self::Merge),
             STRATEGIC_PATCH if strategic => Ok(Self::Strategic),
             APPLY_PATCH => Ok(Self::Apply),
-            _ if strategic => Err(decode::unsupported_media_type(&[
-                JSON_PATCH,
-                MERGE_PATCH,
-                STRATEGIC_PATCH,
-                APPLY_PATCH,
-            ])),
+            _ if strategic => {
+                Err(decode::unsupported_media_type(&[JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH]))
+            }
             _ => Err(decode::unsupported_media_type(&[JSON_PATCH, MERGE_PATCH, APPLY_PATCH])),
         }
     }
@@ -288,8 +289,9 @@ impl Patching<'_> {
         let mut object = self.complete(tree)?;
         let meta = object.metadata();
         if let Some(uid) = meta.uid.as_deref().filter(|uid| !uid.is_empty()) {
-            let why =
-                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            let why = format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            );
             return Err(ApiError::conflict(call.served.resource(), call.name, why));
         }
         lifecycle::ensure_namespace(call, object.metadata_mut())?;
@@ -300,23 +302,16 @@ impl Patching<'_> {
     }
 }
 
-/// 422 for options that do not go with the patch.
-pub(crate) fn invalid_options(error: &Error) -> ApiError {
-    let resource = gantry_api::Resource::fixed("meta.k8s.io", "v1", "PatchOptions", "patchoptions", false);
-    ApiError::invalid(&resource, "", std::slice::from_ref(error))
-}
-
 impl WriteOptions {
     /// Checks what only an apply, or only another patch, may say.
     fn check_patch(&self, is_apply: bool) -> Result<()> {
+        let mut errors = Vec::new();
         if !is_apply && self.force.is_some() {
-            let why = "may not be specified for non-apply patch";
-            return Err(invalid_options(&Error::forbidden(&Path::new("force"), why)));
+            errors.push(Error::forbidden(&Path::new("force"), "may not be specified for non-apply patch"));
         }
         if is_apply && self.field_manager.is_empty() {
-            let why = "is required for apply patch";
-            return Err(invalid_options(&Error::required(&Path::new("fieldManager"), why)));
+            errors.push(Error::required(&Path::new("fieldManager"), "is required for apply patch"));
         }
-        Ok(())
+        crate::query::refuse("PatchOptions", &errors)
     }
 }

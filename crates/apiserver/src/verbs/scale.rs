@@ -172,7 +172,8 @@ impl Scaling<'_> {
         let uid = text(&patched, "/metadata/uid");
         if let Some(uid) = uid.filter(|uid| Some(uid) != meta.uid.as_ref()) {
             let stored = meta.uid.as_deref().unwrap_or("");
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {stored}");
+            let why =
+                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {stored}");
             let resource = call.served.resource();
             let scale = Resource { plural: format!("{}/scale", resource.plural).into(), ..resource.clone() };
             return Err(ApiError::conflict(&scale, call.name, why));

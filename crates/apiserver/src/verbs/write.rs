@@ -79,9 +79,7 @@ pub(crate) async fn insert(
     let stamped = Stamped::new(call, object, 0)?;
     match commit_put(call, &stamped, Expect::Absent).await {
         Ok(kv) => finished(call, kv),
-        Err(StoreError::Conflict { current, .. }) => {
-            Err(already_exists(call, generated, current.as_deref()))
-        }
+        Err(StoreError::Conflict { current, .. }) => Err(already_exists(call, generated, current.as_deref())),
         Err(error) => Err(crate::errors::store(error)),
     }
 }

@@ -1,5 +1,6 @@
 //! The API server at its boundary: requests in, responses and events out.
 
+mod applying;
 mod crud;
 mod custom;
 mod delete;
@@ -9,6 +10,7 @@ mod patches;
 mod protobuf;
 mod tls;
 mod watches;
+mod writing;
 
 use gantry_apiserver::server::ApiServer;
 use gantry_apiserver::testing::{Answered, http, in_memory};

@@ -8,7 +8,14 @@ pub fn deployment() -> Node<'static> {
 }
 
 pub fn writer<'a>(manager: &'a str, time: &'a str) -> Writer<'a> {
-    Writer { manager, api_version: "apps/v1", subresource: "", time, reset: Reset::Fields(&[&["status"]]), served: &[] }
+    Writer {
+        manager,
+        api_version: "apps/v1",
+        subresource: "",
+        time,
+        reset: Reset::Fields(&[&["status"]]),
+        served: &[],
+    }
 }
 
 pub const T0: &str = "2026-01-01T00:00:00Z";
