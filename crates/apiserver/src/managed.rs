@@ -1,13 +1,15 @@
 //! Keeps `metadata.managedFields` up with every write.
 
 use gantry_api::metav1::ManagedFieldsEntry;
+use gantry_api::schema::Node;
 use gantry_api::status::Result;
 use gantry_api::{ApiError, time};
 use gantry_kinds::AnyObject;
 use serde_json::Value;
 
-use crate::apply::{self, Reset, Step, Writer, update_managed_fields};
+use crate::apply::{self, Reset, Step, Versions, Writer, update_managed_fields};
 use crate::query::WriteOptions;
+use crate::resources::{Conversion, Served, Version};
 use crate::verbs::Call;
 use crate::verbs::write::Current;
 
@@ -25,6 +27,7 @@ pub(crate) fn reset_fields(call: &Call<'_>) -> Reset<'static> {
     match call.subresource {
         "ephemeralcontainers" if is_pod => Reset::AllBut(EPHEMERAL_CONTAINERS),
         "resize" if is_pod => Reset::AllBut(RESIZE),
+        "finalize" => Reset::Fields(gantry_kinds::kind::STATUS),
         subresource => Reset::Fields(call.served.kind.reset_fields(subresource)),
     }
 }
@@ -40,16 +43,43 @@ pub(crate) fn as_writer<T>(
     options: &WriteOptions,
     with: impl FnOnce(&Writer<'_>) -> T,
 ) -> T {
-    let versions = &call.served.entry.versions;
-    let served: Vec<String> = versions.iter().map(|v| v.kind.resource().api_version()).collect();
     with(&Writer {
         manager: options.manager(),
         api_version: &call.served.resource().api_version(),
         subresource: call.subresource,
         time: &timestamp(call),
         reset: reset_fields(call),
-        served: &served,
+        others: &Others(&call.served),
     })
+}
+
+/// The versions of a resource that are served beside that of the request.
+struct Others<'a>(&'a Served);
+
+impl Others<'_> {
+    fn find(&self, api_version: &str) -> Option<&Version> {
+        self.0.entry.versions.iter().find(|v| v.kind.resource().api_version() == api_version)
+    }
+}
+
+impl Versions for Others<'_> {
+    fn node(&self, api_version: &str) -> Option<Node<'_>> {
+        self.find(api_version).map(|version| version.kind.schema())
+    }
+
+    /// Built-in kinds convert as they are stored. The versions of custom resources are taken to have their fields in
+    /// the same places.
+    fn convert(&self, object: &Value, api_version: &str) -> Option<Value> {
+        let other = &self.find(api_version)?.conversion;
+        let mut bytes = object.to_string().into_bytes();
+        if let Conversion::Kind(stored) = &self.0.conversion {
+            bytes = (stored.write)(&bytes).ok()?;
+        }
+        if let Conversion::Kind(stored) = other {
+            bytes = (stored.read)(&bytes).ok()?;
+        }
+        serde_json::from_slice(&bytes).ok()
+    }
 }
 
 /// Notes in `new`, complete with defaults, who wrote what; `current` is the object before. What admission does to the

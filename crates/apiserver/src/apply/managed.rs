@@ -1,5 +1,8 @@
 //! `metadata.managedFields`: who owns which field, kept up to date by every write.
 
+use std::collections::HashMap;
+use std::fmt;
+
 use gantry_api::schema::Node;
 use serde_json::{Map, Value, json};
 
@@ -13,7 +16,7 @@ pub const MAX_UPDATE_MANAGERS: usize = 10;
 const ANCIENT: &str = "ancient-changes";
 
 /// Who writes, and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Writer<'a> {
     /// The field manager; empty is `unknown`.
     pub manager: &'a str,
@@ -25,14 +28,60 @@ pub struct Writer<'a> {
     pub time: &'a str,
     /// What this endpoint does not let the writer set.
     pub reset: Reset<'a>,
-    /// The versions of the kind that are served: what was written in another one is forgotten.
-    pub served: &'a [String],
+    /// The other versions of the kind: what was written in one that is not served is forgotten.
+    pub others: &'a dyn Versions,
+}
+
+impl fmt::Debug for Writer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {} of {:?}", self.manager, self.api_version, self.subresource)
+    }
 }
 
 impl Writer<'_> {
     fn is_served(&self, api_version: &str) -> bool {
-        self.api_version == api_version || self.served.iter().any(|served| served == api_version)
+        self.api_version == api_version || self.others.node(api_version).is_some()
     }
+
+    /// What differs between two states, as the writers of another version see it.
+    fn difference_in(&self, api_version: &str, old: &Value, new: &Value) -> Difference {
+        let in_version = |object| self.others.convert(object, api_version);
+        let (Some(node), Some(old), Some(new)) =
+            (self.others.node(api_version), in_version(old), in_version(new))
+        else {
+            return Difference::default();
+        };
+        changes(&old, &new, self, node)
+    }
+}
+
+/// The versions of a kind beside the one that is written.
+pub trait Versions: Sync {
+    /// The schema of a version (`apps/v1`); `None` if it is not served.
+    fn node(&self, api_version: &str) -> Option<Node<'_>>;
+    /// An object of the written version in another one; `None` if that cannot be.
+    fn convert(&self, object: &Value, api_version: &str) -> Option<Value>;
+}
+
+/// A kind with one version.
+#[derive(Clone, Copy, Debug)]
+pub struct OneVersion;
+
+impl Versions for OneVersion {
+    fn node(&self, _: &str) -> Option<Node<'_>> {
+        None
+    }
+
+    fn convert(&self, _: &Value, _: &str) -> Option<Value> {
+        None
+    }
+}
+
+/// An object before and after a write.
+#[derive(Clone, Copy)]
+pub(super) struct Transition<'a> {
+    pub old: &'a Value,
+    pub new: &'a Value,
 }
 
 /// What an endpoint does not let a writer set, so that the writer does not come to own it either.
@@ -188,7 +237,8 @@ pub fn update_managed_fields(live: Option<&Value>, new: &mut Value, writer: &Wri
         return;
     }
     let nothing = json!({});
-    let difference = changes(live.unwrap_or(&nothing), new, writer, node);
+    let old = live.unwrap_or(&nothing);
+    let difference = changes(old, new, writer, node);
     let wished_entries = own_wish.and_then(|w| decode(w).ok()).filter(|e| !e.is_empty());
     if difference.is_empty() && wished_entries.is_none() {
         put_back(new, live_entries);
@@ -201,7 +251,8 @@ pub fn update_managed_fields(live: Option<&Value>, new: &mut Value, writer: &Wri
     if live.is_some() && entries.is_empty() {
         return;
     }
-    encode(new, updated(entries, difference, writer));
+    let entries = updated(entries, difference, Transition { old, new }, writer);
+    encode(new, entries);
 }
 
 fn put_back(new: &mut Value, entries: Option<&Value>) {
@@ -231,13 +282,15 @@ pub(super) fn changes(old: &Value, new: &Value, writer: &Writer<'_>, node: Node<
 }
 
 /// The entries after the writer changed these fields: everybody else loses them.
-pub(super) fn updated(mut entries: Vec<Entry>, difference: Difference, writer: &Writer<'_>) -> Vec<Entry> {
-    let Difference { changed, removed } = difference;
+pub(super) fn updated(
+    mut entries: Vec<Entry>,
+    difference: Difference,
+    transition: Transition<'_>,
+    writer: &Writer<'_>,
+) -> Vec<Entry> {
     forget_unserved(&mut entries, writer);
-    for entry in &mut entries {
-        fields::subtract(&mut entry.fields, &changed);
-        fields::subtract(&mut entry.fields, &removed);
-    }
+    take_away(&mut entries, &difference, transition, writer);
+    let changed = difference.changed;
     if !changed.is_empty() {
         match entries.iter_mut().find(|e| e.belongs_to(writer, Operation::Update)) {
             Some(own) => {
@@ -249,6 +302,40 @@ pub(super) fn updated(mut entries: Vec<Entry>, difference: Difference, writer: &
     }
     entries.retain(|e| !e.fields.is_empty());
     cap(entries)
+}
+
+/// Takes from everybody what differs, in each one's own version.
+pub(super) fn take_away(
+    entries: &mut [Entry],
+    difference: &Difference,
+    transition: Transition<'_>,
+    writer: &Writer<'_>,
+) {
+    let mut elsewhere: HashMap<String, Difference> = HashMap::new();
+    for entry in entries {
+        let difference = match entry.api_version == writer.api_version {
+            true => difference,
+            false => elsewhere
+                .entry(entry.api_version.clone())
+                .or_insert_with_key(|v| writer.difference_in(v, transition.old, transition.new)),
+        };
+        fields::subtract(&mut entry.fields, &difference.changed);
+        fields::subtract(&mut entry.fields, &difference.removed);
+    }
+}
+
+/// What of an entry a difference would take away.
+pub(super) fn taken(
+    entry: &Entry,
+    difference: &Difference,
+    transition: Transition<'_>,
+    writer: &Writer<'_>,
+) -> FieldSet {
+    if entry.api_version == writer.api_version {
+        return fields::intersection(&entry.fields, &difference.changed);
+    }
+    let elsewhere = writer.difference_in(&entry.api_version, transition.old, transition.new);
+    fields::intersection(&entry.fields, &elsewhere.changed)
 }
 
 /// Merges the oldest updates of each version until there are few enough.

@@ -18,7 +18,9 @@ pub(crate) use go_text::go_text;
 pub(crate) use patch::{equal, json_patch_explained};
 
 pub use fields::Step;
-pub use managed::{MAX_UPDATE_MANAGERS, Reset, Writer, update_managed_fields, validate_managed_fields};
+pub use managed::{
+    MAX_UPDATE_MANAGERS, OneVersion, Reset, Versions, Writer, update_managed_fields, validate_managed_fields,
+};
 pub use misfit::{Misfit, misfit};
 pub use patch::{MAX_COPIED_BYTES, MAX_OPERATIONS, json_patch, merge_patch};
 pub use scale::{ScaleMapping, scale_entries, with_scale_entries};

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::fields::{self, FieldSet};
 use super::go_text::go_quote;
-use super::managed::{self, Entry, Operation, Writer};
+use super::managed::{self, Entry, Operation, Transition, Writer};
 use super::typed;
 use super::walk;
 
@@ -46,7 +46,9 @@ pub fn apply(
     let before = entries.len();
     if entries.is_empty() {
         let first = Writer { manager: BEFORE_FIRST_APPLY, ..*writer };
-        entries = managed::updated(entries, managed::changes(&nothing, base, &first, node), &first);
+        let difference = managed::changes(&nothing, base, &first, node);
+        let transition = Transition { old: &nothing, new: base };
+        entries = managed::updated(entries, difference, transition, &first);
     }
     managed::forget_unserved(&mut entries, writer);
     let apply = Apply { base, config, merged: walk::merge(base.clone(), config, node), writer, node };
@@ -173,10 +175,11 @@ impl Apply<'_> {
         let mut difference = walk::compare(self.base, object, self.node);
         managed::exclude(&mut difference.changed, self.writer);
         managed::exclude(&mut difference.removed, self.writer);
+        let transition = Transition { old: self.base, new: object };
         if !force {
             let mut conflicts: Vec<Conflict> = Vec::new();
             for entry in &*entries {
-                let taken = fields::intersection(&entry.fields, &difference.changed);
+                let taken = managed::taken(entry, &difference, transition, self.writer);
                 conflicts.extend(conflicts_with(entry, &taken));
             }
             if !conflicts.is_empty() {
@@ -184,10 +187,7 @@ impl Apply<'_> {
                 return Err(conflicts);
             }
         }
-        for entry in entries {
-            fields::subtract(&mut entry.fields, &difference.changed);
-            fields::subtract(&mut entry.fields, &difference.removed);
-        }
+        managed::take_away(entries, &difference, transition, self.writer);
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use gantry_api::schema::{Node, Structural, unknown_fields};
 use gantry_api::time::{human_duration, since};
 use gantry_api::{DecodeError, Encoded, Resource};
 use gantry_kinds::erased::OwnedColumn;
+use gantry_kinds::kind::{FieldPaths, SPEC_AND_METADATA, STATUS};
 use gantry_kinds::{AnyKind, AnyObject, Decoded, Errors, NameRule, Scale, Verbs};
 use serde_json::{Map, Value, json};
 
@@ -374,6 +375,14 @@ impl AnyKind for CustomKind {
         paths.replicas.set(&mut tree, replicas.into());
         if let Value::Object(rest) = tree {
             object.rest = rest;
+        }
+    }
+
+    fn reset_fields(&self, subresource: &str) -> FieldPaths {
+        match subresource {
+            "status" => SPEC_AND_METADATA,
+            "" if self.verbs.status => STATUS,
+            _ => &[],
         }
     }
 

@@ -4,7 +4,7 @@ use gantry_api::field::Path;
 use serde_json::{Value, json};
 
 use super::CustomSchema;
-use crate::apply::{Reset, Writer, apply, unknown_fields};
+use crate::apply::{OneVersion, Reset, Writer, apply, unknown_fields};
 
 fn parse(schema: Value) -> CustomSchema {
     CustomSchema::parse(&schema).unwrap()
@@ -227,7 +227,7 @@ fn custom_resources_can_be_applied() {
             subresource: "",
             time: "2026-01-01T00:00:00Z",
             reset: Reset::Fields(&[]),
-            served: &[],
+            others: &OneVersion,
         };
         let config = json!({"apiVersion": "x/v1", "kind": "X", "metadata": {"name": "n"}, "spec": spec});
         apply(live, &config, &writer, "X", false, schema.node()).map(|applied| applied.object.unwrap())

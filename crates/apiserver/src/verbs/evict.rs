@@ -1,5 +1,7 @@
 //! POST of an Eviction: a pod is deleted, if its disruption budget allows (`registry/core/pod/storage/eviction.go`).
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use gantry_api::core::{Pod, PodCondition};
 use gantry_api::field::{Error, Path};
@@ -43,7 +45,7 @@ pub(crate) async fn evict(call: &Call<'_>, input: &Input<'_>, options: &WriteOpt
         [budget] => eviction.pass(budget, &pod).await?,
         _ => return Ok(too_many_budgets()),
     };
-    let ours = refined.revision != eviction.options.revision;
+    let ours = refined.revision.is_some() && eviction.options.revision.is_none();
     match eviction.mark_and_delete(refined).await {
         // The pod is ready by now: it counts against the budget after all.
         Err(error) if error.is_conflict() && ours => {
@@ -217,15 +219,14 @@ impl Mutate for Mark<'_> {
 }
 
 /// The budgets whose selector matches the pod.
-async fn budgets_of(call: &Call<'_>, pod: &Pod) -> Result<Vec<PodDisruptionBudget>> {
-    let Ok(served) = call.core.served("policy", "v1", "poddisruptionbudgets") else { return Ok(Vec::new()) };
+async fn budgets_of(call: &Call<'_>, pod: &Pod) -> Result<Vec<Arc<PodDisruptionBudget>>> {
+    let served = call.core.served("policy", "v1", "poddisruptionbudgets")?;
     let budgets = Call { served, name: "", subresource: "", ..call.clone() };
     let page = list::list(&budgets, &ListOptions::default()).await?;
     let mut found = Vec::new();
     for entry in &page.entries {
         let encoded = budgets.served.encoded(&entry.encoded)?;
-        let budget: PodDisruptionBudget =
-            serde_json::from_slice(encoded.bytes()).map_err(ApiError::internal)?;
+        let budget = encoded.typed::<PodDisruptionBudget>().map_err(ApiError::internal)?;
         let selector = budget.spec.as_ref().and_then(|s| s.selector.as_ref());
         // A selector that cannot be read matches nothing.
         if LabelSelector::from_spec(selector).is_ok_and(|s| s.matches(pod.metadata.labels.as_ref())) {
@@ -264,9 +265,10 @@ impl Mutate for Decrement<'_> {
         let Some(current) = current else {
             return Err(ApiError::not_found(call.served.resource(), call.name));
         };
-        let mut budget: PodDisruptionBudget =
-            serde_json::from_slice(&current.bytes).map_err(ApiError::internal)?;
-        check(&budget)?;
+        let mut new = current.object.clone_box();
+        let budget = new.downcast_mut::<PodDisruptionBudget>();
+        let budget = budget.ok_or_else(|| ApiError::internal("a disruption budget that is none"))?;
+        check(budget)?;
         let now = time::time(call.core.now());
         let generation = budget.metadata.generation;
         let status = budget.status.get_or_insert_default();
@@ -284,8 +286,6 @@ impl Mutate for Decrement<'_> {
             set_condition(status.conditions.get_or_insert_default(), condition);
         }
         status.disrupted_pods.get_or_insert_default().insert(self.pod.to_owned(), now);
-        let tree = serde_json::to_value(&budget).map_err(ApiError::internal)?;
-        let mut new = call.served.kind.decode_value(tree).map_err(ApiError::internal)?;
         managed::track(call, &mut *new, Some(current), &as_server())?;
         lifecycle::update_internally(call, Part::Status, new, current)
     }

@@ -55,7 +55,7 @@ fn is_pod(resource: &Resource) -> bool {
 pub(crate) fn ensure_namespace(call: &Call<'_>, meta: &mut ObjectMeta) -> Result<()> {
     let expected = if call.served.resource().namespaced { call.namespace } else { "" };
     match meta.namespace.as_deref().unwrap_or("") {
-        "" if expected.is_empty() => meta.namespace = None,
+        _ if expected.is_empty() => meta.namespace = None,
         "" => meta.namespace = Some(expected.to_owned()),
         found if found == expected => {}
         _ => {

@@ -14,7 +14,7 @@ use super::patch::{Form, Patch};
 use super::write::{Change, Current, Mutate, modify};
 use super::{Answer, Call, Input, decode, get, update};
 use crate::admission::{Body, Operation, VerbOptions};
-use crate::apply::{self, ScaleMapping, Writer};
+use crate::apply::{self, OneVersion, ScaleMapping, Writer};
 use crate::limits::{PATCH_ATTEMPTS, UPDATE_ATTEMPTS};
 use crate::managed;
 use crate::query::{FieldValidation, WriteOptions};
@@ -189,7 +189,7 @@ impl Scaling<'_> {
     /// Who writes, in the version of the scale.
     fn as_writer<T>(&self, with: impl FnOnce(&Writer<'_>) -> T) -> T {
         managed::as_writer(self.call, self.options, |writer| {
-            with(&Writer { api_version: "autoscaling/v1", served: &[], ..*writer })
+            with(&Writer { api_version: "autoscaling/v1", others: &OneVersion, ..*writer })
         })
     }
 }

@@ -4,6 +4,7 @@ mod applying;
 mod crud;
 mod custom;
 mod delete;
+mod evictions;
 mod forms;
 mod lists;
 mod patches;

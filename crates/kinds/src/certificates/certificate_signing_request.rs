@@ -16,7 +16,7 @@ use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
 use crate::common::check;
-use crate::kind::{Errors, FieldPaths, Kind, NameRule, Names, Requester, STATUS, Verbs};
+use crate::kind::{Errors, FieldPaths, Kind, NameRule, Names, Requester, Verbs};
 use crate::table::{AGE, Column, age};
 
 const MIN_SECONDS: i32 = 600;
@@ -66,7 +66,7 @@ impl Kind for CertificateSigningRequestKind {
         match subresource {
             "status" => &[&["spec"], &["status", "conditions"]],
             "approval" => &[&["spec"], &["status", "certificate"]],
-            _ => STATUS,
+            _ => &[&["spec"], &["status"]],
         }
     }
 

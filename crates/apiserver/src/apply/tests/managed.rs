@@ -1,7 +1,7 @@
 use gantry_api::schema::{Node, lookup_kind};
 use serde_json::{Value, json};
 
-use crate::apply::{MAX_UPDATE_MANAGERS, Reset, Writer, update_managed_fields};
+use crate::apply::{MAX_UPDATE_MANAGERS, OneVersion, Reset, Writer, update_managed_fields};
 
 pub fn deployment() -> Node<'static> {
     lookup_kind("apps", "v1", "Deployment").unwrap().node()
@@ -14,7 +14,7 @@ pub fn writer<'a>(manager: &'a str, time: &'a str) -> Writer<'a> {
         subresource: "",
         time,
         reset: Reset::Fields(&[&["status"]]),
-        served: &[],
+        others: &OneVersion,
     }
 }
 

@@ -1,4 +1,5 @@
 use gantry_api::schema::{Node, lookup_kind};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::apply::strategic_merge_patch;
@@ -209,4 +210,95 @@ fn errors_read_as_upstream() {
     );
     let custom = gantry_api::schema::Structural::default();
     assert_eq!(strategic_merge_patch(json!({}), json!({}), Node::Owned(&custom)).unwrap_err().code(), 415);
+}
+
+/// What `kubectl patch` would send to make `wanted` of `live`: a pod's spec with lists that merge by key.
+fn two_way(live: &Value, wanted: &Value, key: Option<&str>) -> Value {
+    let (live, wanted) = (live.as_object().unwrap(), wanted.as_object().unwrap());
+    let mut patch = serde_json::Map::new();
+    for (name, new) in wanted {
+        match (live.get(name), new) {
+            (Some(old), new) if old == new => {}
+            (Some(Value::Array(old)), Value::Array(new)) if merge_key(name).is_some() => {
+                let by = merge_key(name).unwrap();
+                let named = |list: &[Value], id: &Value| list.iter().find(|e| &e[by] == id).cloned();
+                let mut changes = Vec::new();
+                for element in new {
+                    match named(old, &element[by]) {
+                        Some(before) if &before == element => {}
+                        Some(before) => changes.push(two_way(&before, element, Some(by))),
+                        None => changes.push(element.clone()),
+                    }
+                }
+                let gone = old.iter().filter(|e| named(new, &e[by]).is_none());
+                changes.extend(gone.map(|e| json!({by: e[by], "$patch": "delete"})));
+                let order: Vec<Value> = new.iter().map(|e| json!({by: e[by]})).collect();
+                patch.insert(format!("$setElementOrder/{name}"), order.into());
+                patch.insert(name.clone(), changes.into());
+            }
+            (Some(Value::Object(_)), Value::Object(_)) => {
+                patch.insert(name.clone(), two_way(&live[name], new, None));
+            }
+            _ => drop(patch.insert(name.clone(), new.clone())),
+        }
+    }
+    for name in live.keys().filter(|name| !wanted.contains_key(*name)) {
+        patch.insert(name.clone(), Value::Null);
+    }
+    if let Some(key) = key {
+        patch.insert(key.to_owned(), wanted[key].clone());
+    }
+    Value::Object(patch)
+}
+
+fn merge_key(list: &str) -> Option<&'static str> {
+    match list {
+        "containers" | "env" => Some("name"),
+        "ports" => Some("containerPort"),
+        _ => None,
+    }
+}
+
+/// Pods' specs with lists and maps that overlap.
+fn pod_spec() -> impl Strategy<Value = Value> {
+    let named = |names: &'static str| {
+        prop::collection::btree_map(names, "[xyz]", 0..4).prop_map(|entries| {
+            let list = entries.into_iter().map(|(name, value)| json!({"name": name, "value": value}));
+            list.collect::<Vec<Value>>()
+        })
+    };
+    let container = (prop::option::of("[xy]"), named("[A-C]"), prop::collection::btree_set(1u16..4, 0..3));
+    let containers = prop::collection::vec(("[a-d]", container), 1..4).prop_map(|list| {
+        let mut seen = std::collections::HashSet::new();
+        let unique = list.into_iter().filter(|(name, _)| seen.insert(name.clone()));
+        let container = |(name, (image, env, ports)): (String, (Option<String>, Vec<Value>, _))| {
+            let ports: std::collections::BTreeSet<u16> = ports;
+            let ports: Vec<Value> = ports.into_iter().map(|p| json!({"containerPort": p})).collect();
+            let mut container = json!({"name": name, "env": env, "ports": ports});
+            if let Some(image) = image {
+                container["image"] = image.into();
+            }
+            container
+        };
+        unique.map(container).collect::<Vec<Value>>()
+    });
+    let selector = prop::option::of(prop::collection::btree_map("[a-c]", "[xy]", 1..3));
+    (containers, selector).prop_map(|(containers, selector)| {
+        let mut spec = json!({"containers": containers});
+        if let Some(selector) = selector {
+            spec["nodeSelector"] = json!(selector);
+        }
+        spec
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_two_way_patch_leads_where_it_should(live in pod_spec(), wanted in pod_spec()) {
+        let patch = two_way(&live, &wanted, None);
+        let patched = strategic_merge_patch(json!({"spec": live}), json!({"spec": patch}), node("Pod"));
+        prop_assert_eq!(&patched.unwrap()["spec"], &wanted);
+    }
 }
