@@ -10,9 +10,10 @@ use crate::engine::{self, Controller, Leadership, Ports, Recorder, Runtime};
 use crate::inventory::Inventory;
 use crate::nodeipam::ClusterCidr;
 use crate::{
-    bootstrap, certificates, clusterroles, daemonset, deployment, endpoints, endpointslices,
-    endpointslices_mirror, garbage, job, legacytokens, namespaces, nodeipam, nodelifecycle, podgc,
-    replicaset, serviceaccounts, statefulset, tainteviction, ttl, volumes,
+    bootstrap, certificates, clusterroles, cronjob, daemonset, deployment, disruption, endpoints,
+    endpointslices, endpointslices_mirror, garbage, job, legacytokens, namespaces, nodeipam, nodelifecycle,
+    nodettl, podgc, quota, replicaset, replicationcontroller, serviceaccounts, servicecidr, statefulset,
+    tainteviction, ttl, volumes,
 };
 
 /// All keys of all controllers are looked at again this often.
@@ -89,6 +90,11 @@ impl Controllers {
     }
 }
 
+/// Whether the server has this resource: what is not served cannot be followed.
+fn serves(group: &str, plural: &str) -> bool {
+    gantry_kinds::builtin().iter().any(|k| k.resource().group == group && k.resource().plural == plural)
+}
+
 struct Starter<'a> {
     options: Options,
     tasks: &'a Tasks,
@@ -105,6 +111,10 @@ impl Starter<'_> {
         self.start(|s| daemonset::DaemonSets::new(&s.options.informers));
         self.start(|s| job::Jobs::new(&s.options.informers));
         self.start(|s| ttl::TtlAfterFinished::new(&s.options.informers));
+        self.start(|s| cronjob::CronJobs::new(&s.options.informers));
+        self.start(|s| replicationcontroller::ReplicationControllers::new(&s.options.informers));
+        self.start(|s| disruption::Disruption::new(&s.options.informers));
+        self.start(|s| nodettl::NodeTtl::new(&s.options.informers));
         self.start(|s| {
             let now = s.options.clock.now();
             nodelifecycle::NodeLifecycle::new(&s.options.informers, now)
@@ -120,6 +130,7 @@ impl Starter<'_> {
         }
         self.start(|s| volumes::protection::ClaimProtection::new(&s.options.informers));
         self.start(|s| volumes::protection::VolumeProtection::new(&s.options.informers));
+        self.start(|s| volumes::ephemeral::EphemeralVolumes::new(&s.options.informers));
         self.start(|s| clusterroles::ClusterRoles::new(&s.options.informers));
         self.start(|s| endpointslices::EndpointSlices::new(&s.options.informers));
         self.start(|s| endpointslices_mirror::MirroredSlices::new(&s.options.informers));
@@ -139,6 +150,13 @@ impl Starter<'_> {
             namespaces::Namespaces::new(&s.options.informers, inventory)
         });
         self.start(|s| garbage::Garbage::new(s.inventory()));
+        self.start(|s| {
+            let inventory = s.inventory();
+            quota::Quotas::new(&s.options.informers, inventory)
+        });
+        if serves("networking.k8s.io", "servicecidrs") && serves("networking.k8s.io", "ipaddresses") {
+            self.start(|s| servicecidr::ServiceCidrs::new(&s.options.informers));
+        }
     }
 
     fn clock(&self) -> Arc<dyn Clock> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use gantry_api::apps::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
-use gantry_api::core::Pod;
+use gantry_api::core::{Pod, PodTemplateSpec};
 use gantry_api::meta::MetaExt;
 use gantry_api::time::time;
 use gantry_api::{LabelSelector, Object, ObjectKey, conditions};
@@ -23,20 +23,85 @@ use crate::engine::{Attempt, Controller, Event, Failure, Moment, Plan, Watch, Wr
 /// Pods created or deleted in one round.
 const BURST: usize = 500;
 
+/// What keeps a number of pods: a ReplicaSet, or the ReplicationController that it came from.
+pub trait Workload: Object {
+    /// See [`Controller::NAME`].
+    const NAME: &'static str;
+    /// See [`Controller::ACCOUNT`].
+    const ACCOUNT: &'static str;
+    /// See [`Controller::COMPONENT`].
+    const COMPONENT: &'static str;
+    /// Which pods; `None` if that makes no sense.
+    fn selector(&self) -> Option<LabelSelector>;
+    /// How many.
+    fn replicas(&self) -> i32;
+    /// How long a pod must be ready to be available, in seconds.
+    fn min_ready(&self) -> i32;
+    /// What they look like.
+    fn template(&self) -> Option<&PodTemplateSpec>;
+    /// What is said of them.
+    fn status(&self) -> Option<ReplicaSetStatus>;
+    /// The same with this said of them.
+    #[must_use]
+    fn with_status(&self, status: ReplicaSetStatus) -> Self;
+}
+
+impl Workload for ReplicaSet {
+    const NAME: &'static str = "replicaset-controller";
+    const ACCOUNT: &'static str = "replicaset-controller";
+    const COMPONENT: &'static str = "replicaset-controller";
+
+    fn selector(&self) -> Option<LabelSelector> {
+        LabelSelector::from_spec(self.spec.as_ref().map(|s| &s.selector)).ok()
+    }
+
+    fn replicas(&self) -> i32 {
+        self.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
+    }
+
+    fn min_ready(&self) -> i32 {
+        self.spec.as_ref().and_then(|s| s.min_ready_seconds).unwrap_or(0)
+    }
+
+    fn template(&self) -> Option<&PodTemplateSpec> {
+        self.spec.as_ref()?.template.as_ref()
+    }
+
+    fn status(&self) -> Option<ReplicaSetStatus> {
+        self.status.clone()
+    }
+
+    fn with_status(&self, status: ReplicaSetStatus) -> Self {
+        Self { status: Some(status), ..self.clone() }
+    }
+}
+
 /// The replicaset controller.
-pub struct ReplicaSets {
-    sets: Informer<ReplicaSet>,
+pub type ReplicaSets = Replicated<ReplicaSet>;
+
+/// The controller of a kind that keeps a number of pods.
+pub struct Replicated<W: Workload> {
+    sets: Informer<W>,
     pods: Informer<PodView>,
 }
 
-impl ReplicaSets {
+impl<W: Workload> Replicated<W> {
     /// A controller that reads `informers`.
     pub fn new(informers: &InformerSet) -> Self {
         Self { sets: informers.of(), pods: informers.of() }
     }
 
+    /// A controller that a model feeds.
+    #[cfg(test)]
+    pub(crate) fn in_model(model: &mut crate::model::Model) -> Self {
+        let controller = Self { sets: Informer::detached(), pods: Informer::detached() };
+        model.feed(&controller.sets);
+        model.feed(&controller.pods);
+        controller
+    }
+
     /// Pods per node of all the sets that share this one's owner: what spreads removals.
-    fn crowd(&self, set: &ReplicaSet) -> HashMap<Arc<str>, usize> {
+    fn crowd(&self, set: &W) -> HashMap<Arc<str>, usize> {
         let mut crowd = HashMap::new();
         let related: Vec<String> = match set.controller() {
             None => vec![set.uid().to_owned()],
@@ -58,22 +123,21 @@ impl ReplicaSets {
     }
 }
 
-/// What the controller sees of a ReplicaSet.
-pub struct Seen {
-    set: Arc<ReplicaSet>,
+/// What the controller sees of a set.
+pub struct Seen<W> {
+    set: Arc<W>,
     selector: LabelSelector,
     pods: Candidates,
     crowd: HashMap<Arc<str>, usize>,
 }
 
-fn owners_of(delta: &Delta<PodView>, sets: &Informer<ReplicaSet>) -> Vec<ObjectKey> {
+fn owners_of<W: Workload>(delta: &Delta<PodView>, sets: &Informer<W>) -> Vec<ObjectKey> {
     let (old, new) = (delta.old.as_deref(), delta.new.as_deref());
     let mut keys: Vec<_> =
-        old.into_iter().chain(new).filter_map(|pod| pods::owner_keys(pod, "ReplicaSet")).collect();
+        old.into_iter().chain(new).filter_map(|pod| pods::owner_keys(pod, &W::RESOURCE.kind)).collect();
     if pods::is_new_orphan(old, new) {
         let labels = new.and_then(|pod| pod.labels.as_ref());
-        let selects =
-            |set: &&Arc<ReplicaSet>| selector(set).is_some_and(|s| !s.is_everything() && s.matches(labels));
+        let selects = |set: &&Arc<W>| set.selector().is_some_and(|s| !s.is_everything() && s.matches(labels));
         let sets = sets.in_namespace(&delta.key.namespace);
         keys.extend(sets.iter().filter(selects).map(|set| set.key()));
     }
@@ -81,48 +145,43 @@ fn owners_of(delta: &Delta<PodView>, sets: &Informer<ReplicaSet>) -> Vec<ObjectK
     keys
 }
 
-fn selector(set: &ReplicaSet) -> Option<LabelSelector> {
-    LabelSelector::from_spec(set.spec.as_ref().map(|s| &s.selector)).ok()
-}
-
-impl Controller for ReplicaSets {
-    const NAME: &'static str = "replicaset-controller";
-    const ACCOUNT: &'static str = "replicaset-controller";
-    const COMPONENT: &'static str = "replicaset-controller";
+impl<W: Workload> Controller for Replicated<W> {
+    const NAME: &'static str = W::NAME;
+    const ACCOUNT: &'static str = W::ACCOUNT;
+    const COMPONENT: &'static str = W::COMPONENT;
     const WORKERS: usize = 16;
-    type Seen = Seen;
+    type Seen = Seen<W>;
 
     fn watches(&self) -> Vec<Watch> {
         let sets = self.sets.clone();
         vec![Watch::each(&self.sets), Watch::on(&self.pods, move |delta| owners_of(delta, &sets))]
     }
 
-    fn observe(&self, key: &ObjectKey) -> Option<Seen> {
+    fn observe(&self, key: &ObjectKey) -> Option<Seen<W>> {
         let set = self.sets.get(key)?;
-        let selector = selector(&set)?;
+        let selector = set.selector()?;
         let pods = pods::candidates(&self.pods, set.uid(), set.namespace(), &selector);
-        let replicas = size(replicas(&set));
+        let replicas = size(set.replicas());
         let shrinks = pods.owned.iter().filter(|p| p.is_active()).count() > replicas;
         let crowd = if shrinks { self.crowd(&set) } else { HashMap::new() };
         Some(Seen { set, selector, pods, crowd })
     }
 
-    fn plan(seen: &Seen, moment: &Moment) -> Plan {
+    fn plan(seen: &Seen<W>, moment: &Moment) -> Plan {
         let mut plan = Plan::nothing();
         let set = &*seen.set;
         let pods = seen.pods.claim(set, &seen.selector, &mut plan);
         let (terminating, pods): (Vec<_>, Vec<_>) =
             pods.into_iter().filter(|pod| !pod.is_finished()).partition(|pod| pod.deleted.is_some());
         let status = status(set, &pods, terminating.len(), moment);
-        if set.status.as_ref() != Some(&status) {
-            let mut updated = set.clone();
-            updated.status = Some(status.clone());
+        let updated = set.with_status(status.clone());
+        if set.status() != updated.status() {
             plan.push(Write::update_status(&updated));
         }
         if !set.is_terminating() {
             manage(seen, &pods, moment.now, &mut plan);
         }
-        let min_ready = min_ready(set);
+        let min_ready = set.min_ready();
         if min_ready > 0 && status.ready_replicas != status.available_replicas {
             let wait = pods::next_availability(&pods, min_ready, moment.now);
             plan.requeue_after(wait.unwrap_or(Duration::from_secs(u64::from(min_ready.unsigned_abs()))));
@@ -131,18 +190,10 @@ impl Controller for ReplicaSets {
     }
 }
 
-fn replicas(set: &ReplicaSet) -> i32 {
-    set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
-}
-
-fn min_ready(set: &ReplicaSet) -> i32 {
-    set.spec.as_ref().and_then(|s| s.min_ready_seconds).unwrap_or(0)
-}
-
 /// Creates what is missing, or deletes what is too much.
-fn manage(seen: &Seen, active: &[Arc<PodView>], now: SystemTime, plan: &mut Plan) {
+fn manage<W: Workload>(seen: &Seen<W>, active: &[Arc<PodView>], now: SystemTime, plan: &mut Plan) {
     let set = &*seen.set;
-    let wanted = size(replicas(set));
+    let wanted = size(set.replicas());
     if active.len() < wanted {
         plan.extend(create(set, (wanted - active.len()).min(BURST)));
     } else if active.len() > wanted {
@@ -152,8 +203,8 @@ fn manage(seen: &Seen, active: &[Arc<PodView>], now: SystemTime, plan: &mut Plan
     }
 }
 
-fn create(set: &ReplicaSet, n: usize) -> Vec<Write> {
-    let Some(template) = set.spec.as_ref().and_then(|s| s.template.as_ref()) else { return Vec::new() };
+fn create<W: Workload>(set: &W, n: usize) -> Vec<Write> {
+    let Some(template) = set.template() else { return Vec::new() };
     let mut pod = pods::from_template(template, set);
     pod.metadata.generate_name = Some(pods::name_prefix(set));
     let write = Write::create(&pod)
@@ -163,23 +214,23 @@ fn create(set: &ReplicaSet, n: usize) -> Vec<Write> {
     vec![write; n]
 }
 
-fn delete(set: &ReplicaSet, pod: &PodView) -> Write {
+fn delete<W: Workload>(set: &W, pod: &PodView) -> Write {
     Write::delete_exactly(Pod::RESOURCE, pod.view_key(), &pod.uid)
         .announcing(Event::normal(set, "SuccessfulDelete", format!("Deleted pod: {}", pod.name())))
         .lamenting(Event::warning(set, "FailedDelete", "Error deleting: {error}"))
 }
 
-fn status(
-    set: &ReplicaSet,
+fn status<W: Workload>(
+    set: &W,
     active: &[Arc<PodView>],
     terminating: usize,
     moment: &Moment,
 ) -> ReplicaSetStatus {
-    let template_labels =
-        set.spec.as_ref().and_then(|s| s.template.as_ref()?.metadata.as_ref()?.labels.clone());
+    let template_labels = set.template().and_then(|t| t.metadata.as_ref()?.labels.clone());
     let template = LabelSelector::exactly(&template_labels.unwrap_or_default());
     let number = |pick: &dyn Fn(&PodView) -> bool| count(active.iter().filter(|pod| pick(pod)).count());
-    let mut conditions = set.status.as_ref().and_then(|s| s.conditions.clone());
+    let stored = set.status();
+    let mut conditions = stored.as_ref().and_then(|s| s.conditions.clone());
     match moment.failure.as_ref().filter(|f| f.attempt != Attempt::Other) {
         Some(failure) => fail(&mut conditions, failure, moment.now),
         None => {
@@ -189,7 +240,7 @@ fn status(
             conditions = conditions.filter(|list| !list.is_empty());
         }
     }
-    let min_ready = min_ready(set);
+    let min_ready = set.min_ready();
     ReplicaSetStatus {
         replicas: count(active.len()),
         fully_labeled_replicas: Some(number(&|pod| template.matches(pod.labels.as_ref()))),
@@ -199,7 +250,7 @@ fn status(
         observed_generation: Some(set.generation()),
         conditions,
     }
-    .without_zeros(set.status.as_ref())
+    .without_zeros(stored.as_ref())
 }
 
 fn fail(list: &mut Option<Vec<ReplicaSetCondition>>, failure: &Failure, now: SystemTime) {
@@ -240,7 +291,7 @@ mod tests {
     use super::*;
     use crate::model::Model;
     use gantry_api::apps::ReplicaSetSpec;
-    use gantry_api::core::{PodCondition, PodStatus, PodTemplateSpec};
+    use gantry_api::core::{PodCondition, PodStatus};
     use gantry_api::metav1;
     use proptest::prelude::*;
 
@@ -266,9 +317,7 @@ mod tests {
 
     fn fixture(replicas: i32) -> (Model, ReplicaSets, ObjectKey) {
         let mut model = Model::default();
-        let controller = ReplicaSets { sets: Informer::detached(), pods: Informer::detached() };
-        model.feed(&controller.sets);
-        model.feed(&controller.pods);
+        let controller = ReplicaSets::in_model(&mut model);
         let key = model.create(&web(replicas)).key();
         (model, controller, key)
     }

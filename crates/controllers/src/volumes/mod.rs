@@ -1,9 +1,10 @@
 //! Persistent volumes: claims and volumes find each other, node-local volumes are made, and none goes while it is used.
 //!
 //! Behaviour: `pkg/controller/volume`. [`claims`] binds claims and provisions for them, [`pvs`] gives each volume its
-//! phase and reclaims it, [`protection`] holds the finalizers.
+//! phase and reclaims it, [`protection`] holds the finalizers, [`ephemeral`] makes the claims of pods.
 
 pub mod claims;
+pub mod ephemeral;
 mod matching;
 pub mod protection;
 pub mod pvs;
