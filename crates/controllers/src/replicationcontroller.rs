@@ -78,6 +78,7 @@ mod tests {
     use crate::model::Model;
     use gantry_api::Object;
     use gantry_api::core::Pod;
+    use gantry_api::meta::MetaExt;
     use serde_json::json;
 
     #[test]
