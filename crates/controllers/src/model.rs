@@ -179,7 +179,11 @@ impl Model {
         let mut new = old.clone();
         match (write.verb, write.subresource) {
             (Verb::Patch, _) => patch(&mut new, &body),
-            (_, "status") => new["status"] = body["status"].clone(),
+            (_, "status") => {
+                new["status"] = body["status"].clone();
+                // The older kinds let annotations through.
+                new["metadata"]["annotations"] = body["metadata"]["annotations"].clone();
+            }
             (_, "finalize") => new["spec"] = body["spec"].clone(),
             _ => {
                 new = body;

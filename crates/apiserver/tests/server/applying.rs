@@ -3,6 +3,7 @@
 use gantry_apiserver::testing::{Answered, http};
 use serde_json::{Value, json};
 
+use crate::custom::{CRDS, WIDGETS, condition, definition, eventually};
 use crate::{Lab, MAPS, map, refused};
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
@@ -190,6 +191,64 @@ async fn subresources_and_the_server_own_their_own() {
     let forgotten = json!({"metadata": {"managedFields": entries, "labels": {"x": "y"}}});
     let forgotten = ok(&lab.patch(&format!("{path}?fieldManager=new"), "merge-patch+json", &forgotten).await);
     assert_eq!(owners(&forgotten), ["kubelet Apply status v1", "new Update - v1"]);
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn custom_resources_merge_by_their_own_schema() {
+    let lab = Lab::new().await;
+    let mut definition = definition("widgets", "Widget");
+    let spec = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["properties"]["ports"] = json!({"type": "array", "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["port", "protocol"], "items": {"type": "object", "required": ["port"],
+            "properties": {"port": {"type": "integer"}, "protocol": {"type": "string", "default": "TCP"}, "name": {"type": "string"}}}});
+    spec["properties"]["tags"] = json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}});
+    spec["properties"]["free"] = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    lab.create(CRDS, &definition).await;
+    let crd = format!("{CRDS}/widgets.example.com");
+    eventually(&lab, &crd, |_, c| condition(c, "Established") == "True").await;
+    let path = format!("{WIDGETS}/w");
+    let widget = |spec: Value| json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": spec});
+    let first = widget(json!({"size": 1, "replicas": 2, "ports": [{"port": 80, "name": "web"}], "tags": ["a"], "free": {"x": {"y": 1}}}));
+    ok(&lab.apply(&path, "me", &first).await);
+    let second = widget(json!({"ports": [{"port": 80, "protocol": "UDP"}, {"port": 80, "protocol": "TCP"}], "tags": ["b"], "free": {"x": {"z": 2}}}));
+    let both = ok(&lab.apply(&path, "you", &second).await);
+    assert_eq!(
+        both["spec"]["ports"],
+        json!([{"port": 80, "protocol": "UDP"}, {"port": 80, "name": "web", "protocol": "TCP"}])
+    );
+    assert_eq!((&both["spec"]["tags"], &both["spec"]["free"]), (&json!(["a", "b"]), &json!({"x": {"y": 1, "z": 2}})));
+    assert_eq!(
+        fields(&both, "you").pointer("/f:spec/f:ports"),
+        Some(&json!({"k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}, "f:protocol": {}},
+            "k:{\"port\":80,\"protocol\":\"UDP\"}": {".": {}, "f:port": {}, "f:protocol": {}}}))
+    );
+    assert_eq!(ok(&lab.apply(&path, "you", &second).await), both);
+    refused(
+        &lab.apply(&path, "you", &widget(json!({"size": 2, "nope": 1}))).await,
+        500,
+        "",
+        "failed to create typed patch object (/w; example.com/v1, Kind=Widget): .spec.nope: field not declared in schema",
+    );
+    refused(
+        &lab.apply(&path, "you", &widget(json!({"size": 2}))).await,
+        409,
+        "Conflict",
+        "Apply failed with 1 conflict: conflict with \"me\": .spec.size",
+    );
+    refused(
+        &lab.patch(&path, "strategic-merge-patch+json", &json!({})).await,
+        415,
+        "UnsupportedMediaType",
+        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+    );
+    // The scale's owner is the replicas' owner here as well.
+    let scale = json!({"spec": {"replicas": 5}});
+    ok(&lab.patch(&format!("{path}/scale?fieldManager=hpa"), "merge-patch+json", &scale).await);
+    let scaled = lab.get(&path).await.json();
+    assert_eq!(scaled["spec"]["replicas"], 5);
+    assert_eq!(fields(&scaled, "hpa"), &json!({"f:spec": {"f:replicas": {}}}));
+    assert!(fields(&scaled, "me").pointer("/f:spec/f:replicas").is_none());
     lab.end().await;
 }
 

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::{Lab, refused};
 
-const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
+pub(crate) const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+pub(crate) const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
 
-fn definition(plural: &str, kind: &str) -> Value {
+pub(crate) fn definition(plural: &str, kind: &str) -> Value {
     let schema = json!({"type": "object", "properties": {
         "spec": {"type": "object", "required": ["size"], "properties": {
             "size": {"type": "integer", "minimum": 1}, "color": {"type": "string", "default": "red"},
@@ -38,7 +38,7 @@ pub(crate) async fn eventually(lab: &Lab, path: &str, done: impl Fn(u16, &Value)
     panic!("{path} did not come to what was waited for: {}", lab.get(path).await.json());
 }
 
-fn condition(crd: &Value, kind: &str) -> String {
+pub(crate) fn condition(crd: &Value, kind: &str) -> String {
     let list = crd["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let found = list.iter().find(|c| c["type"] == kind);
     found.and_then(|c| c["status"].as_str()).unwrap_or("").to_owned()
