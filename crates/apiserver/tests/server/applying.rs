@@ -202,22 +202,30 @@ async fn custom_resources_merge_by_their_own_schema() {
     spec["properties"]["ports"] = json!({"type": "array", "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["port", "protocol"], "items": {"type": "object", "required": ["port"],
             "properties": {"port": {"type": "integer"}, "protocol": {"type": "string", "default": "TCP"}, "name": {"type": "string"}}}});
-    spec["properties"]["tags"] = json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}});
+    spec["properties"]["tags"] =
+        json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}});
     spec["properties"]["free"] = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     lab.create(CRDS, &definition).await;
     let crd = format!("{CRDS}/widgets.example.com");
     eventually(&lab, &crd, |_, c| condition(c, "Established") == "True").await;
     let path = format!("{WIDGETS}/w");
     let widget = |spec: Value| json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": spec});
-    let first = widget(json!({"size": 1, "replicas": 2, "ports": [{"port": 80, "name": "web"}], "tags": ["a"], "free": {"x": {"y": 1}}}));
+    let first = widget(
+        json!({"size": 1, "replicas": 2, "ports": [{"port": 80, "name": "web"}], "tags": ["a"], "free": {"x": {"y": 1}}}),
+    );
     ok(&lab.apply(&path, "me", &first).await);
-    let second = widget(json!({"ports": [{"port": 80, "protocol": "UDP"}, {"port": 80, "protocol": "TCP"}], "tags": ["b"], "free": {"x": {"z": 2}}}));
+    let second = widget(
+        json!({"ports": [{"port": 80, "protocol": "UDP"}, {"port": 80, "protocol": "TCP"}], "tags": ["b"], "free": {"x": {"z": 2}}}),
+    );
     let both = ok(&lab.apply(&path, "you", &second).await);
     assert_eq!(
         both["spec"]["ports"],
         json!([{"port": 80, "protocol": "UDP"}, {"port": 80, "name": "web", "protocol": "TCP"}])
     );
-    assert_eq!((&both["spec"]["tags"], &both["spec"]["free"]), (&json!(["a", "b"]), &json!({"x": {"y": 1, "z": 2}})));
+    assert_eq!(
+        (&both["spec"]["tags"], &both["spec"]["free"]),
+        (&json!(["a", "b"]), &json!({"x": {"y": 1, "z": 2}}))
+    );
     assert_eq!(
         fields(&both, "you").pointer("/f:spec/f:ports"),
         Some(&json!({"k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}, "f:protocol": {}},
