@@ -37,6 +37,8 @@ pub const RECENT_FRAME_BYTES: usize = 16 << 10;
 pub const CHUNK_BYTES: usize = 64 << 10;
 /// How often a watch that wants bookmarks gets one.
 pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// The last bookmark comes this long before a watch ends.
+pub const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 /// A watch without `timeoutSeconds` ends after this much, or up to twice as much.
 pub const MIN_WATCH_TIMEOUT: Duration = Duration::from_secs(1800);
 /// How long a read waits until the watch cache has reached a revision.

@@ -262,7 +262,7 @@ fn list_options(params: &ListParams) -> Result<ListOptions> {
         limit: params.limit,
         continue_token: params.continue_token.clone(),
         revision: parse_revision(&params.resource_version)?,
-        version_match: parse_match(&params.version_match)?,
+        version_match: parse_match(&params.version_match),
         ..ListOptions::default()
     })
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use gantry_api::field::{self, Path};
 use gantry_api::status::Result;
-use gantry_api::{ApiError, FieldSelector, LabelSelector, Resource, field};
+use gantry_api::{ApiError, FieldSelector, LabelSelector, Resource};
 
 use crate::route::percent_decode;
 
@@ -54,10 +55,12 @@ impl Query {
 }
 
 /// `resourceVersionMatch`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum VersionMatch {
     Exact,
     NotOlderThan,
+    /// What nobody knows: validation says so.
+    Other(String),
 }
 
 /// `ListOptions`
@@ -91,7 +94,7 @@ impl ListOptions {
             limit: usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(0),
             continue_token: query.get("continue").unwrap_or("").to_owned(),
             revision,
-            version_match: parse_match(query.get("resourceVersionMatch").unwrap_or(""))?,
+            version_match: parse_match(query.get("resourceVersionMatch").unwrap_or("")),
             bookmarks: query.flag("allowWatchBookmarks"),
             initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
             timeout: timeout.and_then(|t| u64::try_from(t).ok()).filter(|t| *t > 0).map(Duration::from_secs),
@@ -99,49 +102,73 @@ impl ListOptions {
     }
 
     /// Checks what may stand together, as `ValidateListOptions` does.
+    ///
+    /// # Errors
+    /// 422
     pub(crate) fn validate(&self, watch: bool) -> Result<()> {
-        let forbidden = |field: &str, why: &str| {
-            let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: Forbidden: {why}");
-            Err(ApiError::new(422, "Invalid", message))
-        };
-        if watch {
-            return match (self.initial_events, self.version_match) {
-                (Some(_), Some(VersionMatch::NotOlderThan)) => Ok(()),
-                (Some(_), _) => forbidden(
-                    "resourceVersionMatch",
-                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                ),
-                (None, Some(_)) => forbidden(
-                    "resourceVersionMatch",
-                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-                ),
-                (None, None) => Ok(()),
-            };
-        }
-        if self.initial_events.is_some() {
-            return forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
-        }
-        if self.version_match.is_some() {
+        let errors = if watch { self.problems_of_watch() } else { self.problems_of_list() };
+        refuse("ListOptions", &errors)
+    }
+
+    fn problems_of_list(&self) -> Vec<field::Error> {
+        let mut errors = Vec::new();
+        let path = Path::new("resourceVersionMatch");
+        let mut forbidden = |why: &str| errors.push(field::Error::forbidden(&path, why));
+        if let Some(version_match) = &self.version_match {
             if self.revision.is_none() {
-                return forbidden(
-                    "resourceVersionMatch",
-                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                );
+                forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided");
             }
             if !self.continue_token.is_empty() {
-                return forbidden(
-                    "resourceVersionMatch",
-                    "resourceVersionMatch is forbidden when continue is provided",
-                );
+                forbidden("resourceVersionMatch is forbidden when continue is provided");
             }
-            if self.version_match == Some(VersionMatch::Exact) && self.revision == Some(0) {
-                return forbidden(
-                    "resourceVersionMatch",
-                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-                );
+            match version_match {
+                VersionMatch::Other(text) => errors.push(field::Error::not_supported(
+                    &path,
+                    text.as_str(),
+                    &["Exact", "NotOlderThan", ""],
+                )),
+                VersionMatch::Exact if self.revision == Some(0) => {
+                    forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+                }
+                _ => {}
             }
         }
-        Ok(())
+        if self.initial_events.is_some() {
+            let path = Path::new("sendInitialEvents");
+            errors.push(field::Error::forbidden(&path, "sendInitialEvents is forbidden for list"));
+        }
+        errors
+    }
+
+    fn problems_of_watch(&self) -> Vec<field::Error> {
+        let mut errors = Vec::new();
+        let path = Path::new("resourceVersionMatch");
+        let not_older = self.version_match == Some(VersionMatch::NotOlderThan);
+        let mut forbidden = |why: &str| errors.push(field::Error::forbidden(&path, why));
+        if self.initial_events.is_some() && !not_older {
+            forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        }
+        let Some(version_match) = &self.version_match else { return errors };
+        if self.initial_events.is_none() {
+            forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+        }
+        if !not_older {
+            let value = match version_match {
+                VersionMatch::Other(text) => text.as_str(),
+                _ => "Exact",
+            };
+            errors.push(field::Error::not_supported(&path, value, &["NotOlderThan"]));
+        }
+        if !self.continue_token.is_empty() {
+            let why = "resourceVersionMatch is forbidden when continue is provided";
+            errors.push(field::Error::forbidden(&path, why));
+        }
+        errors
+    }
+
+    /// Whether a watch begins with the objects that there are: as the client says, or because it names no revision.
+    pub(crate) fn wants_initial_events(&self) -> bool {
+        self.initial_events.unwrap_or(self.revision.is_none_or(|revision| revision == 0))
     }
 }
 
@@ -153,23 +180,17 @@ pub(crate) fn parse_revision(text: &str) -> Result<Option<u64>> {
     text.parse().map(Some).map_err(|_| {
         let quoted = field::quote(text);
         ApiError::bad_request(format!(
-            "Invalid value: {quoted}: strconv.ParseUint: parsing {quoted}: invalid syntax"
+            "invalid resource version: resourceVersion: Invalid value: {quoted}: strconv.ParseUint: parsing {quoted}: invalid syntax"
         ))
     })
 }
 
-pub(crate) fn parse_match(text: &str) -> Result<Option<VersionMatch>> {
+pub(crate) fn parse_match(text: &str) -> Option<VersionMatch> {
     match text {
-        "" => Ok(None),
-        "Exact" => Ok(Some(VersionMatch::Exact)),
-        "NotOlderThan" => Ok(Some(VersionMatch::NotOlderThan)),
-        other => {
-            let quoted = field::quote(other);
-            let message = format!(
-                "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Unsupported value: {quoted}: supported values: \"Exact\", \"NotOlderThan\", \"\""
-            );
-            Err(ApiError::new(422, "Invalid", message))
-        }
+        "" => None,
+        "Exact" => Some(VersionMatch::Exact),
+        "NotOlderThan" => Some(VersionMatch::NotOlderThan),
+        other => Some(VersionMatch::Other(other.to_owned())),
     }
 }
 

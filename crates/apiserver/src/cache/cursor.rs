@@ -24,6 +24,8 @@ pub(crate) struct Cursor {
     lane: Option<LaneKey>,
     /// The next event to look at.
     sequence: u64,
+    /// Events up to this revision are none of its business; it may lie in the future.
+    from: u64,
     /// Everything up to this revision has been seen.
     position: u64,
     wake: watch::Receiver<()>,
@@ -35,10 +37,10 @@ impl Cursor {
         selection: Selection,
         lane: Option<LaneKey>,
         sequence: u64,
-        position: u64,
+        from: u64,
         wake: watch::Receiver<()>,
     ) -> Self {
-        Self { cache, selection, lane, sequence, position, wake }
+        Self { cache, selection, lane, sequence, from, position: from, wake }
     }
 
     /// Everything up to this revision has been returned.
@@ -67,7 +69,7 @@ impl Cursor {
     pub(crate) fn take(&mut self) -> Result<Vec<Seen>, ApiError> {
         let progress = self.cache.progress();
         let (cache, selection, lane) = (&self.cache, &self.selection, self.lane.as_ref());
-        let (sequence, position) = (&mut self.sequence, &mut self.position);
+        let (sequence, from, position) = (&mut self.sequence, self.from, &mut self.position);
         cache.read(|state| {
             if *sequence < state.ring.start() {
                 return Err(expired(*position, state.oldest));
@@ -80,8 +82,10 @@ impl Cursor {
                     return Ok(seen);
                 }
                 *sequence += 1;
-                *position = event.revision;
-                seen.extend(view(event, selection));
+                if event.revision > from {
+                    *position = event.revision;
+                    seen.extend(view(event, selection));
+                }
             }
             *position = (*position).max(state.revision).max(progress);
             Ok(seen)

@@ -108,7 +108,7 @@ fn read(entry: &Entry, field: Field) -> &str {
 
 fn unsupported(kind: &dyn AnyKind, path: &str) -> ApiError {
     let quoted = gantry_api::field::quote(path);
-    if kind.definition().is_some() && !kind.selectable().is_empty() {
+    if kind.definition().is_none() || !kind.selectable().is_empty() {
         return ApiError::bad_request(format!("field label not supported: {path}"));
     }
     ApiError::bad_request(format!(

@@ -39,29 +39,36 @@ const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 /// 410 if the revision or token is too old, 504 if the revision lies in the future, 400 for what makes no sense.
 pub(crate) async fn list(call: &Call<'_>, options: &ListOptions) -> Result<Page> {
     options.validate(false)?;
-    let selection = Selection::new(&*call.served.kind, call.namespace, &options.labels, &options.fields)?
-        .named(call.name);
+    let selection = selection(call, options)?;
     if !options.continue_token.is_empty() {
-        if options.revision.is_some_and(|r| r != 0) {
-            return Err(ApiError::bad_request(
-                "specifying resource version is not allowed when using continue",
-            ));
-        }
         return proceed(call, options, &selection).await;
     }
     let exact = options.version_match == Some(VersionMatch::Exact)
         || (options.version_match.is_none() && options.limit > 0 && options.revision.is_some_and(|r| r > 0));
     match options.revision {
-        Some(revision) if exact => page(call, &selection, options.limit, None, Some(revision)).await,
-        revision => {
-            match revision {
-                None => drop(call.core.hub.catch_up().await?),
-                Some(0) => {}
-                Some(revision) => call.core.hub.wait_for(revision).await?,
-            }
-            Ok(from_cache(call, &selection, options.limit))
-        }
+        None => drop(call.core.hub.catch_up().await?),
+        Some(0) => {}
+        Some(revision) => call.core.hub.wait_for(revision).await?,
     }
+    if exact {
+        return page(call, &selection, options.limit, None, options.revision).await;
+    }
+    // Who takes any revision gets all at once: upstream's watch cache has no pages.
+    let limit = if options.revision == Some(0) { 0 } else { options.limit };
+    Ok(from_cache(call, &selection, limit))
+}
+
+/// What the options of a list or watch pick. A name in the path is one more term.
+///
+/// # Errors
+/// 400 for fields that cannot be selected by, or that contradict the name.
+pub(crate) fn selection(call: &Call<'_>, options: &ListOptions) -> Result<Selection> {
+    let selection = Selection::new(&*call.served.kind, call.namespace, &options.labels, &options.fields)?;
+    let contradicts = !options.fields.is_everything() && selection.name() != Some(call.name);
+    if !call.name.is_empty() && contradicts {
+        return Err(ApiError::bad_request("fieldSelector metadata.name doesn't match requested name"));
+    }
+    Ok(selection.named(call.name))
 }
 
 fn from_cache(call: &Call<'_>, selection: &Selection, limit: usize) -> Page {
@@ -78,6 +85,9 @@ fn from_cache(call: &Call<'_>, selection: &Selection, limit: usize) -> Page {
 async fn proceed(call: &Call<'_>, options: &ListOptions, selection: &Selection) -> Result<Page> {
     let prefix = call.served.entry.cache.range_prefix(selection);
     let (start, revision) = read_token(&options.continue_token, &prefix)?;
+    if options.revision.is_some_and(|r| r != 0) {
+        return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+    }
     let at = u64::try_from(revision).ok();
     match page(call, selection, options.limit, Some(&start), at).await {
         Err(error) if error.is_expired() => Err(expired_token(&prefix, &start)),
@@ -144,8 +154,16 @@ fn token(prefix: &str, last_key: &str, revision: i64) -> String {
 
 /// The key after which to go on, and the revision (negative: now).
 fn read_token(text: &str, prefix: &str) -> Result<(String, i64)> {
-    let bad = |why: &str| ApiError::bad_request(format!("continue key is not valid: {why}"));
-    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|e| bad(&e.to_string()))?;
+    let bad = |why: &str| {
+        ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+    };
+    let illegal = |e: base64::DecodeError| match e {
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => {
+            bad(&format!("illegal base64 data at input byte {at}"))
+        }
+        _ => bad(&format!("illegal base64 data at input byte {}", text.len())),
+    };
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(illegal)?;
     let token: Token = serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))?;
     if token.v != TOKEN_VERSION {
         return Err(bad(&format!("server does not recognize this encoded version {}", token.v)));
@@ -156,11 +174,12 @@ fn read_token(text: &str, prefix: &str) -> Result<(String, i64)> {
     if token.start.is_empty() {
         return Err(bad("encoded start key empty (version meta.k8s.io/v1)"));
     }
-    let path = token.start.trim_end_matches('\0');
-    if path.split('/').any(|part| part == "." || part == ".." || part.is_empty()) {
-        return Err(ApiError::bad_request(format!("continue key is not valid: {}", token.start)));
+    let path = token.start.strip_prefix('/').unwrap_or(&token.start);
+    // Nothing outside the collection can be reached.
+    if path.split('/').any(|part| matches!(part, "." | ".." | "")) {
+        return Err(bad(&token.start));
     }
-    Ok((format!("{prefix}{path}"), token.rv))
+    Ok((format!("{prefix}{}", path.trim_end_matches('\0')), token.rv))
 }
 
 /// 410, with a token that goes on at the present state.

@@ -9,19 +9,23 @@ use gantry_client::WatchKind;
 use tokio::time::Instant;
 
 use super::Call;
+use super::list::selection;
 use crate::cache::{Cursor, Entry, Seen, Selection};
-use crate::limits::{BOOKMARK_INTERVAL, MIN_WATCH_TIMEOUT};
+use crate::limits::{BOOKMARK_BEFORE_END, BOOKMARK_INTERVAL, MIN_WATCH_TIMEOUT};
 use crate::query::ListOptions;
 
 /// A watch under way.
 pub(crate) struct Watching {
-    cursor: Cursor,
+    /// Why the watch never began; the client learns it from its only event.
+    refused: Option<ApiError>,
+    /// `None` once it ended.
+    cursor: Option<Cursor>,
     initial: std::vec::IntoIter<Arc<Entry>>,
     /// After the initial events: the revision of the bookmark that ends them.
     initial_end: Option<u64>,
+    bookmarks: bool,
     bookmark_at: Option<Instant>,
     deadline: Instant,
-    failed: bool,
 }
 
 /// What a watcher is told.
@@ -35,42 +39,60 @@ pub(crate) enum Told {
 /// Events that go out at once while the initial ones are sent.
 const INITIAL_BATCH: usize = 256;
 
-/// Begins a watch.
+/// Begins a watch. What hinders it once its options are understood becomes an `ERROR` event, as upstream does it:
+/// `Expired` if the revision is no longer kept, 504 if the initial events of a future revision are wanted.
 ///
 /// # Errors
-/// `Expired` if the revision is no longer kept, 504 if it lies in the future, 400/422 for bad options.
+/// 400 or 422 for bad options.
 pub(crate) async fn watch(call: &Call<'_>, options: &ListOptions) -> Result<Watching> {
     options.validate(true)?;
-    let selection = Selection::new(&*call.served.kind, call.namespace, &options.labels, &options.fields)?
-        .named(call.name);
-    let cache = &call.served.entry.cache;
-    match options.revision {
-        None => drop(call.core.hub.catch_up().await?),
-        Some(0) => {}
-        Some(revision) => call.core.hub.wait_for(revision).await?,
-    }
-    let wants_initial = options.initial_events.unwrap_or(options.revision.unwrap_or(0) == 0);
-    let (initial, cursor, initial_end) = if wants_initial {
-        let (snapshot, cursor) = cache.snapshot_and_watch(selection)?;
-        let end = (options.initial_events == Some(true) && options.bookmarks).then_some(snapshot.revision);
-        (snapshot.entries, cursor, end)
-    } else {
-        let from = match options.revision {
-            None | Some(0) => cache.revision(),
-            Some(revision) => revision,
-        };
-        (Vec::new(), cache.watch(selection, from)?, None)
-    };
+    let selection = selection(call, options)?;
     let now = Instant::now();
     let timeout = options.timeout.unwrap_or_else(|| MIN_WATCH_TIMEOUT.mul_f64(1.0 + rand::random::<f64>()));
-    Ok(Watching {
-        cursor,
-        initial: initial.into_iter(),
-        initial_end,
-        bookmark_at: options.bookmarks.then(|| now + BOOKMARK_INTERVAL),
-        deadline: now + timeout,
-        failed: false,
-    })
+    let deadline = now + timeout;
+    let mut watching = Watching {
+        refused: None,
+        cursor: None,
+        initial: Vec::new().into_iter(),
+        initial_end: None,
+        bookmarks: options.bookmarks,
+        bookmark_at: None,
+        deadline,
+    };
+    match begin(call, options, selection).await {
+        Ok((initial, cursor, end)) => {
+            watching.initial = initial.into_iter();
+            watching.cursor = Some(cursor);
+            watching.initial_end = end;
+            watching.bookmark_at = watching.next_bookmark(now);
+        }
+        Err(error) => watching.refused = Some(error),
+    }
+    Ok(watching)
+}
+
+async fn begin(
+    call: &Call<'_>,
+    options: &ListOptions,
+    selection: Selection,
+) -> Result<(Vec<Arc<Entry>>, Cursor, Option<u64>)> {
+    let cache = &call.served.entry.cache;
+    let wants_initial = options.wants_initial_events();
+    match options.revision {
+        None => drop(call.core.hub.catch_up().await?),
+        Some(revision) if revision > 0 && wants_initial => call.core.hub.wait_for(revision).await?,
+        // Who wants only what comes may wait for it here as well as anywhere.
+        Some(_) => {}
+    }
+    if wants_initial {
+        let (snapshot, cursor) = cache.snapshot_and_watch(selection)?;
+        return Ok((snapshot.entries, cursor, options.bookmarks.then_some(snapshot.revision)));
+    }
+    let from = match options.revision {
+        None | Some(0) => cache.revision(),
+        Some(revision) => revision,
+    };
+    Ok((Vec::new(), cache.watch(selection, from)?, None))
 }
 
 impl Watching {
@@ -81,8 +103,8 @@ impl Watching {
 
     /// What comes next; `None` at the end. An error is the last thing.
     pub(crate) async fn next(&mut self) -> Option<Result<Told>> {
-        if self.failed {
-            return None;
+        if let Some(error) = self.refused.take() {
+            return Some(Err(error));
         }
         let initial: Vec<Seen> = self.initial.by_ref().take(INITIAL_BATCH).map(added).collect();
         if !initial.is_empty() {
@@ -92,10 +114,10 @@ impl Watching {
             return Some(Ok(Told::Bookmark(revision, true)));
         }
         let wake_at = self.bookmark_at.map_or(self.deadline, |at| at.min(self.deadline));
-        match tokio::time::timeout_at(wake_at, self.cursor.next()).await {
+        match tokio::time::timeout_at(wake_at, self.cursor.as_mut()?.next()).await {
             Ok(Ok(seen)) => Some(Ok(Told::Events(seen))),
             Ok(Err(error)) => {
-                self.failed = true;
+                self.cursor = None;
                 Some(Err(error))
             }
             Err(_elapsed) => self.timer(),
@@ -107,11 +129,18 @@ impl Watching {
         if now >= self.deadline {
             return None;
         }
-        self.bookmark_at = Some(now + BOOKMARK_INTERVAL);
-        Some(self.cursor.take().map(|seen| match seen.is_empty() {
-            true => Told::Bookmark(self.cursor.position(), false),
+        self.bookmark_at = self.next_bookmark(now);
+        let cursor = self.cursor.as_mut()?;
+        Some(cursor.take().map(|seen| match seen.is_empty() {
+            true => Told::Bookmark(cursor.position(), false),
             false => Told::Events(seen),
         }))
+    }
+
+    /// About every minute, and shortly before the end, so that the client can go on from there.
+    fn next_bookmark(&self, now: Instant) -> Option<Instant> {
+        let last = self.deadline.checked_sub(BOOKMARK_BEFORE_END).filter(|last| *last > now)?;
+        self.bookmarks.then(|| last.min(now + BOOKMARK_INTERVAL))
     }
 
     /// What else is there already, without waiting.
@@ -120,12 +149,14 @@ impl Watching {
         if !initial.is_empty() || self.initial_end.is_some() {
             return Ok(initial);
         }
-        self.cursor.take()
+        self.cursor.as_mut().map_or_else(|| Ok(Vec::new()), Cursor::take)
     }
 
     /// Sends bookmarks this often: for watchers in the same process, which wait for revisions.
     pub(crate) fn with_deadline(mut self, after: Duration) -> Self {
-        self.deadline = Instant::now() + after;
+        let now = Instant::now();
+        self.deadline = now + after;
+        self.bookmark_at = self.next_bookmark(now);
         self
     }
 }

@@ -97,16 +97,94 @@ async fn an_expired_token_comes_with_one_that_goes_on() {
 }
 
 #[tokio::test]
-async fn revisions_of_lists_are_checked() {
+async fn options_are_checked() {
     let lab = Lab::new().await;
+    for name in ["a", "b", "c"] {
+        lab.create(MAPS, &map(name)).await;
+    }
+    let invalid = |why: &str| format!("ListOptions.meta.k8s.io \"\" is invalid: {why}");
+    let of_match = |why: &str| invalid(&format!("resourceVersionMatch: {why}"));
+    let continued = |token: Value| URL_SAFE_NO_PAD.encode(token.to_string());
+    let bad_token = |why: &str| format!("invalid continue token: continue key is not valid: {why}");
+    let escaping = continued(json!({"v": "meta.k8s.io/v1", "rv": 1, "start": "../x"}));
+    let timeless = continued(json!({"v": "meta.k8s.io/v1", "rv": 0, "start": "a"}));
+    let foreign = continued(json!({"v": "v2", "rv": 1, "start": "a"}));
+    let rows: Vec<(String, u16, String)> = vec![
+        (
+            "resourceVersionMatch=Exact".into(),
+            422,
+            of_match("Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"),
+        ),
+        (
+            "resourceVersionMatch=x&resourceVersion=1".into(),
+            422,
+            of_match("Unsupported value: \"x\": supported values: \"Exact\", \"NotOlderThan\", \"\""),
+        ),
+        (
+            "resourceVersionMatch=Exact&resourceVersion=0".into(),
+            422,
+            of_match("Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""),
+        ),
+        (
+            "sendInitialEvents=true".into(),
+            422,
+            invalid("sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"),
+        ),
+        (
+            "watch=1&sendInitialEvents=true".into(),
+            422,
+            of_match("Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
+        ),
+        (
+            "watch=1&resourceVersionMatch=Exact".into(),
+            422,
+            invalid(
+                "[resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided, resourceVersionMatch: Unsupported value: \"Exact\": supported values: \"NotOlderThan\"]",
+            ),
+        ),
+        (
+            "resourceVersion=x".into(),
+            400,
+            "invalid resource version: resourceVersion: Invalid value: \"x\": strconv.ParseUint: parsing \"x\": invalid syntax".into(),
+        ),
+        ("continue=%21".into(), 400, bad_token("illegal base64 data at input byte 0")),
+        (format!("continue={escaping}"), 400, bad_token("../x")),
+        (
+            format!("continue={timeless}"),
+            400,
+            bad_token("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"),
+        ),
+        (
+            format!("continue={foreign}"),
+            400,
+            bad_token("server does not recognize this encoded version v2"),
+        ),
+    ];
+    for (query, code, message) in rows {
+        let reason = if code == 422 { "Invalid" } else { "BadRequest" };
+        refused(&lab.get(&format!("{MAPS}?{query}")).await, code, reason, &message);
+    }
     refused(
-        &lab.get(&format!("{MAPS}?resourceVersionMatch=Exact")).await,
-        422,
-        "Invalid",
-        "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+        &lab.get("/api/v1/watch/namespaces/default/configmaps/a?fieldSelector=metadata.name%3Db").await,
+        400,
+        "BadRequest",
+        "fieldSelector metadata.name doesn't match requested name",
     );
-    assert_eq!(lab.get(&format!("{MAPS}?resourceVersion=x")).await.code, 400);
-    let any = lab.get(&format!("{MAPS}?resourceVersion=0")).await;
-    assert_eq!((any.code, names(&any.json()).len()), (200, 0));
+    // A list that names no revision is as new as can be, and so is the cache after it.
+    let all = lab.get(MAPS).await.json();
+    assert_eq!(names(&all).len(), 3);
+    let any = lab.get(&format!("{MAPS}?resourceVersion=0&limit=1")).await;
+    assert_eq!((any.code, names(&any.json()).len()), (200, 3), "any revision has no pages");
+    let page = lab.get(&format!("{MAPS}?limit=1")).await.json();
+    let token = page["metadata"]["continue"].as_str().expect("a token");
+    refused(
+        &lab.get(&format!("{MAPS}?continue={token}&resourceVersion=1")).await,
+        400,
+        "BadRequest",
+        "specifying resource version is not allowed when using continue",
+    );
+    let selected = lab.get(&format!("{MAPS}?limit=1&labelSelector=%21x")).await.json();
+    assert!(selected["metadata"]["continue"].is_string());
+    assert!(selected["metadata"].get("remainingItemCount").is_none(), "nobody counts what matches");
     lab.end().await;
 }
