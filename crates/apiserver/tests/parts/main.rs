@@ -4,7 +4,6 @@ mod addresses;
 mod admission;
 mod bootstrap;
 mod kubelet;
-mod limits;
 mod pod_security;
 mod tokens;
 mod webhooks;
