@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gantry_api::ObjectKey;
 use gantry_api::core::Node;
-use gantry_apiserver::pki::{Identity, server_config};
+use gantry_apiserver::pki::{Renewed, renewed_server_config};
 use gantry_base::error::Context;
 use gantry_base::{Class, Clock, Error, Result, SystemClock, Tasks};
 use gantry_client::{Informer, InformerSet, Scope, Transport};
@@ -31,9 +31,9 @@ pub struct Access {
     /// What its proxy and its DNS follow.
     pub informers: Arc<InformerSet>,
     /// The certificate of the kubelet's server.
-    pub serving: Identity,
-    /// The authority of the certificates that clients of the kubelet show.
-    pub authority: CertificateDer<'static>,
+    pub serving: Arc<Renewed>,
+    /// The authorities of the certificates that clients of the kubelet show.
+    pub authorities: Vec<CertificateDer<'static>>,
 }
 
 /// Starts a node. When this returns the kubelet works; the network follows as soon as the node has its range.
@@ -108,7 +108,8 @@ fn kubelet_options(
     access: &Access,
     runtime: Arc<dyn Runtime>,
 ) -> Result<gantry_kubelet::Options> {
-    let tls = server_config(&access.serving, &[&access.authority])?;
+    let tls =
+        renewed_server_config(Arc::clone(&access.serving), &access.authorities.iter().collect::<Vec<_>>())?;
     let mut options = gantry_kubelet::Options::new(
         settings.node_name.clone(),
         instance.kubelet(),

@@ -1,4 +1,4 @@
-//! The flags that say who is believed; their names are upstream's.
+//! The flags that say who is believed and who decides what they may do; their names are upstream's.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,13 +37,19 @@ pub struct IdentifyFlags {
     pub service_account_key_file: Option<Vec<PathBuf>>,
     /// The longest life of a service account token, for example `24h`.
     #[arg(long, value_name = "DURATION")]
-    pub service_account_max_token_expiration: Option<Seconds>,
+    pub service_account_max_token_expiration: Option<Span>,
     /// Whether requests without credentials are those of system:anonymous [default: true].
     #[arg(long, value_name = "BOOL")]
     pub anonymous_auth: Option<bool>,
     /// Further authorities of client certificates, PEM.
     #[arg(long, value_name = "FILE")]
     pub client_ca_file: Option<PathBuf>,
+    /// The certificate that the server shows, PEM, in place of our own; read anew when it changes.
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub tls_private_key_file: Option<PathBuf>,
     /// An AuthenticationConfiguration (apiserver.config.k8s.io): OIDC issuers, anonymous requests.
     #[arg(long, value_name = "FILE")]
     pub authentication_config: Option<PathBuf>,
@@ -58,7 +64,7 @@ pub struct IdentifyFlags {
     pub authentication_token_webhook_version: Option<String>,
     /// How long its answers hold [default: 2m].
     #[arg(long, value_name = "DURATION")]
-    pub authentication_token_webhook_cache_ttl: Option<Seconds>,
+    pub authentication_token_webhook_cache_ttl: Option<Span>,
     /// The authorities of front proxies, PEM [default: our own].
     #[arg(long, value_name = "FILE")]
     pub requestheader_client_ca_file: Option<PathBuf>,
@@ -77,38 +83,41 @@ pub struct IdentifyFlags {
     /// Prefixes of headers with more about the user.
     #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
     pub requestheader_extra_headers_prefix: Option<Vec<String>>,
+    /// Who decides what users may do: AlwaysAllow, AlwaysDeny, Node, RBAC, Webhook [default: Node,RBAC].
+    #[arg(long, value_name = "MODE", value_delimiter = ',')]
+    pub authorization_mode: Option<Vec<String>>,
+    /// An AuthorizationConfiguration (apiserver.config.k8s.io) that says it in place of the other flags.
+    #[arg(long, value_name = "FILE")]
+    pub authorization_config: Option<PathBuf>,
+    /// A kubeconfig of a server that decides.
+    #[arg(long, value_name = "FILE")]
+    pub authorization_webhook_config_file: Option<PathBuf>,
+    /// The version of its API: v1 or v1beta1 [default: v1].
+    #[arg(long, value_name = "VERSION")]
+    pub authorization_webhook_version: Option<String>,
+    /// How long its yes holds [default: 5m].
+    #[arg(long, value_name = "DURATION")]
+    pub authorization_webhook_cache_authorized_ttl: Option<Span>,
+    /// How long its no holds [default: 30s].
+    #[arg(long, value_name = "DURATION")]
+    pub authorization_webhook_cache_unauthorized_ttl: Option<Span>,
 }
 
 /// A duration as Go writes it: `90s`, `2m`, `1h30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Seconds(pub u64);
+pub struct Span(pub Duration);
 
-impl std::str::FromStr for Seconds {
+impl std::str::FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("{text:?}: write it like 90s, 2m or 1h30m");
-        let mut rest = text;
-        let mut total = 0_u64;
-        while !rest.is_empty() {
-            let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-            let number: u64 = rest[..digits].parse().map_err(|_| bad())?;
-            let mut chars = rest[digits..].chars();
-            let unit = match chars.next() {
-                Some('h') => 3600,
-                Some('m') => 60,
-                Some('s') => 1,
-                _ => return Err(bad()),
-            };
-            total = number.checked_mul(unit).and_then(|n| total.checked_add(n)).ok_or_else(bad)?;
-            rest = chars.as_str();
-        }
-        if text.is_empty() { Err(bad()) } else { Ok(Self(total)) }
+        let read = gantry_apiserver::authorize::parse_duration(text);
+        read.map(Self).ok_or_else(|| format!("{text:?}: write it like 90s, 2m or 1h30m"))
     }
 }
 
-impl TryFrom<String> for Seconds {
+impl TryFrom<String> for Span {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -116,9 +125,9 @@ impl TryFrom<String> for Seconds {
     }
 }
 
-impl From<Seconds> for String {
-    fn from(seconds: Seconds) -> Self {
-        format!("{}s", seconds.0)
+impl From<Span> for String {
+    fn from(span: Span) -> Self {
+        format!("{}ns", span.0.as_nanos())
     }
 }
 
@@ -138,6 +147,8 @@ impl IdentifyFlags {
                 service_account_max_token_expiration,
                 anonymous_auth,
                 client_ca_file,
+                tls_cert_file,
+                tls_private_key_file,
                 authentication_config,
                 token_auth_file,
                 authentication_token_webhook_config_file,
@@ -148,7 +159,13 @@ impl IdentifyFlags {
                 requestheader_username_headers,
                 requestheader_uid_headers,
                 requestheader_group_headers,
-                requestheader_extra_headers_prefix
+                requestheader_extra_headers_prefix,
+                authorization_mode,
+                authorization_config,
+                authorization_webhook_config_file,
+                authorization_webhook_version,
+                authorization_webhook_cache_authorized_ttl,
+                authorization_webhook_cache_unauthorized_ttl
             );
         }
         all
@@ -156,7 +173,7 @@ impl IdentifyFlags {
 
     /// What the API server wants to know; `server_url` is where clients reach it.
     pub fn options(&self, server_url: &str) -> Options {
-        let life = |seconds: Option<Seconds>| seconds.map(|s| Duration::from_secs(s.0));
+        let life = |span: Option<Span>| span.map(|s| s.0);
         Options {
             issuers: self.service_account_issuer.clone().unwrap_or_default(),
             jwks_uri: self.service_account_jwks_uri.clone(),
@@ -175,6 +192,19 @@ impl IdentifyFlags {
         }
     }
 
+    /// Who decides what users may do.
+    pub fn authorize(&self) -> gantry_apiserver::authorize::Options {
+        let life = |span: Option<Span>| span.map(|s| s.0);
+        gantry_apiserver::authorize::Options {
+            modes: self.authorization_mode.clone().unwrap_or_default(),
+            config_file: self.authorization_config.clone(),
+            webhook_file: self.authorization_webhook_config_file.clone(),
+            webhook_version: self.authorization_webhook_version.clone(),
+            authorized: life(self.authorization_webhook_cache_authorized_ttl),
+            unauthorized: life(self.authorization_webhook_cache_unauthorized_ttl),
+        }
+    }
+
     fn request_header(&self) -> Option<RequestHeader> {
         let ca_file = self.requestheader_client_ca_file.clone()?;
         let list = |flag: &Option<Vec<String>>, usual: Vec<String>| flag.clone().unwrap_or(usual);
@@ -190,17 +220,5 @@ impl IdentifyFlags {
                 usual.extra_header_prefixes,
             ),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_read_as_go_writes_them() {
-        let read = |text: &str| text.parse::<Seconds>().map(|s| s.0).ok();
-        assert_eq!([read("90s"), read("2m"), read("1h30m")], [Some(90), Some(120), Some(5400)]);
-        assert_eq!([read(""), read("5"), read("5d"), read("h")], [None; 4]);
     }
 }

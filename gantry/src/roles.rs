@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_apiserver::pki::{Identity, LEAF_LIFE, Leaf, Usage};
+use gantry_apiserver::pki::{Renewed, Usage, Wanted};
 use gantry_base::error::Context;
 use gantry_base::telemetry::{LogFormat, init_logging};
 use gantry_base::{Class, Clock, Error, Result, SystemClock, Tasks};
@@ -71,7 +71,7 @@ fn serve(flags: Flags, with_agent: bool) -> Result<()> {
         let tasks = Tasks::new();
         let server = Server::start(&settings, &instance, &tasks, &steps).await?;
         if with_agent {
-            let access = local_access(&settings, &server)?;
+            let access = local_access(&settings, &server, &tasks)?;
             agent::start(&settings, &instance, access, &tasks, &steps).await?;
         }
         steps.finish("Ready");
@@ -128,40 +128,43 @@ fn begin(settings: &Settings) -> Result<()> {
         .map_err(|e| Error::from(e).while_doing(format!("--data-dir {}", settings.data_dir.display())))
 }
 
-fn local_access(settings: &Settings, server: &Server) -> Result<Access> {
+fn local_access(settings: &Settings, server: &Server, tasks: &Tasks) -> Result<Access> {
     let node_ip = settings.node_address()?.to_string();
-    let hosts = [settings.node_name.clone(), node_ip, "127.0.0.1".to_owned()];
-    let user = format!("system:node:{}", settings.node_name);
-    let leaf = Leaf {
-        common_name: &user,
-        organizations: &["system:nodes"],
-        hosts: &hosts,
+    let wanted = Wanted {
+        common_name: format!("system:node:{}", settings.node_name),
+        organization: "system:nodes".to_owned(),
+        hosts: vec![settings.node_name.clone(), node_ip, "127.0.0.1".to_owned()],
         usage: Usage::Server,
-        life: LEAF_LIFE,
     };
+    let serving = Renewed::issued(server.pki(), "kubelet", wanted, server.clock().now())?;
+    serving.follow(server.clock(), tasks, |_| Ok(()));
     Ok(Access {
         transport: server.node_transport(&settings.node_name),
         informers: server.informers(),
-        serving: server.pki().cluster.issue(&leaf, SystemClock::default().now())?,
-        authority: server.pki().cluster.certificate().clone(),
+        serving,
+        authorities: server.pki().cluster.trusted().into_iter().cloned().collect(),
     })
 }
 
 fn remote_access(args: &AgentArgs, tasks: &Tasks) -> Result<Access> {
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path).map_err(|e| Error::from(e).while_doing(path.display()))
-    };
     let config = Kubeconfig::load(std::slice::from_ref(&args.kubeconfig))?.select(None)?.https;
-    let authority = config.ca_pem.as_deref().and_then(|pem| CertificateDer::from_pem_slice(pem).ok());
-    let authority = authority.ok_or_else(|| {
-        Error::invalid(format!("{} holds no certificate-authority-data", args.kubeconfig.display()))
-    })?;
+    let pem = config.ca_pem.as_deref().unwrap_or_default();
+    let authorities: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .context(Class::Invalid, args.kubeconfig.display())?;
+    if authorities.is_empty() {
+        let path = args.kubeconfig.display();
+        return Err(Error::invalid(format!("{path} holds no certificate-authority-data")));
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let serving = Renewed::from_files(args.tls_certificate.clone(), args.tls_key.clone(), clock.now())?;
+    serving.follow(clock, tasks, |_| Ok(()));
     let transport: Arc<dyn Transport> = Arc::new(HttpsTransport::new(config, tasks)?);
     Ok(Access {
         informers: InformerSet::new(Arc::clone(&transport), tasks.clone()),
         transport,
-        serving: Identity::from_pem(&read(&args.tls_certificate)?, &read(&args.tls_key)?)?,
-        authority,
+        serving,
+        authorities,
     })
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use gantry_api::ApiError;
 use gantry_apiserver::identify::{TokenKey, User};
 use gantry_apiserver::parts::{self, Deps, ISSUER};
-use gantry_apiserver::pki::{LEAF_LIFE, Leaf, Pki, Usage, server_config};
+use gantry_apiserver::pki::{Identity, Pki, Renewed, Usage, Wanted, open_server_config};
 use gantry_apiserver::{bootstrap, server};
 use gantry_base::error::Context;
 use gantry_base::{Backoff, BackoffPolicy, Class, Clock, Error, Result, SystemClock, Tasks};
@@ -61,25 +61,19 @@ impl Server {
             issuer: ISSUER.to_owned(),
             service_cidr: (settings.service_cidr.network(), settings.service_cidr.prefix()),
             admission: settings.admission.clone(),
+            authorize: settings.identify.authorize(),
             identify: settings.identify.options(&format!("https://{}", SocketAddr::new(advertise, port))),
         };
         let (api, token_key) = start_api(&store, &clock, deps, tasks).await?;
-        let names = certificate_names(settings, advertise);
-        let leaf = Leaf {
-            common_name: "kube-apiserver",
-            organizations: &[],
-            hosts: &names,
-            usage: Usage::Server,
-            life: LEAF_LIFE,
-        };
-        let identity = pki.cluster.load_or_issue(&instance.pki(), "apiserver", &leaf, clock.now())?;
+        let serving = serving(settings, &pki, advertise, &*clock)?;
+        serving.follow(Arc::clone(&clock), tasks, |_| Ok(()));
         let bootstrapped = Arc::new(AtomicBool::new(false));
         let checked = Arc::clone(&bootstrapped);
         let check =
             move || checked.load(Ordering::Acquire).then_some(()).ok_or_else(|| "not finished".to_owned());
         api.health().add("poststarthook/rbac/bootstrap-roles", Box::new(check));
-        api.serve(listener, Arc::new(server_config(&identity, &[pki.cluster.certificate()])?), tasks);
-        write_kubeconfigs(settings, instance, &pki, port, &*clock)?;
+        api.serve(listener, Arc::new(open_server_config(serving)?), tasks);
+        keep_kubeconfigs(settings, instance, &pki, port, &clock, tasks)?;
         steps.done(&format!("API server on port {port}"));
 
         let informers =
@@ -109,8 +103,13 @@ impl Server {
     }
 
     /// The cluster's keys.
-    pub fn pki(&self) -> &Pki {
+    pub fn pki(&self) -> &Arc<Pki> {
         &self.pki
+    }
+
+    /// Reads the time.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
     }
 
     /// Closes the store, after all tasks have ended.
@@ -265,37 +264,78 @@ fn certificate_names(settings: &Settings, advertise: IpAddr) -> Vec<String> {
     names
 }
 
-fn write_kubeconfigs(
+/// The certificate that the API server shows: the user's own, or ours.
+fn serving(
+    settings: &Settings,
+    pki: &Arc<Pki>,
+    advertise: IpAddr,
+    clock: &dyn Clock,
+) -> Result<Arc<Renewed>> {
+    let flags = &settings.identify;
+    match (&flags.tls_cert_file, &flags.tls_private_key_file) {
+        (Some(certificate), Some(key)) => Renewed::from_files(certificate.clone(), key.clone(), clock.now())
+            .map_err(|e| e.while_doing("--tls-cert-file and --tls-private-key-file")),
+        (None, None) => {
+            let wanted = Wanted {
+                common_name: "kube-apiserver".to_owned(),
+                organization: String::new(),
+                hosts: certificate_names(settings, advertise),
+                usage: Usage::Server,
+            };
+            Renewed::issued(pki, "apiserver", wanted, clock.now())
+        }
+        _ => Err(Error::invalid("--tls-cert-file and --tls-private-key-file go together")),
+    }
+}
+
+/// Writes the administrator's kubeconfigs, and writes them anew whenever their certificate is renewed.
+fn keep_kubeconfigs(
     settings: &Settings,
     instance: &Instance,
-    pki: &Pki,
+    pki: &Arc<Pki>,
     port: u16,
-    clock: &dyn Clock,
+    clock: &Arc<dyn Clock>,
+    tasks: &Tasks,
 ) -> Result<()> {
-    let leaf = Leaf {
-        common_name: "system:admin",
-        organizations: &["system:masters"],
-        hosts: &[],
+    let wanted = Wanted {
+        common_name: "system:admin".to_owned(),
+        organization: "system:masters".to_owned(),
+        hosts: Vec::new(),
         usage: Usage::Client,
-        life: LEAF_LIFE,
     };
-    let admin = pki.cluster.load_or_issue(&instance.pki(), "admin", &leaf, clock.now())?;
+    let admin = Renewed::issued(pki, "admin", wanted, clock.now())?;
     let host = match settings.bind_address {
         IpAddr::V4(address) if !address.is_unspecified() => address.to_string(),
         _ => "127.0.0.1".to_owned(),
     };
     let url = format!("https://{host}:{port}");
-    let own = instance.admin_kubeconfig();
-    for path in std::iter::once(&own).chain(&settings.write_kubeconfig) {
-        kubeconfig::write_kubeconfig(
-            path,
-            &url,
-            pki.cluster.certificate_pem().as_bytes(),
-            admin.certificate_pem.as_bytes(),
-            admin.key_pem.as_bytes(),
-        )?;
-    }
+    let paths: Vec<_> =
+        std::iter::once(instance.admin_kubeconfig()).chain(settings.write_kubeconfig.clone()).collect();
+    let authority = server_authority(settings, pki)?;
+    let write = move |admin: &Identity| -> Result<()> {
+        for path in &paths {
+            kubeconfig::write_kubeconfig(
+                path,
+                &url,
+                authority.as_bytes(),
+                admin.certificate_pem.as_bytes(),
+                admin.key_pem.as_bytes(),
+            )?;
+        }
+        Ok(())
+    };
+    write(&admin.identity())?;
+    admin.follow(Arc::clone(clock), tasks, write);
     Ok(())
+}
+
+/// Whom clients of the API server are to believe: our authority, and whoever vouches for the user's own certificate.
+fn server_authority(settings: &Settings, pki: &Pki) -> Result<String> {
+    let own = pki.cluster.certificate_pem();
+    let Some(path) = &settings.identify.tls_cert_file else { return Ok(own.to_owned()) };
+    let chain = std::fs::read_to_string(path)
+        .map_err(|e| Error::from(e).while_doing(format!("--tls-cert-file {}", path.display())))?;
+    Ok(format!("{own}{chain}"))
 }
 
 /// Tries again until it works.

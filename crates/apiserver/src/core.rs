@@ -64,7 +64,7 @@ impl Core {
         match self.parts.authorizer.authorize(&attributes).await {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(why) | Decision::NoOpinion(why) => Err(forbidden(&attributes, &why)),
-            Decision::Failed(why) => Err(ApiError::internal(why)),
+            Decision::Failed(why) | Decision::DenyFailed(why) => Err(ApiError::internal(why)),
         }
     }
 }

@@ -255,9 +255,10 @@ impl Check<'_> {
     async fn ask(&self, attributes: &Attributes<'_>) -> Result<()> {
         match self.authorizer.authorize(attributes).await {
             Decision::Allow(_) => Ok(()),
-            Decision::Deny(why) | Decision::NoOpinion(why) | Decision::Failed(why) => {
-                Err(forbidden(attributes, &why))
-            }
+            Decision::Deny(why)
+            | Decision::NoOpinion(why)
+            | Decision::Failed(why)
+            | Decision::DenyFailed(why) => Err(forbidden(attributes, &why)),
         }
     }
 
@@ -348,7 +349,7 @@ fn check_extra(extra: &BTreeMap<String, Vec<String>>) -> Result<(), String> {
 }
 
 /// `acme.io/foo`
-fn domain_prefixed_path(key: &str) -> Result<(), String> {
+pub(crate) fn domain_prefixed_path(key: &str) -> Result<(), String> {
     let invalid = |value: &str, why: &str| Err(format!("extra.key: Invalid value: {}: {why}", quote(value)));
     let (host, path) = match key.split_once('/') {
         Some((host, path)) if !host.is_empty() && !path.is_empty() => (host, path),

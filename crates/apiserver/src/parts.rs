@@ -8,12 +8,12 @@ use gantry_base::{Class, Clock, Error, Result, Tasks};
 use gantry_client::{InformerSet, Transport};
 
 use crate::admission::{AdmissionOptions, PluginDeps, plugins};
-use crate::authorize::{Authorizer, NodeAuthorizer, Rbac, Union};
+use crate::authorize::{self, Authorizer, NodeAuthorizer, Rbac};
 use crate::callout::Callout;
 use crate::connect::Kubelets;
 use crate::identify::{self, Authorities, TokenKey};
 use crate::lookup::Lookup;
-use crate::pki::{LEAF_LIFE, Leaf, Pki, Usage, client_config};
+use crate::pki::{Pki, Renewed, Usage, Wanted, presenting_client_config};
 use crate::reviews;
 use crate::server::Parts;
 
@@ -36,6 +36,8 @@ pub struct Deps {
     pub admission: AdmissionOptions,
     /// Who is believed.
     pub identify: identify::Options,
+    /// Who decides what they may do.
+    pub authorize: authorize::Options,
 }
 
 /// The parts, and what else is known once they are made.
@@ -76,8 +78,14 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
     let rbac = Arc::new(Rbac::new(&informers));
     let node =
         Arc::new(NodeAuthorizer::new(&informers, Arc::clone(&transport), crate::bootstrap::node_rules()));
-    let authorizer: Arc<dyn Authorizer> =
-        Arc::new(Union::new(vec![Arc::clone(&node) as _, Arc::clone(&rbac) as _]));
+    let may = authorize::Deps {
+        node,
+        rbac: Arc::clone(&rbac),
+        callout: &callout,
+        clock: clock(),
+        tasks: &deps.tasks,
+    };
+    let authorizer: Arc<dyn Authorizer> = authorize::make(&deps.authorize, &may)?;
     let admission = plugins(&PluginDeps {
         transport: Arc::clone(&transport),
         informers: Arc::clone(&informers),
@@ -103,15 +111,15 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
 
 /// Kubelets know us by a certificate of the cluster's authority.
 fn connector(deps: &Deps, lookup: Lookup) -> Result<Kubelets> {
-    let leaf = Leaf {
-        common_name: "kube-apiserver-kubelet-client",
-        organizations: &["system:masters"],
-        hosts: &[],
+    let wanted = Wanted {
+        common_name: "kube-apiserver-kubelet-client".to_owned(),
+        organization: "system:masters".to_owned(),
+        hosts: Vec::new(),
         usage: Usage::Client,
-        life: LEAF_LIFE,
     };
-    let identity = deps.pki.cluster.issue(&leaf, deps.clock.now())?;
-    let tls = client_config(Some(&identity), &[deps.pki.cluster.certificate()])
+    let identity = Renewed::issued(&deps.pki, "apiserver-kubelet-client", wanted, deps.clock.now())?;
+    identity.follow(Arc::clone(&deps.clock), &deps.tasks, |_| Ok(()));
+    let tls = presenting_client_config(identity, &deps.pki.cluster.trusted())
         .map_err(|e| Error::new(Class::Bug, "TLS towards kubelets").because(e))?;
     Ok(Kubelets::new(tls, lookup, deps.tasks.clone()))
 }

@@ -10,7 +10,7 @@ use gantry_api::{ApiError, Resource};
 use gantry_kinds::AnyObject;
 
 use super::{AdmissionPlugin, AdmissionRequest, Operation};
-use crate::authorize::{Attributes, Rbac, rules};
+use crate::authorize::{Attributes, Authorizer, Rbac, rules};
 use crate::identify::MASTERS;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -18,24 +18,26 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 /// The plugin.
 pub(super) struct Escalation {
     rbac: Arc<Rbac>,
+    /// Who may `escalate` and `bind` is everybody's business, not only that of RBAC.
+    authorizer: Arc<dyn Authorizer>,
 }
 
 impl Escalation {
-    pub(super) fn new(rbac: Arc<Rbac>) -> Self {
-        Self { rbac }
+    pub(super) fn new(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>) -> Self {
+        Self { rbac, authorizer }
     }
 
-    fn check_role(&self, request: &AdmissionRequest<'_>, wanted: &[PolicyRule]) -> Result<()> {
+    async fn check_role(&self, request: &AdmissionRequest<'_>, wanted: &[PolicyRule]) -> Result<()> {
         let resource = &request.resource.plural;
-        if self.may(request, "escalate", resource, request.name) {
+        if self.may(request, "escalate", resource, request.name).await {
             return Ok(());
         }
         self.confirm(request, wanted)
     }
 
-    fn check_binding(&self, request: &AdmissionRequest<'_>, role: &RoleRef) -> Result<()> {
+    async fn check_binding(&self, request: &AdmissionRequest<'_>, role: &RoleRef) -> Result<()> {
         let resource = if role.kind == "Role" { "roles" } else { "clusterroles" };
-        if self.may(request, "bind", resource, &role.name) {
+        if self.may(request, "bind", resource, &role.name).await {
             return Ok(());
         }
         let wanted = self.rbac.rules_of(role, request.namespace).map_err(|_| self.no_such_role(role))?;
@@ -48,14 +50,14 @@ impl Escalation {
         ApiError::not_found(&Resource::fixed(GROUP, "v1", kind, plural, false), &role.name)
     }
 
-    fn may(&self, request: &AdmissionRequest<'_>, verb: &str, resource: &str, name: &str) -> bool {
+    async fn may(&self, request: &AdmissionRequest<'_>, verb: &str, resource: &str, name: &str) -> bool {
         let attributes = Attributes {
             version: "*",
             namespace: request.namespace,
             name,
             ..Attributes::on_resource(request.user, verb, GROUP, resource)
         };
-        self.rbac.decide(&attributes).is_allowed()
+        self.authorizer.authorize(&attributes).await.is_allowed()
     }
 
     fn confirm(&self, request: &AdmissionRequest<'_>, wanted: &[PolicyRule]) -> Result<()> {
@@ -103,27 +105,27 @@ impl AdmissionPlugin for Escalation {
         if let Some(role) = object.downcast::<Role>() {
             let unchanged = old.and_then(|o| o.downcast::<Role>()).is_some_and(|o| o.rules == role.rules);
             let wanted = role.rules.as_deref().unwrap_or_default();
-            return if unchanged { Ok(()) } else { self.check_role(request, wanted) };
+            return if unchanged { Ok(()) } else { self.check_role(request, wanted).await };
         }
         if let Some(role) = object.downcast::<ClusterRole>() {
             let old = old.and_then(|o| o.downcast::<ClusterRole>());
             if old.is_some_and(|o| o.rules == role.rules && o.aggregation_rule == role.aggregation_rule) {
                 return Ok(());
             }
-            self.check_role(request, role.rules.as_deref().unwrap_or_default())?;
-            return self.check_aggregation(request, role);
+            self.check_role(request, role.rules.as_deref().unwrap_or_default()).await?;
+            return self.check_aggregation(request, role).await;
         }
         if let Some(binding) = object.downcast::<RoleBinding>() {
             let old = old.and_then(|o| o.downcast::<RoleBinding>());
             let unchanged =
                 old.is_some_and(|o| o.role_ref == binding.role_ref && o.subjects == binding.subjects);
-            return if unchanged { Ok(()) } else { self.check_binding(request, &binding.role_ref) };
+            return if unchanged { Ok(()) } else { self.check_binding(request, &binding.role_ref).await };
         }
         if let Some(binding) = object.downcast::<ClusterRoleBinding>() {
             let old = old.and_then(|o| o.downcast::<ClusterRoleBinding>());
             let unchanged =
                 old.is_some_and(|o| o.role_ref == binding.role_ref && o.subjects == binding.subjects);
-            return if unchanged { Ok(()) } else { self.check_binding(request, &binding.role_ref) };
+            return if unchanged { Ok(()) } else { self.check_binding(request, &binding.role_ref).await };
         }
         Ok(())
     }
@@ -131,8 +133,10 @@ impl AdmissionPlugin for Escalation {
 
 impl Escalation {
     /// An aggregated role may come to allow anything: it takes somebody who may do everything.
-    fn check_aggregation(&self, request: &AdmissionRequest<'_>, role: &ClusterRole) -> Result<()> {
-        if role.aggregation_rule.is_none() || self.may(request, "escalate", "clusterroles", request.name) {
+    async fn check_aggregation(&self, request: &AdmissionRequest<'_>, role: &ClusterRole) -> Result<()> {
+        if role.aggregation_rule.is_none()
+            || self.may(request, "escalate", "clusterroles", request.name).await
+        {
             return Ok(());
         }
         let all = || Some(vec!["*".to_owned()]);

@@ -29,7 +29,7 @@ fn refusal(decision: Decision) -> Option<String> {
     match decision {
         Decision::Allow(_) => None,
         Decision::Deny(why) | Decision::NoOpinion(why) => Some(format!("{why}, <nil>")),
-        Decision::Failed(why) => Some(format!(", {why}")),
+        Decision::Failed(why) | Decision::DenyFailed(why) => Some(format!(", {why}")),
     }
 }
 

@@ -131,7 +131,7 @@ plugins! {
     On "MutatingAdmissionWebhook" => |deps| webhooks::MutatingWebhooks::new(&deps.informers, deps.webhooks());
     On "ValidatingAdmissionWebhook" => |deps| webhooks::ValidatingWebhooks::new(&deps.informers, deps.webhooks());
 
-    Fixed "Escalation" => |deps| super::escalation::Escalation::new(Arc::clone(&deps.rbac));
+    Fixed "Escalation" => |deps| super::escalation::Escalation::new(Arc::clone(&deps.rbac), Arc::clone(&deps.authorizer));
     Fixed "ServiceAddresses" => |deps| super::service_addresses::ServiceAddresses::new(
         deps.service_cidr, &deps.informers, Arc::clone(&deps.transport), deps.clock())?;
 

@@ -1,5 +1,7 @@
 //! May they do that?
 
+mod config;
+mod make;
 mod node;
 mod node_graph;
 mod rbac;
@@ -7,7 +9,10 @@ mod references;
 pub mod rules;
 mod union;
 mod views;
+mod webhook;
 
+pub use config::{Options, parse_duration};
+pub(crate) use make::{Deps, make};
 pub use node::{NodeAuthorizer, node_of};
 pub use rbac::Rbac;
 pub use union::Union;
@@ -84,8 +89,10 @@ pub enum Decision {
     Deny(String),
     /// Not allowed by this authorizer; the text says why (may be empty).
     NoOpinion(String),
-    /// Not allowed, because the authorizer could not find out.
+    /// Not allowed, because the authorizer could not find out; others may know.
     Failed(String),
+    /// No, whatever others say, because the authorizer could not find out.
+    DenyFailed(String),
 }
 
 impl Decision {

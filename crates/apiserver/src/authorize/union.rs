@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::{Asked, Attributes, Authorizer, Decision, Rules};
 use crate::identify::{MASTERS, User};
 
 /// Asks authorizers in order. Members of `system:masters` may do everything, whatever the others say.
 pub struct Union {
-    links: Vec<Arc<dyn Authorizer>>,
+    links: ArcSwap<Vec<Arc<dyn Authorizer>>>,
 }
 
 /// What those said who had no opinion.
@@ -21,7 +23,7 @@ impl Heard {
     /// A yes or no; anything else is noted.
     fn decided(&mut self, decision: Decision) -> Option<Decision> {
         match decision {
-            Decision::Allow(_) | Decision::Deny(_) => return Some(decision),
+            Decision::Allow(_) | Decision::Deny(_) | Decision::DenyFailed(_) => return Some(decision),
             Decision::NoOpinion(why) if why.is_empty() => {}
             Decision::NoOpinion(why) => self.reasons.push(why),
             Decision::Failed(why) => self.errors.push(why),
@@ -41,7 +43,12 @@ impl Heard {
 impl Union {
     /// Asks `links` in this order.
     pub fn new(links: Vec<Arc<dyn Authorizer>>) -> Self {
-        Self { links }
+        Self { links: ArcSwap::from_pointee(links) }
+    }
+
+    /// Asks `links` from now on.
+    pub(crate) fn replace(&self, links: Vec<Arc<dyn Authorizer>>) {
+        self.links.store(Arc::new(links));
     }
 }
 
@@ -51,27 +58,22 @@ impl Authorizer for Union {
             return Decision::Allow(String::new()).into();
         }
         let mut heard = Heard::default();
-        let mut links = self.links.iter();
-        while let Some(link) = links.next() {
-            match link.authorize(attributes) {
-                Asked::Now(Some(decision)) => {
-                    if let Some(decision) = heard.decided(decision) {
-                        return decision.into();
-                    }
-                }
-                asked => {
-                    return Asked::Later(Box::pin(async move {
-                        if let Some(decision) = heard.decided(asked.await) {
+        let links = self.links.load();
+        for (i, link) in links.iter().enumerate() {
+            let Asked::Now(Some(decision)) = link.authorize(attributes) else {
+                // This one has to wait, and the rest with it: they are kept alive meanwhile.
+                let links = Arc::clone(&links);
+                return Asked::Later(Box::pin(async move {
+                    for link in &links[i..] {
+                        if let Some(decision) = heard.decided(link.authorize(attributes).await) {
                             return decision;
                         }
-                        for link in links {
-                            if let Some(decision) = heard.decided(link.authorize(attributes).await) {
-                                return decision;
-                            }
-                        }
-                        heard.verdict()
-                    }));
-                }
+                    }
+                    heard.verdict()
+                }));
+            };
+            if let Some(decision) = heard.decided(decision) {
+                return decision.into();
             }
         }
         heard.verdict().into()
@@ -79,7 +81,7 @@ impl Authorizer for Union {
 
     fn rules_for(&self, user: &User, namespace: &str) -> Rules {
         let mut all = Rules::default();
-        for link in &self.links {
+        for link in self.links.load().iter() {
             let rules = link.rules_for(user, namespace);
             all.resources.extend(rules.resources);
             all.paths.extend(rules.paths);

@@ -46,6 +46,40 @@ impl<T: Clone> Verified<T> {
     }
 }
 
+/// What others answered, by the hash of the question, each for a life of its own.
+pub(crate) struct Answers<T> {
+    capacity: usize,
+    clock: Arc<dyn Clock>,
+    known: Mutex<HashMap<[u8; 32], (T, Duration)>>,
+}
+
+impl<T: Clone> Answers<T> {
+    pub(crate) fn new(capacity: usize, clock: Arc<dyn Clock>) -> Self {
+        Self { capacity, clock, known: Mutex::new(HashMap::new()) }
+    }
+
+    pub(crate) fn get(&self, question: &[u8; 32]) -> Option<T> {
+        let known = self.known.lock();
+        let (answer, until) = known.get(question)?;
+        (self.clock.monotonic() < *until).then(|| answer.clone())
+    }
+
+    pub(crate) fn put(&self, question: [u8; 32], answer: T, life: Duration) {
+        if life.is_zero() {
+            return;
+        }
+        let now = self.clock.monotonic();
+        let mut known = self.known.lock();
+        if known.len() >= self.capacity {
+            known.retain(|_, (_, until)| now < *until);
+        }
+        if known.len() >= self.capacity {
+            known.clear();
+        }
+        known.insert(question, (answer, now + life));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

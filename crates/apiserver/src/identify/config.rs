@@ -9,13 +9,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::chain::Anonymous;
+use super::oidc::Expressions;
 
 const GROUP: &str = "apiserver.config.k8s.io";
 const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
 /// Issuers that one file may name.
 const MAX_ISSUERS: usize = 64;
-/// What is said to expressions as long as nothing evaluates them.
-const NO_CEL: &str = "CEL expressions are not supported by this server";
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -34,7 +33,7 @@ pub(super) struct Jwt {
     pub(super) issuer: Issuer,
     pub(super) claim_validation_rules: Vec<Rule>,
     pub(super) claim_mappings: Mappings,
-    user_validation_rules: Vec<UserRule>,
+    pub(super) user_validation_rules: Vec<UserRule>,
 }
 
 /// Who signs.
@@ -66,15 +65,15 @@ impl Issuer {
 pub(super) struct Rule {
     pub(super) claim: String,
     pub(super) required_value: String,
-    expression: String,
-    message: String,
+    pub(super) expression: String,
+    pub(super) message: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct UserRule {
-    expression: String,
-    message: String,
+pub(super) struct UserRule {
+    pub(super) expression: String,
+    pub(super) message: String,
 }
 
 /// What becomes of the claims.
@@ -84,7 +83,7 @@ pub(super) struct Mappings {
     pub(super) username: Mapping,
     pub(super) groups: Mapping,
     pub(super) uid: Mapping,
-    extra: Vec<Extra>,
+    pub(super) extra: Vec<Extra>,
 }
 
 /// A claim, with what is put before it.
@@ -93,14 +92,14 @@ pub(super) struct Mappings {
 pub(super) struct Mapping {
     pub(super) claim: String,
     pub(super) prefix: Option<String>,
-    expression: String,
+    pub(super) expression: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct Extra {
-    key: String,
-    value_expression: String,
+pub(super) struct Extra {
+    pub(super) key: String,
+    pub(super) value_expression: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -192,11 +191,13 @@ impl Jwt {
         self.claim_mappings.faults(&path.child("claimMappings"), faults);
         for (i, rule) in self.user_validation_rules.iter().enumerate() {
             let path = path.child("userValidationRules").index(i).child("expression");
-            match rule.expression.as_str() {
-                "" => faults.push(Fault::required(&path, "expression is required")),
-                expression => faults.push(Fault::invalid(&path, expression, NO_CEL)),
+            if rule.expression.is_empty() {
+                faults.push(Fault::required(&path, ""));
+            } else if self.user_validation_rules[..i].iter().any(|b| b.expression == rule.expression) {
+                faults.push(Fault::duplicate(&path, rule.expression.as_str()));
             }
         }
+        Expressions::compile(self, path, faults);
     }
 }
 
@@ -298,7 +299,9 @@ impl Rule {
                     let value = self.required_value.as_str();
                     faults.push(Fault::invalid(&path.child("requiredValue"), value, why));
                 }
-                faults.push(Fault::invalid(&path.child("expression"), expression, NO_CEL));
+                if before.iter().any(|b| b.expression == expression) {
+                    faults.push(Fault::duplicate(&path.child("expression"), expression));
+                }
             }
             (claim, _) => {
                 faults.push(Fault::invalid(path, claim, "claim and expression can't both be set"));
@@ -311,24 +314,30 @@ impl Mappings {
     fn faults(&self, path: &Path, faults: &mut Vec<Fault>) {
         self.username.faults(&path.child("username"), true, faults);
         self.groups.faults(&path.child("groups"), false, faults);
-        match (self.uid.claim.as_str(), self.uid.expression.as_str()) {
-            (_, "") => {}
-            ("", expression) => {
-                faults.push(Fault::invalid(&path.child("uid").child("expression"), expression, NO_CEL));
-            }
-            _ => {
-                let why = "claim and expression can't both be set";
-                faults.push(Fault::invalid(&path.child("uid"), "", why));
-            }
+        if !self.uid.claim.is_empty() && !self.uid.expression.is_empty() {
+            let why = "claim and expression can't both be set";
+            faults.push(Fault::invalid(&path.child("uid"), "", why));
         }
         for (i, extra) in self.extra.iter().enumerate() {
-            let path = path.child("extra").index(i).child("valueExpression");
-            match extra.value_expression.as_str() {
-                "" => faults.push(Fault::required(&path, "")),
-                expression => faults.push(Fault::invalid(&path, expression, NO_CEL)),
+            let path = path.child("extra").index(i);
+            let key = path.child("key");
+            let mut complain = |why: &str| faults.push(Fault::invalid(&key, extra.key.as_str(), why));
+            if crate::impersonate::domain_prefixed_path(&extra.key).is_err() {
+                complain("must be a domain-prefixed path (such as \"acme.io/foo\")");
             }
-            if extra.key.is_empty() {
-                faults.push(Fault::required(&path, ""));
+            if extra.key != extra.key.to_lowercase() {
+                complain("must be lowercase");
+            }
+            let domain = extra.key.split('/').next().unwrap_or("");
+            if ["kubernetes.io", "k8s.io"].iter().any(|d| domain == *d || domain.ends_with(&format!(".{d}")))
+            {
+                complain("k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use");
+            }
+            if self.extra[..i].iter().any(|b| b.key == extra.key) {
+                faults.push(Fault::duplicate(&key, extra.key.as_str()));
+            }
+            if extra.value_expression.is_empty() {
+                faults.push(Fault::required(&path.child("valueExpression"), ""));
             }
         }
     }
@@ -340,11 +349,6 @@ impl Mapping {
             ("", "") if required => {
                 faults.push(Fault::required(path, "claim or expression is required"));
             }
-            ("", "") if self.prefix.as_deref().is_some_and(|p| !p.is_empty()) => {
-                let prefix = self.prefix.as_deref().unwrap_or("");
-                let why = "non-empty prefix isn't allowed when claim isn't set";
-                faults.push(Fault::invalid(&path.child("prefix"), prefix, why));
-            }
             ("", "") => {}
             (_, "") => {
                 if self.prefix.is_none() {
@@ -352,13 +356,11 @@ impl Mapping {
                     faults.push(Fault::required(&path.child("prefix"), why));
                 }
             }
-            ("", expression) => {
-                if self.prefix.is_some() {
-                    let prefix = self.prefix.as_deref().unwrap_or("");
-                    let why = "prefix can't be set when expression is set";
-                    faults.push(Fault::invalid(&path.child("prefix"), prefix, why));
+            ("", _) => {
+                if let Some(prefix) = &self.prefix {
+                    let why = "may not be specified when expression is set";
+                    faults.push(Fault::invalid(&path.child("prefix"), prefix.as_str(), why));
                 }
-                faults.push(Fault::invalid(&path.child("expression"), expression, NO_CEL));
             }
             _ => faults.push(Fault::invalid(path, "", "claim and expression can't both be set")),
         }
@@ -416,7 +418,7 @@ anonymous: {enabled: true, conditions: [{path: /livez}]}
             ),
             (
                 "claim: sub, prefix: 'x:'",
-                "expression: claims.sub",
+                "expression: claims.email",
                 "jwt[0].claimMappings.username.expression: Invalid value: \"claims.sub\": CEL expressions are not supported by this server",
             ),
             (

@@ -24,6 +24,7 @@ mod webhook;
 
 pub use authorities::Authorities;
 pub use bearer::{TokenAuthenticator, Tokens, Verdict};
+pub(crate) use cache::Answers;
 pub use certificates::{Certificates, Memo};
 pub(crate) use chain::with_authenticated;
 pub use chain::{Anonymous, Chain, bearer_token};
@@ -34,6 +35,7 @@ pub use jws::TokenKey;
 pub(crate) use make::{Deps, make};
 pub use make::{Made, Options, RequestHeader};
 pub use tokens::ServiceAccountTokens;
+pub(crate) use webhook::persistently;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -7,12 +7,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use gantry_api::k8s_openapi::api::authentication::v1::TokenReviewStatus;
 use gantry_base::{Backoff, BackoffPolicy, Clock};
-use hashbrown::HashMap;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::bearer::{TokenAuthenticator, Verdict};
+use super::cache::Answers;
 use super::{User, from_user_info};
 use crate::callout::{CallError, Caller};
 
@@ -43,8 +42,8 @@ where
     call().await
 }
 
-/// What was answered, and until when that holds.
-type Answer = (Result<Option<Verdict>, String>, Duration);
+/// What was answered.
+type Answer = Result<Option<Verdict>, String>;
 
 /// Asks another server.
 pub(super) struct Webhook {
@@ -52,8 +51,7 @@ pub(super) struct Webhook {
     version: String,
     own: Vec<String>,
     life: Duration,
-    clock: Arc<dyn Clock>,
-    known: Mutex<HashMap<[u8; 32], Answer>>,
+    known: Answers<Answer>,
 }
 
 impl Webhook {
@@ -66,7 +64,7 @@ impl Webhook {
         life: Duration,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { caller, version: version.to_owned(), own, life, clock, known: Mutex::default() }
+        Self { caller, version: version.to_owned(), own, life, known: Answers::new(CAPACITY, clock) }
     }
 
     async fn ask(&self, token: &str, audiences: &[String]) -> Result<Option<Verdict>, String> {
@@ -114,23 +112,13 @@ impl TokenAuthenticator for Webhook {
             hash.update(part);
         }
         let key: [u8; 32] = hash.finalize().into();
-        if let Some((answer, until)) = self.known.lock().get(&key)
-            && self.clock.monotonic() < *until
-        {
-            return answer.clone();
+        if let Some(answer) = self.known.get(&key) {
+            return answer;
         }
         let answer = self.ask(token, audiences).await;
         // Failures to answer are not remembered: the next request tries again.
         if answer.is_ok() {
-            let now = self.clock.monotonic();
-            let mut known = self.known.lock();
-            if known.len() >= CAPACITY {
-                known.retain(|_, (_, until)| now < *until);
-            }
-            if known.len() >= CAPACITY {
-                known.clear();
-            }
-            known.insert(key, (answer.clone(), now + self.life));
+            self.known.put(key, answer.clone(), self.life);
         }
         answer
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use gantry_base::error::Context;
-use gantry_base::{Class, Result};
+use gantry_base::{Class, Error, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose,
@@ -14,7 +14,7 @@ use rustls_pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::identity::Identity;
-use super::{AUTHORITY_LIFE, RENEW_BELOW, files};
+use super::{AUTHORITY_LIFE, AUTHORITY_RENEW, RENEW_BELOW, files};
 
 /// Clocks may differ by this much.
 const SKEW: Duration = Duration::from_secs(3600);
@@ -48,17 +48,34 @@ pub struct Leaf<'a> {
 /// A certificate authority.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    /// Its own certificate first, then those of its predecessors that may still be shown.
     certificate_pem: String,
-    certificate: CertificateDer<'static>,
+    certificates: Vec<CertificateDer<'static>>,
 }
 
 impl Authority {
-    /// Reads `NAME.crt` and `NAME.key` below `dir`, or makes them.
+    /// Reads `NAME.crt` and `NAME.key` below `dir`, or makes them. One of ours that comes near its end gets a
+    /// successor; it is believed until it expires, but signs no more.
     pub(super) fn load_or_create(dir: &Path, name: &str, subject: &str, now: SystemTime) -> Result<Self> {
         let (crt, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
+        let mut former = String::new();
         if let (Some(certificate), Some(key)) = (files::read(&crt)?, files::read(&key)?) {
-            return Self::from_pem(&certificate, &key)
-                .map_err(|e| e.while_doing(format!("{}/{name}.crt and {name}.key", dir.display())));
+            let read = Self::from_pem(&certificate, &key)
+                .map_err(|e| e.while_doing(format!("{}/{name}.crt and {name}.key", dir.display())))?;
+            let (common_name, left) = read.subject_and_life(now)?;
+            if left >= AUTHORITY_RENEW {
+                return Ok(read);
+            }
+            if common_name != subject {
+                // Somebody else's: replacing it is not for us.
+                tracing::error!(
+                    authority = common_name,
+                    "the certificate authority expires soon: replace it"
+                );
+                return Ok(read);
+            }
+            tracing::warn!(authority = subject, "the certificate authority is replaced by a successor");
+            former = read.still_valid(now);
         }
         let pair = KeyPair::generate().context(Class::Bug, "cannot make a key")?;
         let mut params = CertificateParams::default();
@@ -69,28 +86,52 @@ impl Authority {
         params.not_before = (now - SKEW).into();
         params.not_after = (now + AUTHORITY_LIFE).into();
         let certificate = params.self_signed(&pair).context(Class::Bug, "cannot sign a certificate")?;
+        let bundle = format!("{}{former}", certificate.pem());
         files::write_private(&key, &pair.serialize_pem())?;
-        files::write_public(&crt, &certificate.pem())?;
-        Self::from_pem(&certificate.pem(), &pair.serialize_pem())
+        files::write_public(&crt, &bundle)?;
+        Self::from_pem(&bundle, &pair.serialize_pem())
     }
 
     fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self> {
         let key = KeyPair::from_pem(key_pem).context(Class::Invalid, "not a private key")?;
-        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+        let certificates: Vec<_> = CertificateDer::pem_slice_iter(certificate_pem.as_bytes())
+            .collect::<Result<_, _>>()
             .context(Class::Invalid, "not a certificate")?;
-        let issuer =
-            Issuer::from_ca_cert_der(&certificate, key).context(Class::Invalid, "not an authority")?;
-        Ok(Self { issuer, certificate_pem: certificate_pem.to_owned(), certificate })
+        let own = certificates.first().ok_or_else(|| Error::invalid("there is no certificate"))?;
+        let issuer = Issuer::from_ca_cert_der(own, key).context(Class::Invalid, "not an authority")?;
+        Ok(Self { issuer, certificate_pem: certificate_pem.to_owned(), certificates })
     }
 
-    /// The authority's certificate as PEM.
+    /// The CN, and how long the certificate is still valid.
+    fn subject_and_life(&self, now: SystemTime) -> Result<(String, Duration)> {
+        let (_, own) =
+            X509Certificate::from_der(self.certificate()).context(Class::Invalid, "not a certificate")?;
+        let left = own.validity().not_after.timestamp() - seconds(now);
+        Ok((subject(&own).0, Duration::from_secs(u64::try_from(left).unwrap_or(0))))
+    }
+
+    /// The certificates that have not expired, PEM.
+    fn still_valid(&self, now: SystemTime) -> String {
+        let valid = self.certificates.iter().filter(|der| {
+            X509Certificate::from_der(der)
+                .is_ok_and(|(_, c)| c.validity().not_after.timestamp() > seconds(now))
+        });
+        valid.map(|der| super::request::as_pem(der)).collect()
+    }
+
+    /// The authority's certificate as PEM, and those of its predecessors that are still to be believed.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
     /// The authority's certificate.
     pub fn certificate(&self) -> &CertificateDer<'static> {
-        &self.certificate
+        &self.certificates[0]
+    }
+
+    /// All certificates that are to be believed.
+    pub fn trusted(&self) -> Vec<&CertificateDer<'static>> {
+        self.certificates.iter().collect()
     }
 
     pub(super) fn key(&self) -> &KeyPair {
@@ -147,11 +188,7 @@ impl Authority {
 
     fn still_fits(&self, der: &CertificateDer<'_>, leaf: &Leaf<'_>, now: SystemTime) -> bool {
         let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
-        let Ok((_, authority)) = X509Certificate::from_der(&self.certificate) else { return false };
-        let seconds = |t: SystemTime| {
-            let since = t.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-        };
+        let Ok((_, authority)) = X509Certificate::from_der(self.certificate()) else { return false };
         let left = certificate.validity().not_after.timestamp() - seconds(now);
         let fresh = left as f64 >= leaf.life.as_secs_f64() * RENEW_BELOW;
         fresh
@@ -159,6 +196,11 @@ impl Authority {
             && subject(&certificate) == (leaf.common_name.to_owned(), sorted(leaf.organizations))
             && hosts(&certificate) == sorted(leaf.hosts)
     }
+}
+
+fn seconds(at: SystemTime) -> i64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn sorted<T: AsRef<str>>(texts: &[T]) -> Vec<String> {

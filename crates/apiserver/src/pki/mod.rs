@@ -6,12 +6,17 @@
 mod authority;
 mod files;
 mod identity;
+mod renewed;
 mod request;
 
 pub use authority::{Authority, Leaf, Usage};
-pub use identity::{Identity, client_config, server_config};
+pub use identity::{
+    Identity, client_config, open_server_config, presenting_client_config, renewed_server_config,
+    server_config,
+};
+pub use renewed::{Renewed, Wanted};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +25,8 @@ use gantry_base::{Class, Result};
 
 /// How long an authority is valid.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// An authority with less than this left gets a successor: what it issues must not outlive it.
+const AUTHORITY_RENEW: Duration = Duration::from_secs(2 * 365 * 86_400);
 /// How long what it issues is valid.
 pub const LEAF_LIFE: Duration = Duration::from_secs(365 * 86_400);
 /// A certificate with less than this share of its life left is replaced at start.
@@ -33,6 +40,7 @@ pub struct Pki {
     pub front_proxy: Authority,
     /// Signs service account tokens: PKCS#8, ECDSA P-256.
     pub token_key: Arc<[u8]>,
+    dir: PathBuf,
 }
 
 impl Pki {
@@ -44,7 +52,12 @@ impl Pki {
         files::make_dir(dir)?;
         let cluster = Authority::load_or_create(dir, "ca", "gantry-ca", now)?;
         let front_proxy = Authority::load_or_create(dir, "front-proxy-ca", "gantry-front-proxy-ca", now)?;
-        Ok(Self { cluster, front_proxy, token_key: token_key(dir)? })
+        Ok(Self { cluster, front_proxy, token_key: token_key(dir)?, dir: dir.to_owned() })
+    }
+
+    /// The folder that the keys are in.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 }
 
@@ -112,6 +125,30 @@ mod tests {
         let renewed = issue(&hosts, now + LEAF_LIFE * 3 / 4);
         assert_ne!(renewed, first);
         assert_ne!(issue(&hosts[..1], now + LEAF_LIFE * 3 / 4), renewed);
+    }
+
+    #[test]
+    fn an_authority_gets_a_successor_in_time_and_is_believed_to_its_end() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let at = |now| Pki::load_or_create(dir.path(), now).expect("keys");
+        let first = at(now).cluster.certificate().clone();
+        assert_eq!(*at(now + AUTHORITY_LIFE / 2).cluster.certificate(), first);
+        let near = now + AUTHORITY_LIFE - AUTHORITY_RENEW / 2;
+        let pki = at(near);
+        assert_ne!(*pki.cluster.certificate(), first);
+        assert_eq!(pki.cluster.trusted().len(), 2);
+        assert_eq!(*pki.cluster.trusted()[1], first);
+        assert_eq!(at(near).cluster.trusted().len(), 2, "it is read back");
+        // All is over: a new authority alone, and leafs of its own.
+        let late = near + AUTHORITY_LIFE + LEAF_LIFE;
+        let pki = at(late);
+        assert_eq!(pki.cluster.trusted().len(), 1);
+        let identity =
+            pki.cluster.load_or_issue(dir.path(), "node", &leaf(&[]), late).expect("a certificate");
+        let (_, own) = x509_parser::parse_x509_certificate(pki.cluster.certificate()).expect("ours");
+        let (_, issued) = x509_parser::parse_x509_certificate(&identity.chain[0]).expect("a certificate");
+        assert!(issued.verify_signature(Some(own.public_key())).is_ok());
     }
 
     #[test]

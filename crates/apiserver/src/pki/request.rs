@@ -217,7 +217,7 @@ fn extension_of<'a>(
     extensions.iter().find(|e| e.oid == *id).map(|e| e.value)
 }
 
-fn as_pem(der: &[u8]) -> String {
+pub(super) fn as_pem(der: &[u8]) -> String {
     use base64::Engine;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");

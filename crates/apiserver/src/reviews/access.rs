@@ -86,10 +86,11 @@ impl Question<'_> {
             attributes.path = text(&asked.path);
         }
         let decision = authorizer.authorize(&attributes).await;
-        let (allowed, denied) = (decision.is_allowed(), matches!(decision, Decision::Deny(_)));
+        let (allowed, denied) =
+            (decision.is_allowed(), matches!(decision, Decision::Deny(_) | Decision::DenyFailed(_)));
         let (why, error) = match decision {
             Decision::Allow(why) | Decision::Deny(why) | Decision::NoOpinion(why) => (why, None),
-            Decision::Failed(error) => (String::new(), Some(error)),
+            Decision::Failed(error) | Decision::DenyFailed(error) => (String::new(), Some(error)),
         };
         let errors: Vec<String> = error.into_iter().chain(selectors.errors).collect();
         SubjectAccessReviewStatus {

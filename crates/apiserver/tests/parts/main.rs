@@ -62,6 +62,7 @@ impl Cluster {
             service_cidr: CIDR,
             admission,
             identify: gantry_apiserver::identify::Options::default(),
+            authorize: gantry_apiserver::authorize::Options::default(),
         };
         let options = Options { store: Arc::clone(&store), kinds: gantry_kinds::builtin(), clock };
         let make = Box::new(move |transport| {

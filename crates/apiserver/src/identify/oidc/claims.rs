@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::super::User;
 use super::super::certificates::CREDENTIAL_ID;
 use super::super::config::Jwt;
+use super::Expressions;
 
 /// Claims under the mappings and rules of their issuer.
 pub(super) struct Mapped<'a> {
     pub(super) config: &'a Jwt,
-    pub(super) claims: &'a Map<String, Value>,
+    pub(super) expressions: &'a Expressions,
+    pub(super) claims: &'a Value,
 }
 
 impl Mapped<'_> {
@@ -24,12 +26,21 @@ impl Mapped<'_> {
         let uid = &self.config.claim_mappings.uid.claim;
         if !uid.is_empty() {
             user.uid = self.text(uid).map_err(|why| format!("oidc: parse uid claim {uid:?}: {why}"))?.into();
+        } else if let Some(uid) = self.expressions.uid(self.claims) {
+            user.uid = uid?.into();
         }
+        let mut extra: BTreeMap<String, Vec<String>> =
+            self.expressions.extra(self.claims)?.into_iter().collect();
         if let Some(Value::String(id)) = self.claims.get("jti").filter(|v| **v != "") {
-            let extra = BTreeMap::from([(CREDENTIAL_ID.to_owned(), vec![format!("JTI={id}")])]);
-            user.extra = Arc::new(extra);
+            extra.entry(CREDENTIAL_ID.to_owned()).or_insert_with(|| vec![format!("JTI={id}")]);
         }
+        user.extra = Arc::new(extra);
         self.check_rules()?;
+        self.expressions.check_claims(self.claims)?;
+        let groups: Vec<&str> = user.groups.iter().map(|g| &**g).collect();
+        self.expressions.check_user(&serde_json::json!({
+            "username": &*user.name, "uid": &*user.uid, "groups": groups, "extra": &*user.extra,
+        }))?;
         Ok(user)
     }
 
@@ -42,6 +53,9 @@ impl Mapped<'_> {
     }
 
     fn name(&self) -> Result<String, String> {
+        if let Some(name) = self.expressions.username(self.claims) {
+            return name;
+        }
         let mapping = &self.config.claim_mappings.username;
         let claim = &mapping.claim;
         let name = self.text(claim).map_err(|why| format!("oidc: parse username claims {claim:?}: {why}"))?;
@@ -56,6 +70,9 @@ impl Mapped<'_> {
     }
 
     fn groups(&self) -> Result<Vec<String>, String> {
+        if let Some(groups) = self.expressions.groups(self.claims) {
+            return groups;
+        }
         let mapping = &self.config.claim_mappings.groups;
         let claim = &mapping.claim;
         let prefix = mapping.prefix.as_deref().unwrap_or("");
@@ -75,7 +92,10 @@ impl Mapped<'_> {
     fn check_rules(&self) -> Result<(), String> {
         for rule in &self.config.claim_validation_rules {
             let (claim, wanted) = (&rule.claim, &rule.required_value);
-            if !self.claims.contains_key(claim) {
+            if claim.is_empty() {
+                continue;
+            }
+            if self.claims.get(claim).is_none() {
                 return Err(format!("oidc: required claim {claim} not present in ID token"));
             }
             let is = self.text(claim).map_err(|why| format!("oidc: parse claim {claim}: {why}"))?;
@@ -104,7 +124,10 @@ mod tests {
     }
 
     fn user(config: &Jwt, claims: &Value) -> Result<User, String> {
-        Mapped { config, claims: claims.as_object().expect("claims") }.user()
+        let mut faults = Vec::new();
+        let expressions = Expressions::compile(config, &gantry_api::field::Path::new("jwt"), &mut faults);
+        assert!(faults.is_empty(), "{faults:?}");
+        Mapped { config, expressions: &expressions, claims }.user()
     }
 
     #[test]
@@ -138,5 +161,44 @@ mod tests {
         assert!(user(&config, &json!({"email": "a@b", "email_verified": true})).is_ok());
         let why = user(&config, &json!({"email": "a@b", "email_verified": false}));
         assert_eq!(why, Err("oidc: email not verified".to_owned()));
+    }
+
+    #[test]
+    fn expressions_map_and_judge() {
+        let mut config = config(
+            json!({
+                "username": {"expression": "'x:' + claims.sub"},
+                "groups": {"expression": "claims.roles.split(',')"},
+                "uid": {"expression": "claims.id"},
+                "extra": [{"key": "acme.io/team", "valueExpression": "claims.?team.orValue('')"}],
+            }),
+            json!([{"expression": "claims.exp - claims.nbf <= 86400", "message": "too long"}]),
+        );
+        config.user_validation_rules = serde_json::from_value(json!([
+            {"expression": "!user.username.startsWith('system:')", "message": "reserved"},
+            {"expression": "user.groups.all(g, g != 'root')", "message": "no root"},
+        ]))
+        .expect("rules");
+        let good = json!({"sub": "jane", "roles": "a,b", "id": "7", "exp": 100, "nbf": 1, "team": "t"});
+        let jane = user(&config, &good).expect("a user");
+        assert_eq!((&*jane.name, &*jane.uid, jane.is_in("b")), ("x:jane", "7", true));
+        assert_eq!(jane.extra["acme.io/team"], ["t"]);
+        let why = |key: &str, value: Value| {
+            let mut claims = good.clone();
+            claims[key] = value;
+            user(&config, &claims).expect_err("refused")
+        };
+        assert_eq!(
+            why("exp", json!(1_000_000)),
+            "oidc: error evaluating claim validation expression: validation expression 'claims.exp - claims.nbf <= 86400' failed: too long"
+        );
+        assert_eq!(
+            why("roles", json!("root")),
+            "oidc: error evaluating user info validation rule: validation expression 'user.groups.all(g, g != 'root')' failed: no root"
+        );
+        assert_eq!(
+            why("id", json!(7)),
+            "oidc: error evaluating uid claim expression: uid claim expression must return a string"
+        );
     }
 }

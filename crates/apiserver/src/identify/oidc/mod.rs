@@ -1,7 +1,10 @@
 //! OpenID Connect: tokens of issuers that an AuthenticationConfiguration names (KEP-3331).
 
 mod claims;
+mod expressions;
 mod remote;
+
+pub(super) use expressions::Expressions;
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -9,7 +12,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use gantry_base::{Clock, Result, Tasks};
+use gantry_api::field::Path;
+use gantry_base::{Clock, Error, Result, Tasks};
 use serde_json::{Map, Value};
 
 use super::User;
@@ -29,6 +33,7 @@ const ALGORITHMS: [&str; 9] =
 /// Knows the tokens of one issuer.
 pub(super) struct Oidc {
     config: Jwt,
+    expressions: Expressions,
     keys: RemoteKeys,
     clock: Arc<dyn Clock>,
 }
@@ -45,7 +50,12 @@ impl Oidc {
         tasks: &Tasks,
     ) -> Result<Self> {
         let keys = RemoteKeys::start(&config.issuer, callout, Arc::clone(&clock), tasks)?;
-        Ok(Self { config, keys, clock })
+        let mut faults = Vec::new();
+        let expressions = Expressions::compile(&config, &Path::new("jwt"), &mut faults);
+        if let Some(fault) = faults.first() {
+            return Err(Error::invalid(fault.to_string()));
+        }
+        Ok(Self { config, expressions, keys, clock })
     }
 
     /// The claims of a token that the issuer signed for one of our audiences, and that is valid now.
@@ -99,7 +109,8 @@ impl AnyAudience for Oidc {
         if issuer != self.config.issuer.url {
             return Ok(None);
         }
-        let claims = self.verified(token).await?;
-        Mapped { config: &self.config, claims: &claims }.user().map(Some)
+        let claims = Value::Object(self.verified(token).await?);
+        let mapped = Mapped { config: &self.config, expressions: &self.expressions, claims: &claims };
+        mapped.user().map(Some)
     }
 }
