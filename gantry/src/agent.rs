@@ -109,7 +109,7 @@ fn kubelet_options(
     runtime: Arc<dyn Runtime>,
 ) -> Result<gantry_kubelet::Options> {
     let tls =
-        renewed_server_config(Arc::clone(&access.serving), &access.authorities.iter().collect::<Vec<_>>())?;
+        renewed_server_config(Arc::clone(&access.serving) as _, &access.authorities.iter().collect::<Vec<_>>())?;
     let mut options = gantry_kubelet::Options::new(
         settings.node_name.clone(),
         instance.kubelet(),

@@ -1,7 +1,7 @@
 //! Conditions, in CEL, under which the other server is asked at all (KEP-3221).
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use gantry_api::field::{Error as Fault, Path};
 use gantry_cel::{Data, Env, ListKind, Program, Type, limits, typed};
@@ -10,27 +10,27 @@ use serde_json::{Value, json};
 /// Conditions of one webhook.
 const MAX: usize = 64;
 
-fn text() -> Data {
-    Data::string(None, None)
+fn text() -> Arc<Data> {
+    Arc::new(Data::string(None, None))
 }
 
-fn texts() -> Data {
-    Data::list(text(), None, ListKind::Atomic)
+fn texts() -> Arc<Data> {
+    Arc::new(Data::list(text(), None, ListKind::Atomic))
 }
 
-fn object(name: &str, fields: Vec<(&str, Data)>) -> Data {
+fn object(name: &str, fields: Vec<(&str, Arc<Data>)>) -> Arc<Data> {
     let fields: BTreeMap<_, _> = fields.into_iter().map(|(name, data)| (name.to_owned(), data)).collect();
-    Data::object(name, fields, &[])
+    Arc::new(Data::object(name, fields, &[]))
 }
 
 /// `request`: the spec of a SubjectAccessReview.
-static REQUEST: LazyLock<Data> = LazyLock::new(|| {
+static REQUEST: LazyLock<Arc<Data>> = LazyLock::new(|| {
     let selector = |name: &str| {
         let requirement = object(
             "kubernetes.SelectorRequirement",
             vec![("key", text()), ("operator", text()), ("values", texts())],
         );
-        let list = Data::list(requirement, None, ListKind::Atomic);
+        let list = Arc::new(Data::list(requirement, None, ListKind::Atomic));
         object(name, vec![("rawSelector", text()), ("requirements", list)])
     };
     let resource = object(
@@ -55,7 +55,7 @@ static REQUEST: LazyLock<Data> = LazyLock::new(|| {
             ("nonResourceAttributes", path),
             ("user", text()),
             ("groups", texts()),
-            ("extra", Data::map(texts(), None)),
+            ("extra", Arc::new(Data::map(texts(), None))),
             ("uid", text()),
         ],
     )

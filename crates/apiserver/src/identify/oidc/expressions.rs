@@ -1,7 +1,7 @@
 //! Expressions over claims and users, in CEL.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use gantry_api::field::{Error as Fault, Path};
 use gantry_cel::{Data, Env, ListKind, Program, Type, Value, limits, typed, untyped};
@@ -15,13 +15,13 @@ static CLAIMS: LazyLock<Env> = LazyLock::new(|| Env::new().variable("claims", Ty
 
 /// What rules on users see.
 static USER: LazyLock<Data> = LazyLock::new(|| {
-    let text = || Data::string(None, None);
-    let list = || Data::list(text(), None, ListKind::Atomic);
+    let text = || Arc::new(Data::string(None, None));
+    let list = || Arc::new(Data::list(text(), None, ListKind::Atomic));
     let fields = BTreeMap::from([
         ("username".to_owned(), text()),
         ("uid".to_owned(), text()),
         ("groups".to_owned(), list()),
-        ("extra".to_owned(), Data::map(list(), None)),
+        ("extra".to_owned(), Arc::new(Data::map(list(), None))),
     ]);
     Data::object("kubernetes.UserInfo", fields, &[])
 });
