@@ -108,8 +108,10 @@ fn kubelet_options(
     access: &Access,
     runtime: Arc<dyn Runtime>,
 ) -> Result<gantry_kubelet::Options> {
-    let tls =
-        renewed_server_config(Arc::clone(&access.serving) as _, &access.authorities.iter().collect::<Vec<_>>())?;
+    let tls = renewed_server_config(
+        Arc::clone(&access.serving) as _,
+        &access.authorities.iter().collect::<Vec<_>>(),
+    )?;
     let mut options = gantry_kubelet::Options::new(
         settings.node_name.clone(),
         instance.kubelet(),

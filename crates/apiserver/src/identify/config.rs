@@ -419,7 +419,12 @@ anonymous: {enabled: true, conditions: [{path: /livez}]}
             (
                 "claim: sub, prefix: 'x:'",
                 "expression: claims.email",
-                "jwt[0].claimMappings.username.expression: Invalid value: \"claims.sub\": CEL expressions are not supported by this server",
+                "jwt[0].claimMappings.username.expression: Invalid value: \"claims.email\": claims.email_verified must be used in claimMappings.username.expression or claimMappings.extra[*].valueExpression or claimValidationRules[*].expression when claims.email is used in claimMappings.username.expression",
+            ),
+            (
+                "claim: hd, requiredValue: acme",
+                "expression: claims.exp",
+                "jwt[0].claimValidationRules[0].expression: Invalid value: \"claims.exp\": must evaluate to bool",
             ),
             (
                 "enabled: true",

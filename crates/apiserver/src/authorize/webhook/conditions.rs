@@ -1,41 +1,27 @@
 //! Conditions, in CEL, under which the other server is asked at all (KEP-3221).
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use gantry_api::field::{Error as Fault, Path};
-use gantry_cel::{Data, Env, ListKind, Program, Type, limits, typed};
+use gantry_cel::{Env, Program, Type, limits, untyped};
 use serde_json::{Value, json};
 
 /// Conditions of one webhook.
 const MAX: usize = 64;
 
-fn text() -> Arc<Data> {
-    Arc::new(Data::string(None, None))
-}
-
-fn texts() -> Arc<Data> {
-    Arc::new(Data::list(text(), None, ListKind::Atomic))
-}
-
-fn object(name: &str, fields: Vec<(&str, Arc<Data>)>) -> Arc<Data> {
-    let fields: BTreeMap<_, _> = fields.into_iter().map(|(name, data)| (name.to_owned(), data)).collect();
-    Arc::new(Data::object(name, fields, &[]))
-}
-
-/// `request`: the spec of a SubjectAccessReview.
-static REQUEST: LazyLock<Arc<Data>> = LazyLock::new(|| {
+/// The type of `request`. Its fields are named as they are, also those that CEL reserves (`namespace`): unlike those
+/// of objects, upstream does not escape them.
+static ENV: LazyLock<Env> = LazyLock::new(|| {
+    let text = || Type::String;
+    let texts = || Type::list(Type::String);
     let selector = |name: &str| {
-        let requirement = object(
-            "kubernetes.SelectorRequirement",
-            vec![("key", text()), ("operator", text()), ("values", texts())],
-        );
-        let list = Arc::new(Data::list(requirement, None, ListKind::Atomic));
-        object(name, vec![("rawSelector", text()), ("requirements", list)])
+        let fields = [("key", text()), ("operator", text()), ("values", texts())];
+        let requirement = Type::object("kubernetes.SelectorRequirement", fields);
+        Type::object(name, [("rawSelector", text()), ("requirements", Type::list(requirement))])
     };
-    let resource = object(
+    let resource = Type::object(
         "kubernetes.ResourceAttributes",
-        vec![
+        [
             ("namespace", text()),
             ("verb", text()),
             ("group", text()),
@@ -47,22 +33,20 @@ static REQUEST: LazyLock<Arc<Data>> = LazyLock::new(|| {
             ("labelSelector", selector("kubernetes.LabelSelectorAttributes")),
         ],
     );
-    let path = object("kubernetes.NonResourceAttributes", vec![("path", text()), ("verb", text())]);
-    object(
+    let path = Type::object("kubernetes.NonResourceAttributes", [("path", text()), ("verb", text())]);
+    let request = Type::object(
         "kubernetes.SubjectAccessReviewSpec",
-        vec![
+        [
             ("resourceAttributes", resource),
             ("nonResourceAttributes", path),
             ("user", text()),
             ("groups", texts()),
-            ("extra", Arc::new(Data::map(texts(), None))),
+            ("extra", Type::map(texts())),
             ("uid", text()),
         ],
-    )
+    );
+    Env::new().variable("request", request)
 });
-
-static ENV: LazyLock<Env> =
-    LazyLock::new(|| Env::new().variable("request", REQUEST.ty.clone().unwrap_or(Type::Dyn)));
 
 /// The conditions of one webhook; all of them have to hold.
 #[derive(Default)]
@@ -112,11 +96,7 @@ impl Conditions {
         let request = filled(spec);
         let mut errors = Vec::new();
         for (source, program) in &self.all {
-            let value = match typed(&request, &REQUEST) {
-                Ok(value) => value,
-                Err(error) => return Err(error.to_string()),
-            };
-            let done = program.eval(&[("request", value)], limits::PER_CALL);
+            let done = program.eval(&[("request", untyped(&request))], limits::PER_CALL);
             match done.result.map(|value| value.as_bool()) {
                 Ok(Some(true)) => {}
                 Ok(Some(false)) => return Ok(false),
