@@ -200,7 +200,12 @@ fn type_meta(bytes: &[u8]) -> Result<(String, String), Error> {
 
 /// The type of what has this encoding. Every group has the options of `meta.k8s.io` under its own name.
 pub fn definition(version: &str, kind: &str) -> Option<&'static TypeDef> {
-    let (group, short) = version.rsplit_once('/').unwrap_or(("", version));
+    let (group, short) = match version.rsplit_once('/') {
+        Some(parts) => parts,
+        // The oldest documents of discovery say their kind, and no version.
+        None if version.is_empty() => ("", "v1"),
+        None => ("", version),
+    };
     schema::lookup_kind(group, short, kind).or_else(|| match kind {
         "DeleteOptions" => schema::lookup("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"),
         _ => None,

@@ -1,29 +1,47 @@
 //! Discovery in one document: `APIGroupDiscoveryList` of `apidiscovery.k8s.io`.
 
+use gantry_api::status::Result;
 use gantry_kinds::AnyKind;
 use http::{HeaderMap, Response};
 use serde_json::{Value, json};
 
 use super::{legacy, tagged};
-use crate::resources::Table;
+use crate::resources::{Entry, Table};
+use crate::respond::{Encoding, accept};
 use crate::serve::Body;
 
-const CONTENT_TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// The encoding in which the client wants this form first, if it does.
+pub(super) fn wanted(accept: &str) -> Option<Encoding> {
+    accept::parse(accept).iter().find_map(|clause| {
+        let has = |name: &str, value: &str| clause.parameters.contains(&(name, value));
+        let is_this = has("g", "apidiscovery.k8s.io") && has("v", "v2") && has("as", "APIGroupDiscoveryList");
+        let encoding = Encoding::ALL.into_iter().find(|encoding| {
+            encoding.media_type().split_once('/').is_some_and(|(kind, subtype)| clause.matches(kind, subtype))
+        });
+        encoding.filter(|_| is_this)
+    })
+}
 
-/// Whether the client prefers this form.
-pub(super) fn is_wanted(accept: &str) -> bool {
-    let range = |range: &str| {
-        let has = |parameter: &str| range.split(';').any(|p| p.trim() == parameter);
-        has("g=apidiscovery.k8s.io")
-            && has("v=v2")
-            && has("as=APIGroupDiscoveryList")
-            && range.trim().starts_with("application/json")
-    };
-    accept.split(',').any(range)
+fn content_type(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Json => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        Encoding::Yaml => "application/yaml;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        Encoding::Protobuf => {
+            "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+        }
+    }
 }
 
 /// `/api` (the core group) or `/apis` (all others).
-pub(super) fn response(table: &Table, core: bool, headers: &HeaderMap) -> Response<Body> {
+///
+/// # Errors
+/// 500 if the document cannot be written.
+pub(super) fn response(
+    table: &Table,
+    core: bool,
+    encoding: Encoding,
+    headers: &HeaderMap,
+) -> Result<Response<Body>> {
     let items: Vec<Value> = if core {
         vec![group(table, "", &["v1".to_owned()])]
     } else {
@@ -32,7 +50,7 @@ pub(super) fn response(table: &Table, core: bool, headers: &HeaderMap) -> Respon
     let document = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items,
     });
-    tagged(&document, CONTENT_TYPE, headers)
+    tagged(&document, encoding, content_type(encoding), headers)
 }
 
 fn group(table: &Table, name: &str, versions: &[String]) -> Value {
@@ -40,17 +58,13 @@ fn group(table: &Table, name: &str, versions: &[String]) -> Value {
         .iter()
         .map(|version| json!({"version": version, "resources": resources(table, name, version), "freshness": "Current"}))
         .collect();
-    let metadata = if name.is_empty() {
-        json!({"creationTimestamp": null})
-    } else {
-        json!({"name": name, "creationTimestamp": null})
-    };
+    let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
     json!({"metadata": metadata, "versions": versions})
 }
 
 fn resources(table: &Table, group: &str, version: &str) -> Vec<Value> {
     let mut all: Vec<Value> =
-        legacy::kinds(table, group, version).iter().map(|kind| resource(&**kind)).collect();
+        legacy::kinds(table, group, version).map(|(entry, kind)| resource(entry, kind)).collect();
     let virtuals =
         table.virtuals.iter().filter(|v| v.resource().group == group && v.resource().version == version);
     all.extend(virtuals.map(|v| {
@@ -75,14 +89,14 @@ fn scope(namespaced: bool) -> &'static str {
     if namespaced { "Namespaced" } else { "Cluster" }
 }
 
-fn resource(kind: &dyn AnyKind) -> Value {
+fn resource(entry: &Entry, kind: &dyn AnyKind) -> Value {
     let names = kind.resource();
     let mut value = json!({
         "resource": names.plural,
         "singularResource": kind.singular(),
         "scope": scope(names.namespaced),
         "responseKind": {"group": names.group, "version": names.version, "kind": names.kind},
-        "verbs": legacy::VERBS,
+        "verbs": legacy::verbs(entry),
     });
     if !kind.short_names().is_empty() {
         value["shortNames"] = kind.short_names().into();

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use gantry_kinds::AnyKind;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
-use crate::resources::Table;
+use crate::resources::{Entry, Table};
 
 /// The verbs of a stored resource.
 pub(super) const VERBS: [&str; 8] =
@@ -119,8 +122,8 @@ pub(super) fn subresources(kind: &dyn AnyKind) -> Vec<Subresource> {
 /// `/api/v1`, `/apis/<group>/<version>`
 pub(super) fn resources(table: &Table, group: &str, version: &str) -> Option<Value> {
     let mut list = Vec::new();
-    for kind in kinds(table, group, version) {
-        resource(&*kind, &mut list);
+    for (entry, kind) in kinds(table, group, version) {
+        resource(entry, kind, &mut list);
     }
     for resource in
         table.virtuals.iter().filter(|v| v.resource().group == group && v.resource().version == version)
@@ -148,22 +151,35 @@ pub(super) fn resources(table: &Table, group: &str, version: &str) -> Option<Val
     Some(value)
 }
 
-/// The stored kinds of a group's version.
-pub(super) fn kinds(table: &Table, group: &str, version: &str) -> Vec<std::sync::Arc<dyn AnyKind>> {
-    let versions = table.entries().flat_map(|e| &e.versions);
-    let wanted =
-        versions.filter(|v| v.kind.resource().group == group && v.kind.resource().version == version);
-    wanted.map(|v| std::sync::Arc::clone(&v.kind)).collect()
+/// The stored kinds of a group's version, each with its resource.
+pub(super) fn kinds<'a>(
+    table: &'a Table,
+    group: &'a str,
+    version: &'a str,
+) -> impl Iterator<Item = (&'a Entry, &'a dyn AnyKind)> {
+    let all = table.entries().flat_map(|entry| entry.versions.iter().map(move |v| (&**entry, &*v.kind)));
+    all.filter(move |(_, kind)| kind.resource().group == group && kind.resource().version == version)
 }
 
-fn resource(kind: &dyn AnyKind, list: &mut Vec<Value>) {
+/// The verbs of a resource. Of a definition that is being deleted, nothing new may be made.
+pub(super) fn verbs(entry: &Entry) -> &'static [&'static str] {
+    if entry.terminating { &["delete", "deletecollection", "get", "list", "watch"] } else { &VERBS }
+}
+
+/// What changes when objects are stored in another version (upstream's `StorageVersionHash`).
+fn storage_version_hash(entry: &Entry) -> String {
+    let stored = entry.storage.resource();
+    let digest = Sha256::digest(format!("{}/{}/{}", stored.group, stored.version, stored.kind));
+    STANDARD.encode(&digest[..8])
+}
+
+fn resource(entry: &Entry, kind: &dyn AnyKind, list: &mut Vec<Value>) {
     let names = kind.resource();
     let mut value = json!({
         "name": names.plural, "singularName": kind.singular(), "namespaced": names.namespaced,
-        "kind": names.kind, "verbs": VERBS, "storageVersionHash": "",
+        "kind": names.kind, "verbs": verbs(entry), "storageVersionHash": storage_version_hash(entry),
     });
     if let Some(map) = value.as_object_mut() {
-        map.remove("storageVersionHash");
         if !kind.short_names().is_empty() {
             map.insert("shortNames".into(), kind.short_names().into());
         }

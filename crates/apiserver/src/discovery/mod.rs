@@ -10,18 +10,18 @@ pub(crate) use open_api::Documents;
 use bytes::Bytes;
 use gantry_api::ApiError;
 use gantry_api::status::Result;
-use http::header::{ACCEPT, CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, Method, Response, StatusCode};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha512};
 
 use crate::core::Core;
 use crate::dispatch::not_allowed;
 use crate::identify::Discovery;
 use crate::metrics;
-use crate::pipeline::{header, wish};
+use crate::pipeline::{accepts_gzip, header, wish};
 use crate::query::Query;
-use crate::respond::{self, Endpoint, with_type};
+use crate::respond::{self, Encoding, Endpoint, Format, Shape, with_type};
 use crate::route::RequestInfo;
 use crate::serve::{Body, empty};
 
@@ -49,19 +49,20 @@ pub(crate) fn path(
     let accept = header(headers, ACCEPT.as_str());
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let table = core.table.load();
+    if let (["api" | "apis"], Some(encoding)) = (parts.as_slice(), aggregated::wanted(accept)) {
+        return aggregated::response(&table, parts[0] == "api", encoding, headers);
+    }
     let document = match parts.as_slice() {
         [".well-known", "openid-configuration"] => {
             return issuer(core, |d| &d.configuration, "application/json");
         }
         ["openid", "v1", "jwks"] => return issuer(core, |d| &d.keys, "application/jwk-set+json"),
-        [""] => json!({"paths": paths(core)}),
-        ["version"] => version(),
+        // Whatever the client accepts: upstream writes these two as JSON for people.
+        [""] => return respond::written(200, &raw(&json!({"paths": paths(core)})), &PRETTY, false),
+        ["version"] => return respond::written(200, &raw(&version()), &PRETTY, false),
         ["metrics"] => {
             let text = Bytes::from(metrics::text());
             return Ok(with_type(200, text, "text/plain; version=0.0.4; charset=utf-8"));
-        }
-        ["api"] | ["apis"] if aggregated::is_wanted(accept) => {
-            return Ok(aggregated::response(&table, parts[0] == "api", headers));
         }
         ["openapi", ..] => return open_api::response(core, &parts, query, headers),
         ["api"] => legacy::core_versions(),
@@ -74,7 +75,14 @@ pub(crate) fn path(
         _ => return Err(ApiError::no_such_path()),
     };
     let format = wish(headers, query).negotiate(Endpoint::default())?;
-    respond::written(200, &Bytes::from(document.to_string()), &format, false)
+    respond::written(200, &raw(&document), &format, accepts_gzip(headers))
+}
+
+const PRETTY: Format =
+    Format { encoding: Encoding::Json, shape: Shape::Plain, meta_version: "", pretty: true };
+
+fn raw(document: &Value) -> Bytes {
+    Bytes::from(document.to_string())
 }
 
 /// A document about the issuer of service account tokens.
@@ -109,6 +117,7 @@ fn version() -> Value {
 
 fn paths(core: &Core) -> Vec<String> {
     let mut paths: Vec<String> = [
+        "/.well-known/openid-configuration",
         "/api",
         "/api/v1",
         "/apis",
@@ -117,6 +126,7 @@ fn paths(core: &Core) -> Vec<String> {
         "/metrics",
         "/openapi/v2",
         "/openapi/v3",
+        "/openid/v1/jwks",
         "/readyz",
         "/version",
     ]
@@ -134,20 +144,29 @@ fn paths(core: &Core) -> Vec<String> {
 }
 
 /// A document with an entity tag; 304 if the client has it already.
-fn tagged(document: &Value, content_type: &'static str, headers: &HeaderMap) -> Response<Body> {
-    let bytes = Bytes::from(document.to_string());
-    let hash: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02X}")).collect();
+fn tagged(
+    document: &Value,
+    encoding: Encoding,
+    content_type: &'static str,
+    headers: &HeaderMap,
+) -> Result<Response<Body>> {
+    let bytes = raw(document);
+    let hash: String = Sha512::digest(&bytes).iter().map(|b| format!("{b:02X}")).collect();
     let tag = format!("\"{hash}\"");
     let mut response = if header(headers, IF_NONE_MATCH.as_str()) == tag {
         let mut response = Response::new(empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        with_type(200, bytes, content_type)
+        let format = Format { encoding, ..Format::default() };
+        let mut response = respond::written(200, &bytes, &format, accepts_gzip(headers))?;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response
     };
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(ETAG, tag);
     }
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
-    response
+    response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+    Ok(response)
 }

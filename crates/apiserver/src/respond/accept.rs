@@ -5,7 +5,7 @@
 pub(crate) struct Clause<'a> {
     pub(super) kind: &'a str,
     pub(super) subtype: &'a str,
-    pub(super) parameters: Vec<(&'a str, &'a str)>,
+    pub(crate) parameters: Vec<(&'a str, &'a str)>,
     quality: f64,
 }
 

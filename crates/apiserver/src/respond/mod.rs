@@ -17,13 +17,12 @@ use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-pub(crate) use negotiate::{Encoding, Endpoint, Format, Wish};
+pub(crate) use negotiate::{Encoding, Endpoint, Format, Shape, Wish};
 
 use crate::dispatch::Reply;
 use crate::resources::Served;
 use crate::serve::{Body, full};
 use crate::verbs::{Answer, status_bytes};
-use negotiate::Shape;
 
 pub(crate) const JSON: &str = "application/json";
 
@@ -117,7 +116,7 @@ pub(crate) fn bookmark(resource: &Resource, revision: u64, initial_end: bool) ->
     let mut object = json!({
         "kind": resource.kind,
         "apiVersion": resource.api_version(),
-        "metadata": {"resourceVersion": revision.to_string(), "creationTimestamp": null},
+        "metadata": {"resourceVersion": revision.to_string()},
     });
     if initial_end {
         object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});

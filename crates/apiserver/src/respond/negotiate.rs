@@ -17,7 +17,7 @@ pub(crate) enum Encoding {
 
 impl Encoding {
     /// In the order of the server's own preference.
-    const ALL: [Self; 3] = [Self::Json, Self::Yaml, Self::Protobuf];
+    pub(crate) const ALL: [Self; 3] = [Self::Json, Self::Yaml, Self::Protobuf];
 
     /// The media type.
     pub(crate) fn media_type(self) -> &'static str {

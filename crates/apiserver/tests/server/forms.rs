@@ -96,6 +96,16 @@ async fn discovery_lists_what_is_served() {
     assert_eq!(pods["shortNames"], json!(["po"]));
     assert!(find(&core, "pods/log").is_some() && find(&core, "pods/binding").is_some());
     let apps = lab.get("/apis/apps/v1").await.json();
+    // The first eight bytes of the SHA-256 of apps/v1/Deployment.
+    assert_eq!(find(&apps, "deployments").expect("deployments")["storageVersionHash"], "8aSe+NMegvE=");
+    let client_go = "application/vnd.kubernetes.protobuf,application/json";
+    for path in ["/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1"] {
+        let answer = http(&lab.server, "GET", path, &[("accept", client_go)], "").await;
+        assert_eq!(answer.headers["content-type"], "application/vnd.kubernetes.protobuf", "{path}");
+        let mut json = lab.get(path).await.json();
+        json["apiVersion"] = json.get("apiVersion").cloned().unwrap_or_else(|| "".into());
+        assert_eq!(gantry_api::protobuf::to_json(&answer.bytes), Ok(json), "{path}");
+    }
     assert_eq!(find(&apps, "deployments/scale").expect("scale")["group"], "autoscaling");
     let groups = lab.get("/apis").await.json();
     assert!(groups["groups"].as_array().is_some_and(|g| g.iter().any(|g| g["name"] == "apps")));
@@ -105,7 +115,22 @@ async fn discovery_lists_what_is_served() {
     let tag = whole.headers["etag"].to_str().expect("a tag").to_owned();
     let same = http(&lab.server, "GET", "/apis", &[("accept", accept), ("if-none-match", &tag)], "").await;
     assert_eq!(same.code, 304);
-    assert_eq!(lab.get("/version").await.json()["minor"], "36");
+    assert_eq!(
+        (&whole.headers["cache-control"], &whole.headers["vary"]),
+        (&"public".parse().unwrap(), &"Accept".parse().unwrap())
+    );
+    let binary = accept.replace("application/json;", "application/vnd.kubernetes.protobuf;");
+    let binary = http(&lab.server, "GET", "/apis", &[("accept", &binary)], "").await;
+    assert_eq!(
+        binary.headers["content-type"],
+        "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    );
+    assert_eq!(gantry_api::protobuf::to_json(&binary.bytes), Ok(whole.json()));
+    let gone = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+    assert_eq!(http(&lab.server, "GET", "/apis", &[("accept", gone)], "").await.code, 406);
+    let version = http(&lab.server, "GET", "/version", &[("accept", client_go)], "").await;
+    assert_eq!(version.json()["minor"], "36");
+    assert!(version.bytes.starts_with(b"{\n  \""), "for people");
     assert_eq!(&lab.get("/readyz").await.bytes[..], b"ok");
     assert_eq!(
         lab.get("/openapi/v3").await.json()["paths"]["api/v1"]["serverRelativeURL"]
