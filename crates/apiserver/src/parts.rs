@@ -86,6 +86,7 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
         tasks: &deps.tasks,
     };
     let authorizer: Arc<dyn Authorizer> = authorize::make(&deps.authorize, &may)?;
+    who.issuer.ask(Arc::clone(&authorizer));
     let admission = plugins(&PluginDeps {
         transport: Arc::clone(&transport),
         informers: Arc::clone(&informers),

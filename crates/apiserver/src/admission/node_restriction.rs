@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
+use gantry_api::certificates::CertificateSigningRequest;
 use gantry_api::core::{Node, PersistentVolumeClaim, Pod};
 use gantry_api::field::quote;
+use gantry_api::k8s_openapi::api::resource::v1::ResourceSlice;
 use gantry_api::meta::MetaExt;
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Object, Resource};
 use gantry_kinds::AnyObject;
 
 use super::{AdmissionPlugin, AdmissionRequest, Operation};
+use crate::authorize;
 use crate::lookup::Lookup;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -140,6 +143,14 @@ fn update_pod_status(node: &str, new: Option<&Pod>, old: Option<&Pod>) -> Result
     if labels(new) != labels(old) {
         return Err(format!("node {} cannot update labels through pod status", quote(node)));
     }
+    let status = |pod: Option<&Pod>| pod.and_then(|p| p.status.clone()).unwrap_or_default();
+    let (new, old) = (status(new), status(old));
+    if new.resource_claim_statuses.unwrap_or_default() != old.resource_claim_statuses.unwrap_or_default() {
+        return Err(format!("node {} cannot update resource claim statues", quote(node)));
+    }
+    if new.extended_resource_claim_status != old.extended_resource_claim_status {
+        return Err(format!("node {} cannot update extended resource claim status", quote(node)));
+    }
     Ok(())
 }
 
@@ -196,6 +207,9 @@ impl AdmissionPlugin for NodeRestriction {
         let watched = match &*resource.group {
             "" => matches!(&*resource.plural, "pods" | "nodes" | "persistentvolumeclaims"),
             "coordination.k8s.io" => resource.plural == "leases",
+            "storage.k8s.io" => resource.plural == "csinodes",
+            "resource.k8s.io" => resource.plural == "resourceslices",
+            "certificates.k8s.io" => resource.plural == "certificatesigningrequests",
             _ => false,
         };
         watched && operation != Operation::Connect
@@ -208,9 +222,11 @@ impl AdmissionPlugin for NodeRestriction {
         old: Option<&dyn AnyObject>,
     ) -> Result<()> {
         let user = request.user;
-        let Some(node) = user.name.strip_prefix("system:node:").filter(|_| user.is_in("system:nodes")) else {
-            return Ok(());
-        };
+        let Some(node) = authorize::node_of(user) else { return Ok(()) };
+        if node.is_empty() {
+            let why = format!("could not determine node from user {}", quote(&user.name));
+            return Err(ApiError::forbidden(request.resource, request.name, why));
+        }
         let pod = object.and_then(|o| o.downcast::<Pod>());
         let old_pod = old.and_then(|o| o.downcast::<Pod>());
         let verdict = match (&*request.resource.plural, request.subresource, request.operation) {
@@ -255,6 +271,13 @@ impl AdmissionPlugin for NodeRestriction {
             }
             ("persistentvolumeclaims", _, _) => Err("may only update PVC status".to_owned()),
             ("leases", _, _) => change_lease(node, request),
+            ("csinodes", _, _) if request.name == node => Ok(()),
+            ("csinodes", _, _) => {
+                Err("can only access CSINode with the same name as the requesting node".to_owned())
+            }
+            ("resourceslices", "", Operation::Create) => change_slice(node, "create", object),
+            ("resourceslices", "", Operation::Delete) => change_slice(node, "delete", old),
+            ("certificatesigningrequests", "", Operation::Create) => request_certificate(node, object),
             _ => Ok(()),
         };
         verdict.map_err(|why| ApiError::forbidden(request.resource, request.name, why))
@@ -285,6 +308,29 @@ fn change_claim(
         "node {} is not allowed to update fields other than status.quantity and status.conditions",
         quote(node)
     ))
+}
+
+/// A node publishes its own devices only.
+fn change_slice(node: &str, what: &str, slice: Option<&dyn AnyObject>) -> Result<(), String> {
+    let slice = slice.and_then(|o| o.downcast::<ResourceSlice>());
+    if slice.is_some_and(|s| s.spec.node_name.as_deref() == Some(node)) {
+        return Ok(());
+    }
+    Err(format!("can only {what} ResourceSlice with the same NodeName as the requesting node"))
+}
+
+/// A node asks for certificates of its own name only.
+fn request_certificate(node: &str, csr: Option<&dyn AnyObject>) -> Result<(), String> {
+    const SIGNERS: [&str; 2] =
+        ["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
+    let csr = csr.and_then(|o| o.downcast::<CertificateSigningRequest>());
+    let Some(csr) = csr.filter(|csr| SIGNERS.contains(&csr.spec.signer_name.as_str())) else { return Ok(()) };
+    let name = crate::pki::common_name_of_request(&csr.spec.request.0)
+        .map_err(|e| format!("unable to parse csr: {e}"))?;
+    if name == format!("system:node:{node}") {
+        return Ok(());
+    }
+    Err(format!("can only create a node CSR with CN=system:node:{node}"))
 }
 
 fn change_lease(node: &str, request: &AdmissionRequest<'_>) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! Issues service account tokens.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -16,7 +16,8 @@ use gantry_api::{ApiError, Object, Resource, time};
 use gantry_base::Clock;
 
 use super::tokens::{Audiences, Bound, Claims, LEGACY_ISSUER, Legacy, Reference};
-use super::{TokenKey, User};
+use super::{TokenKey, User, audiences};
+use crate::authorize::{Attributes, Authorizer, node_of};
 use crate::lookup::{Brief, Lookup};
 use crate::virtual_resource::TokenIssuer;
 use crate::warnings::Warnings;
@@ -44,6 +45,8 @@ pub struct Issuer {
     lookup: Lookup,
     /// The longest life, in seconds, if that is limited.
     longest: Option<i64>,
+    /// Who says for which other audiences a node may ask.
+    authorizer: OnceLock<Arc<dyn Authorizer>>,
 }
 
 impl Issuer {
@@ -55,7 +58,15 @@ impl Issuer {
         clock: Arc<dyn Clock>,
         lookup: Lookup,
     ) -> Self {
-        Self { key, issuer: issuer.to_owned(), audiences, clock, lookup, longest: None }
+        Self {
+            key,
+            issuer: issuer.to_owned(),
+            audiences,
+            clock,
+            lookup,
+            longest: None,
+            authorizer: OnceLock::new(),
+        }
     }
 
     /// Issues no token for longer than `life`.
@@ -70,6 +81,55 @@ impl Issuer {
             ));
         }
         Ok(Self { longest, ..self })
+    }
+
+    /// Asks `authorizer` for which audiences a node may have tokens, besides those in the specs of its pods.
+    pub(crate) fn ask(&self, authorizer: Arc<dyn Authorizer>) {
+        // Only the first counts: there is one authorizer.
+        self.authorizer.get_or_init(|| authorizer);
+    }
+
+    /// A node asks for audiences that its pod asks for, or that somebody allowed.
+    async fn check_audience(
+        &self,
+        user: &User,
+        account: &ServiceAccount,
+        wanted: &[String],
+        bound: Option<&BoundObjectReference>,
+    ) -> Result<()> {
+        let refuse = |why: String| Err(ApiError::forbidden(&ServiceAccount::RESOURCE, account.name(), why));
+        let Some(bound) = bound.filter(|b| b.kind.as_deref() == Some("Pod")) else {
+            return refuse("node requested token not bound to a pod".to_owned());
+        };
+        if bound.uid.as_deref().unwrap_or("").is_empty() {
+            return refuse("node requested token with a pod binding without a uid".to_owned());
+        }
+        let audience = match wanted {
+            [] => "",
+            [one] => one,
+            _ => return refuse("node may only request 0 or 1 audiences".to_owned()),
+        };
+        let name = bound.name.as_deref().unwrap_or("");
+        let pod = self.lookup.find::<Pod>(account.namespace(), name).await?;
+        let pod = pod.ok_or_else(|| ApiError::not_found(&Pod::RESOURCE, name))?;
+        if audiences::of_pod(&pod, audience, &self.lookup).await? {
+            return Ok(());
+        }
+        if let Some(authorizer) = self.authorizer.get() {
+            let attributes = Attributes {
+                namespace: account.namespace(),
+                name: account.name(),
+                ..Attributes::on_resource(user, "request-serviceaccounts-token-audience", "", audience)
+            };
+            if authorizer.authorize(&attributes).await.is_allowed() {
+                return Ok(());
+            }
+        }
+        let audience = field::quote(audience);
+        refuse(format!(
+            "audience {audience} not found in pod spec volume, {} is not authorized to request tokens for this audience",
+            user.name
+        ))
     }
 
     async fn bind(
@@ -151,6 +211,9 @@ impl TokenIssuer for Issuer {
         check_target(account, &request)?;
         let spec = request.spec.get_or_insert_default();
         let audiences = spec.audiences.get_or_insert_default();
+        if node_of(user).is_some() {
+            self.check_audience(user, account, audiences, spec.bound_object_ref.as_ref()).await?;
+        }
         if audiences.is_empty() {
             audiences.clone_from(&self.audiences);
         }
@@ -246,9 +309,7 @@ fn check_seconds(seconds: i64) -> Result<()> {
 
 /// A node gets tokens for the pods that are bound to it only.
 fn check_node(user: &User, account: &ServiceAccount, bound: &Bound) -> Result<()> {
-    let Some(node) = user.name.strip_prefix("system:node:").filter(|_| user.is_in("system:nodes")) else {
-        return Ok(());
-    };
+    let Some(node) = node_of(user) else { return Ok(()) };
     let refuse = |why: String| Err(ApiError::forbidden(&ServiceAccount::RESOURCE, account.name(), why));
     if bound.pod.is_none() {
         return refuse("node requested token not bound to a pod".to_owned());

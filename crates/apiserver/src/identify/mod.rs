@@ -3,6 +3,7 @@
 //! The pipeline asks one [`Authenticator`] (usually a chain of several); what it does not know is answered with
 //! 401, so an authenticator that lets strangers in returns [`User::anonymous`] for a request without credentials.
 
+mod audiences;
 mod authorities;
 mod bearer;
 mod bootstrap_tokens;

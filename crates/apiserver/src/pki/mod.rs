@@ -15,6 +15,7 @@ pub use identity::{
     server_config,
 };
 pub use renewed::{Renewed, Wanted};
+pub use request::common_name_of_request;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

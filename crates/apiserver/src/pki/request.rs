@@ -155,11 +155,7 @@ impl Authority {
         life: Duration,
         now: SystemTime,
     ) -> Result<String> {
-        let (_, pem) = x509_parser::pem::parse_x509_pem(request.as_bytes())
-            .map_err(|e| Error::invalid(format!("PEM block type must be CERTIFICATE REQUEST: {e}")))?;
-        if pem.label != "CERTIFICATE REQUEST" {
-            return Err(Error::invalid("PEM block type must be CERTIFICATE REQUEST"));
-        }
+        let pem = block(request.as_bytes())?;
         let (_, request) = X509CertificationRequest::from_der(&pem.contents)
             .map_err(|e| Error::invalid(format!("unable to parse certificate request: {e}")))?;
         request
@@ -208,6 +204,25 @@ impl Authority {
         let certificate = sequence(&[body, by, element(0x03, &[vec![0], signature].concat())]);
         Ok(as_pem(&certificate))
     }
+}
+
+/// The PEM block of a request.
+fn block(pem: &[u8]) -> Result<x509_parser::pem::Pem> {
+    let bad = || Error::invalid("PEM block type must be CERTIFICATE REQUEST");
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem).map_err(|_| bad())?;
+    if pem.label == "CERTIFICATE REQUEST" { Ok(pem) } else { Err(bad()) }
+}
+
+/// The CN of the subject of a request (PEM); empty if it has none.
+///
+/// # Errors
+/// It cannot be read.
+pub fn common_name_of_request(pem: &[u8]) -> Result<String> {
+    let pem = block(pem)?;
+    let (_, request) = X509CertificationRequest::from_der(&pem.contents)
+        .map_err(|e| Error::invalid(format!("unable to parse certificate request: {e}")))?;
+    let names = request.certification_request_info.subject.iter_common_name();
+    Ok(names.filter_map(|n| n.as_str().ok()).last().unwrap_or("").to_owned())
 }
 
 fn extension_of<'a>(

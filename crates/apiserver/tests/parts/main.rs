@@ -4,7 +4,9 @@ mod addresses;
 mod admission;
 mod bootstrap;
 mod kubelet;
+mod outside;
 mod pod_security;
+mod routes;
 mod tokens;
 mod webhooks;
 
@@ -48,10 +50,29 @@ impl Cluster {
         Self::made(admission, true).await
     }
 
+    /// One that believes whom these options say, and lets those decide, by this clock.
+    pub(crate) async fn deciding(
+        identify: gantry_apiserver::identify::Options,
+        authorize: gantry_apiserver::authorize::Options,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self::of(AdmissionOptions::default(), false, identify, authorize, clock).await
+    }
+
     async fn made(admission: AdmissionOptions, open: bool) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        Self::of(admission, open, Default::default(), Default::default(), clock).await
+    }
+
+    async fn of(
+        admission: AdmissionOptions,
+        open: bool,
+        identify: gantry_apiserver::identify::Options,
+        authorize: gantry_apiserver::authorize::Options,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let tasks = Tasks::new();
         let dir = tempfile::tempdir().expect("a folder");
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let pki = Arc::new(Pki::load_or_create(dir.path(), clock.now()).expect("keys"));
         let store: Arc<dyn Store> = Arc::new(Memory::default());
         let deps = Deps {
@@ -61,8 +82,8 @@ impl Cluster {
             issuer: ISSUER.to_owned(),
             service_cidr: CIDR,
             admission,
-            identify: gantry_apiserver::identify::Options::default(),
-            authorize: gantry_apiserver::authorize::Options::default(),
+            identify,
+            authorize,
         };
         let options = Options { store: Arc::clone(&store), kinds: gantry_kinds::builtin(), clock };
         let make = Box::new(move |transport| {
@@ -95,6 +116,17 @@ impl Cluster {
     pub(crate) async fn account(&self, namespace: &str, name: &str) -> Arc<ServiceAccount> {
         let account = ServiceAccount { metadata: named(namespace, name), ..ServiceAccount::default() };
         self.api().create(&account).await.expect("an account")
+    }
+
+    /// A token of an account.
+    pub(crate) async fn token(&self, namespace: &str, name: &str) -> String {
+        let body = serde_json::json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {},
+        });
+        let key = gantry_api::ObjectKey::new(namespace, name);
+        let answer = self.api::<ServiceAccount>().create_subresource(&key, "token", &body).await;
+        let answer: Value = serde_json::from_slice(answer.expect("a token").bytes()).expect("JSON");
+        answer["status"]["token"].as_str().expect("a token").to_owned()
     }
 
     /// A request with a token.

@@ -25,7 +25,7 @@ fn who() -> Value {
     json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"})
 }
 
-async fn bootstrapped() -> Cluster {
+pub(crate) async fn bootstrapped() -> Cluster {
     let cluster = Cluster::new().await;
     let options = gantry_apiserver::bootstrap::Options {
         service_cidr: crate::CIDR,
