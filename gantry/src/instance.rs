@@ -61,6 +61,11 @@ impl Instance {
         self.data_dir.join("store")
     }
 
+    /// How Secrets are encrypted in the store.
+    pub fn encryption_config(&self) -> PathBuf {
+        self.data_dir.join("pki/encryption.json")
+    }
+
     /// Pods' directories.
     pub fn kubelet(&self) -> PathBuf {
         self.data_dir.join("kubelet")

@@ -2,6 +2,7 @@
 
 mod agent;
 mod down;
+mod encryption;
 mod identify_flags;
 mod image;
 mod instance;
@@ -40,6 +41,9 @@ enum Command {
     /// Bring images to this machine's containers without a registry.
     #[command(subcommand)]
     Image(image::Command),
+    /// Keys that Secrets are encrypted with in the store.
+    #[command(subcommand)]
+    Secrets(encryption::Command),
     #[command(flatten)]
     Client(gantry_cli::Command),
 }
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Command::Agent(args) => roles::agent(args),
         Command::Down(args) => roles::block_on(down::run(args)),
         Command::Image(command) => roles::block_on(image::run(command)),
+        Command::Secrets(command) => roles::block_on(encryption::run(command)),
         Command::Client(command) => return roles::client(command),
     };
     match outcome {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gantry_api::ApiError;
+use gantry_apiserver::encryption::EncryptedStore;
 use gantry_apiserver::identify::{TokenKey, User};
 use gantry_apiserver::parts::{self, Deps, ISSUER};
 use gantry_apiserver::pki::{Identity, Pki, Renewed, Usage, Wanted, open_server_config};
@@ -18,6 +19,7 @@ use gantry_scheduler::Scheduler;
 use gantry_store::{Embedded, Store};
 use tokio::net::TcpListener;
 
+use crate::encryption;
 use crate::instance::Instance;
 use crate::ports::{CertificateSigner, LocalVolumes, Signer};
 use crate::settings::Settings;
@@ -52,6 +54,9 @@ impl Server {
         steps.done("keys and certificates");
 
         let store = open_store(instance, Arc::clone(&clock)).await?;
+        let keys =
+            settings.encryption_provider_config.clone().unwrap_or_else(|| instance.encryption_config());
+        let sealed = encryption::encrypted(Arc::clone(&store) as Arc<dyn Store>, keys, tasks)?;
         steps.done("store");
 
         let deps = Deps {
@@ -64,7 +69,7 @@ impl Server {
             authorize: settings.identify.authorize(),
             identify: settings.identify.options(&format!("https://{}", SocketAddr::new(advertise, port))),
         };
-        let (api, token_key) = start_api(&store, &clock, deps, tasks).await?;
+        let (api, token_key) = start_api(sealed, &clock, deps, tasks).await?;
         let serving = serving(settings, &pki, advertise, &*clock)?;
         serving.follow(Arc::clone(&clock), tasks, |_| Ok(()));
         let bootstrapped = Arc::new(AtomicBool::new(false));
@@ -221,16 +226,12 @@ async fn open_store(instance: &Instance, clock: Arc<dyn Clock>) -> Result<Arc<Em
 
 /// Starts the API server; the parts are made around the transport that it hands out.
 async fn start_api(
-    store: &Arc<Embedded>,
+    store: Arc<EncryptedStore>,
     clock: &Arc<dyn Clock>,
     deps: Deps,
     tasks: &Tasks,
 ) -> Result<(server::ApiServer, TokenKey)> {
-    let options = server::Options {
-        store: Arc::clone(store) as Arc<dyn Store>,
-        kinds: gantry_kinds::builtin(),
-        clock: Arc::clone(clock),
-    };
+    let options = server::Options { store, kinds: gantry_kinds::builtin(), clock: Arc::clone(clock) };
     let token_key = TokenKey::from_pkcs8(&deps.pki.token_key)?;
     let make = Box::new(move |transport| Ok(parts::parts(&deps, transport)?.parts));
     Ok((server::ApiServer::start(options, make, tasks).await?, token_key))

@@ -48,6 +48,9 @@ pub struct Flags {
     /// Further names and addresses in the server's certificate.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub tls_san: Option<Vec<String>>,
+    /// How values are encrypted in the store: an EncryptionConfiguration [default: Secrets, with a key of our own].
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
     /// Which controllers run: `*`, `name`, `-name` [default: *].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub controllers: Option<Vec<String>>,
@@ -123,6 +126,8 @@ pub struct Settings {
     pub cluster_domain: String,
     /// Further names in the server's certificate.
     pub tls_san: Vec<String>,
+    /// How values are encrypted in the store, if not in our own way.
+    pub encryption_provider_config: Option<PathBuf>,
     /// Which controllers run.
     pub controllers: Vec<String>,
     /// Which admission plugins run, and what they are told.
@@ -194,6 +199,7 @@ impl Settings {
             cluster_dns: first!(cluster_dns).unwrap_or(tenth),
             cluster_domain: first!(cluster_domain).unwrap_or_else(|| "cluster.local".into()),
             tls_san: first!(tls_san).unwrap_or_default(),
+            encryption_provider_config: first!(encryption_provider_config),
             controllers: first!(controllers).unwrap_or_else(|| vec!["*".into()]),
             admission: admission(
                 first!(enable_admission_plugins),

@@ -14,6 +14,7 @@ mod core;
 mod custom;
 mod discovery;
 mod dispatch;
+pub mod encryption;
 mod errors;
 pub mod health;
 pub mod identify;

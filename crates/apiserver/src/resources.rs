@@ -201,6 +201,13 @@ pub(crate) fn prefix(group: &str, plural: &str) -> Arc<str> {
     format!("{ROOT}{group}/{plural}/").into()
 }
 
+/// The group and the plural name of a key under a prefix of [`prefix`].
+pub(crate) fn split_key(key: &str) -> Option<(&str, &str)> {
+    let (group, rest) = key.strip_prefix(ROOT)?.split_once('/')?;
+    let (plural, _) = rest.split_once('/')?;
+    Some((if group == "core" { "" } else { group }, plural))
+}
+
 /// Builds the table of the built-in kinds, each with its cache.
 pub(crate) async fn builtin(
     kinds: &[Arc<dyn AnyKind>],

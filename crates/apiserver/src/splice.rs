@@ -21,6 +21,17 @@ pub(crate) fn with_revision(json: &Bytes, revision: u64) -> Option<Bytes> {
     Some(replace(json, revision_span(json)?, revision.to_string().as_bytes()))
 }
 
+/// The same JSON without its revision, and where that goes; the whole where there is none.
+pub(crate) fn unstamped(json: &Bytes) -> gantry_store::Value {
+    match revision_span(json) {
+        Some(span) => {
+            let at = span.start;
+            gantry_store::Value::Stamped { template: replace(json, span, b""), at }
+        }
+        None => gantry_store::Value::Bytes(json.clone()),
+    }
+}
+
 /// The same JSON with another `apiVersion`.
 pub(crate) fn with_api_version(json: &Bytes, version: &str) -> Option<Bytes> {
     let span = text_at(json, member(json, 0, b"apiVersion")?)?;

@@ -107,6 +107,9 @@ pub enum StoreError {
         /// What failed.
         detail: String,
     },
+    /// A stored value that cannot be opened: it is sealed with a key that is not at hand, or damaged. Names the key.
+    #[error("{0}")]
+    Unreadable(String),
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -121,7 +124,7 @@ impl StoreError {
             Self::FutureRevision { .. } | Self::Full { .. } | Self::Closed => Class::Retry,
             Self::TooLarge { .. } | Self::Invalid(_) => Class::Invalid,
             Self::Locked { .. } | Self::NewerFormat { .. } | Self::Open { .. } => Class::Refused,
-            Self::Corrupt { .. } | Self::Failed { .. } => Class::Refused,
+            Self::Corrupt { .. } | Self::Failed { .. } | Self::Unreadable(_) => Class::Refused,
         }
     }
 }

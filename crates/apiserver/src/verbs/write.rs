@@ -222,12 +222,11 @@ impl Stamped {
         object.metadata_mut().resource_version = Some(revision.to_string());
         let bytes = Bytes::from(object.encode());
         let stored = call.served.storable(bytes.clone())?;
-        let span = splice::revision_span(&stored)
-            .ok_or_else(|| ApiError::internal("an encoded object has no resourceVersion"))?;
-        let mut template = Vec::with_capacity(stored.len() - span.len());
-        template.extend_from_slice(&stored[..span.start]);
-        template.extend_from_slice(&stored[span.end..]);
-        Ok(Self { bytes, value: Value::Stamped { template: Bytes::from(template), at: span.start } })
+        let value = splice::unstamped(&stored);
+        if let Value::Bytes(_) = value {
+            return Err(ApiError::internal("an encoded object has no resourceVersion"));
+        }
+        Ok(Self { bytes, value })
     }
 }
 

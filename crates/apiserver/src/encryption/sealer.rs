@@ -1,0 +1,169 @@
+//! Seals and opens values.
+
+use bytes::Bytes;
+use gantry_base::{Error, Result};
+use gantry_store::{Revision, Value};
+use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::config::{EncryptionConfig, Provider, Rule};
+use crate::resources::split_key;
+
+/// How each sealed value begins.
+const SEALED: &[u8] = b"k8s:enc:";
+/// In place of an offset: the value carries no revision.
+const UNSTAMPED: u32 = u32::MAX;
+
+/// A configuration, ready for use.
+pub struct Sealer {
+    rules: Vec<SealedResources>,
+    random: SystemRandom,
+}
+
+struct SealedResources {
+    patterns: Vec<String>,
+    providers: Vec<Way>,
+}
+
+enum Way {
+    AesGcm { prefix: Vec<u8>, key: LessSafeKey },
+    Identity,
+}
+
+impl Sealer {
+    /// Prepares the keys.
+    ///
+    /// # Errors
+    /// A key is not of the right length.
+    pub fn new(config: &EncryptionConfig) -> Result<Self> {
+        let rules = config.resources.iter().map(SealedResources::new).collect::<Result<_>>()?;
+        Ok(Self { rules, random: SystemRandom::new() })
+    }
+
+    /// Whether values under this key of the store are under a rule.
+    pub fn covers(&self, key: &str) -> bool {
+        self.rule(key).is_some()
+    }
+
+    /// The value as it goes to the disk.
+    ///
+    /// # Errors
+    /// There is no randomness for a nonce.
+    pub fn seal(&self, key: &str, value: &Value) -> Result<Value> {
+        let Some(rule) = self.rule(key) else { return Ok(value.clone()) };
+        let Some(Way::AesGcm { prefix, key: secret }) = rule.providers.first() else {
+            return Ok(value.clone());
+        };
+        let (at, text) = match value {
+            Value::Bytes(bytes) => (UNSTAMPED, bytes),
+            Value::Stamped { template, at } => {
+                (u32::try_from(*at).map_err(|_| Error::invalid("a value of over 4 GiB"))?, template)
+            }
+        };
+        let mut nonce = [0; NONCE_LEN];
+        self.random
+            .fill(&mut nonce)
+            .map_err(|_| Error::refused("the kernel gives no random bytes for a nonce"))?;
+        let mut plain = Vec::with_capacity(4 + text.len() + 16);
+        plain.extend_from_slice(&at.to_be_bytes());
+        plain.extend_from_slice(text);
+        secret
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(key), &mut plain)
+            .map_err(|_| Error::bug("a value cannot be sealed"))?;
+        let sealed = [prefix.as_slice(), &nonce, &plain].concat();
+        Ok(Value::Bytes(sealed.into()))
+    }
+
+    /// The value as it was before sealing, with its revision. What was never sealed comes back as it is.
+    ///
+    /// # Errors
+    /// No provider of the resource's rule can open it: the text is upstream's.
+    pub fn open(&self, key: &str, stored: &Bytes, modified: Revision) -> Result<Bytes> {
+        let rule = self.rule(key);
+        if !stored.starts_with(SEALED) {
+            return match rule {
+                Some(rule) if !rule.providers.iter().any(|way| matches!(way, Way::Identity)) => {
+                    Err(unreadable(key, "no matching prefix found"))
+                }
+                _ => Ok(stored.clone()),
+            };
+        }
+        let ways = rule.into_iter().flat_map(|rule| &rule.providers);
+        for way in ways {
+            if let Way::AesGcm { prefix, key: secret } = way
+                && let Some(sealed) = stored.strip_prefix(prefix.as_slice())
+            {
+                return open_with(secret, key, sealed, modified);
+            }
+        }
+        Err(unreadable(key, "no matching prefix found"))
+    }
+
+    /// Whether the value is written as the first provider would write it.
+    pub fn is_current(&self, key: &str, stored: &Bytes) -> bool {
+        match self.rule(key).and_then(|rule| rule.providers.first()) {
+            Some(Way::AesGcm { prefix, .. }) => stored.starts_with(prefix),
+            Some(Way::Identity) | None => !stored.starts_with(SEALED),
+        }
+    }
+
+    fn rule(&self, key: &str) -> Option<&SealedResources> {
+        let (group, resource) = split_key(key)?;
+        self.rules.iter().find(|rule| rule.patterns.iter().any(|p| matches(p, group, resource)))
+    }
+}
+
+impl SealedResources {
+    fn new(rule: &Rule) -> Result<Self> {
+        let mut providers = Vec::new();
+        for provider in &rule.providers {
+            ways(provider, &mut providers)?;
+        }
+        Ok(Self { patterns: rule.resources.clone(), providers })
+    }
+}
+
+fn ways(provider: &Provider, found: &mut Vec<Way>) -> Result<()> {
+    for key in provider.aesgcm.iter().flat_map(|keys| &keys.keys) {
+        let secret = key.secret()?;
+        let algorithm = if secret.len() == 16 { &AES_128_GCM } else { &AES_256_GCM };
+        let unbound = UnboundKey::new(algorithm, &secret)
+            .map_err(|_| Error::invalid(format!("key {:?} is not of 16 or 32 bytes", key.name)))?;
+        let prefix = format!("k8s:enc:aesgcm:v1:{}:", key.name).into_bytes();
+        found.push(Way::AesGcm { prefix, key: LessSafeKey::new(unbound) });
+    }
+    if provider.identity.is_some() {
+        found.push(Way::Identity);
+    }
+    Ok(())
+}
+
+fn open_with(secret: &LessSafeKey, key: &str, sealed: &[u8], modified: Revision) -> Result<Bytes> {
+    let damaged = || unreadable(key, "the stored data was tampered with, or the key is another");
+    let (nonce, text) = sealed.split_at_checked(NONCE_LEN).ok_or_else(damaged)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| damaged())?;
+    let mut text = text.to_vec();
+    let plain = secret.open_in_place(nonce, Aad::from(key), &mut text).map_err(|_| damaged())?;
+    let (at, template) = plain.split_first_chunk::<4>().ok_or_else(damaged)?;
+    let template = Bytes::copy_from_slice(template);
+    let value = match u32::from_be_bytes(*at) {
+        UNSTAMPED => Value::Bytes(template),
+        at if at as usize <= template.len() => Value::Stamped { template, at: at as usize },
+        _ => return Err(damaged()),
+    };
+    Ok(value.at_revision(modified))
+}
+
+fn unreadable(key: &str, why: &str) -> Error {
+    Error::refused(format!("unable to transform key {key:?}: {why}"))
+}
+
+/// As upstream's: a resource, `resource.group`, `*.group`, `*.` for the core group, `*.*`.
+fn matches(pattern: &str, group: &str, resource: &str) -> bool {
+    match pattern.split_once('.') {
+        None => group.is_empty() && pattern == resource,
+        Some(("*", "*")) => true,
+        Some(("*", of)) => of == group,
+        Some((name, of)) => name == resource && of == group,
+    }
+}

@@ -1,0 +1,105 @@
+//! Secrets at rest: sealed on the way in, opened on the way out, re-sealed with a new key.
+
+use std::sync::Arc;
+
+use gantry_apiserver::encryption::{EncryptedStore, EncryptionConfig, Key, Sealer, reseal};
+use gantry_store::{Batch, Expect, Memory, Op, RangeRequest, Store, StoreError, Value};
+
+const SECRET: &str = "/registry/core/secrets/default/s";
+const MAP: &str = "/registry/core/configmaps/default/c";
+
+fn config(keys: &[&str]) -> EncryptionConfig {
+    let keys = keys.iter().map(|name| Key::generate((*name).to_owned()).expect("a key"));
+    EncryptionConfig::secrets_with(keys.collect())
+}
+
+fn store(inner: &Arc<dyn Store>, config: &EncryptionConfig) -> EncryptedStore {
+    EncryptedStore::new(Arc::clone(inner), Sealer::new(config).expect("keys"))
+}
+
+fn put(key: &str, expect: Expect) -> Batch {
+    let template = br#"{"metadata":{"resourceVersion":""},"data":{"password":"hunter2"}}"#;
+    let at = br#"{"metadata":{"resourceVersion":""#.len();
+    let value = Value::Stamped { template: template.as_slice().into(), at };
+    Batch::durable(vec![Op::Put { key: key.into(), value, expect }])
+}
+
+async fn raw(inner: &Arc<dyn Store>, key: &str) -> String {
+    let read = inner.get(key, None).await.expect("read");
+    String::from_utf8_lossy(&read.item.expect("stored").value).into_owned()
+}
+
+#[tokio::test]
+async fn secrets_are_sealed_in_the_store_and_nowhere_else() {
+    let inner: Arc<dyn Store> = Arc::new(Memory::default());
+    let store = store(&inner, &config(&["key1"]));
+    let mut watch = store.watch("/registry/", 2).await.expect("a watch");
+    for key in [SECRET, MAP] {
+        let done = store.commit(put(key, Expect::Absent)).await.expect("stored");
+        let revision = done.results[0].revision();
+        let want =
+            format!(r#"{{"metadata":{{"resourceVersion":"{revision}"}},"data":{{"password":"hunter2"}}}}"#);
+        assert_eq!(store.get(key, None).await.expect("read").item.expect("stored").value, want);
+        let events = watch.next().await.expect("events").events;
+        assert_eq!(events[0].current.as_ref().expect("a put").value, want);
+    }
+    assert!(raw(&inner, SECRET).await.starts_with("k8s:enc:aesgcm:v1:key1:"));
+    assert!(!raw(&inner, SECRET).await.contains("hunter2"));
+    assert!(raw(&inner, MAP).await.contains("hunter2"));
+    let all = store.range(RangeRequest::all("/registry/")).await.expect("a range").items;
+    assert!(all.iter().all(|item| item.value.windows(7).any(|w| w == b"hunter2")));
+    // What a failed write shows is open as well.
+    let conflict = store.commit(put(SECRET, Expect::Absent)).await.expect_err("it exists");
+    let StoreError::Conflict { current: Some(current), .. } = conflict else { panic!("{conflict}") };
+    assert!(current.value.starts_with(br#"{"metadata""#));
+}
+
+#[tokio::test]
+async fn a_new_key_replaces_the_old_one() {
+    let inner: Arc<dyn Store> = Arc::new(Memory::default());
+    let old = config(&["key1"]);
+    let store = store(&inner, &old);
+    store.commit(put(SECRET, Expect::Absent)).await.expect("stored");
+    let both = old.with_new_key().expect("a second key");
+    store.use_sealer(Sealer::new(&both).expect("keys"));
+    assert_eq!(reseal(&store).await.expect("resealed").written, 1);
+    assert_eq!(reseal(&store).await.expect("resealed").written, 0);
+    assert!(raw(&inner, SECRET).await.starts_with("k8s:enc:aesgcm:v1:key2:"));
+    store.use_sealer(Sealer::new(&both.without_old_keys()).expect("keys"));
+    let item = store.get(SECRET, None).await.expect("read").item.expect("stored");
+    let want = format!(r#""resourceVersion":"{}""#, item.modified);
+    assert!(String::from_utf8_lossy(&item.value).contains(&want), "the new revision is in it");
+}
+
+#[tokio::test]
+async fn without_the_key_it_is_an_error_and_no_empty_answer() {
+    let inner: Arc<dyn Store> = Arc::new(Memory::default());
+    store(&inner, &config(&["key1"])).commit(put(SECRET, Expect::Absent)).await.expect("stored");
+    for other in [config(&["key9"]), config(&["key1"])] {
+        let other = store(&inner, &other);
+        let why = other.range(RangeRequest::all("/registry/")).await.expect_err("sealed").to_string();
+        assert!(why.starts_with(&format!("unable to transform key {SECRET:?}: ")), "{why}");
+        other.get(SECRET, None).await.expect_err("sealed");
+    }
+}
+
+#[test]
+fn faults_of_the_configuration_name_the_field() {
+    let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n";
+    let cases = [
+        ("- resources: []\n  providers: [{identity: {}}]", "resources[0].resources: Required value"),
+        ("- resources: [secrets]\n  providers: []", "resources[0].providers: Required value"),
+        (
+            "- resources: [secrets]\n  providers: [{kms: {name: x}}]",
+            "resources[0].providers[0].kms: not supported: use aesgcm or identity",
+        ),
+        (
+            "- resources: [secrets]\n  providers: [{aesgcm: {keys: [{name: a, secret: YWJj}]}}]",
+            "secret of 3 bytes, expected 16 or 32",
+        ),
+    ];
+    for (text, want) in cases {
+        let why = EncryptionConfig::parse(&format!("{head}{text}")).expect_err(text).to_string();
+        assert!(why.contains(want), "{why}");
+    }
+}

@@ -1,0 +1,175 @@
+//! Secrets at rest: the keys beside the store, and their rotation.
+//!
+//! A server reads its configuration at the start and again when the file changes. Either way it then writes anew what
+//! is not sealed with the first key, and notes in a file beside the configuration that it did.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use gantry_apiserver::encryption::{EncryptedStore, EncryptionConfig, Rotated, Sealer, reseal};
+use gantry_base::error::Context;
+use gantry_base::{Class, Clock, Error, Result, SystemClock, Tasks};
+use gantry_store::{Embedded, Store, StoreError};
+
+use crate::instance::Instance;
+
+/// How often the configuration is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long `rotate-key` waits for a running server.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Puts the configured encryption in front of the store and keeps it in step with the file.
+///
+/// # Errors
+/// The configuration is not valid, or cannot be written at the first start.
+pub fn encrypted(store: Arc<dyn Store>, path: PathBuf, tasks: &Tasks) -> Result<Arc<EncryptedStore>> {
+    let config = EncryptionConfig::load_or_create(&path)?;
+    let encrypted = Arc::new(EncryptedStore::new(store, Sealer::new(&config)?));
+    let keeper = Keeper { store: Arc::clone(&encrypted), path, seen: Some(config) };
+    tasks.spawn("encryption", keeper.run());
+    Ok(encrypted)
+}
+
+struct Keeper {
+    store: Arc<EncryptedStore>,
+    path: PathBuf,
+    seen: Option<EncryptionConfig>,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut changed = modified(&self.path);
+        self.rewrite().await;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = modified(&self.path);
+            if now != changed {
+                changed = now;
+                self.reload().await;
+            }
+        }
+    }
+
+    async fn reload(&mut self) {
+        let read = EncryptionConfig::read(&self.path).and_then(|config| Ok((Sealer::new(&config)?, config)));
+        match read {
+            Ok((_, config)) if self.seen.as_ref() == Some(&config) => {}
+            Ok((sealer, config)) => {
+                self.store.use_sealer(sealer);
+                self.seen = Some(config);
+                tracing::info!("the encryption configuration has changed");
+                self.rewrite().await;
+            }
+            // The former one stays in use.
+            Err(error) => tracing::error!(%error, "the encryption configuration is not valid"),
+        }
+    }
+
+    async fn rewrite(&self) {
+        match rewrite(&self.store).await {
+            Ok(done) => {
+                if done.written > 0 {
+                    tracing::info!(written = done.written, of = done.covered, "values were encrypted anew");
+                }
+                let note = self.seen.as_ref().map(digest).unwrap_or_default();
+                if let Err(error) = std::fs::write(note_path(&self.path), note) {
+                    tracing::error!(%error, "cannot note that the values are encrypted anew");
+                }
+            }
+            Err(error) => tracing::error!(%error, "values cannot be encrypted anew"),
+        }
+    }
+}
+
+/// Writes anew what is stale; then no old revision with the old key can be read either.
+async fn rewrite(store: &EncryptedStore) -> Result<Rotated> {
+    let done = reseal(store).await?;
+    if done.written > 0 {
+        store.compact(store.current_revision().await?).await?;
+    }
+    Ok(done)
+}
+
+/// `gantry secrets`
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Encrypt all Secrets with a new key and forget the old one.
+    RotateKey(RotateArgs),
+}
+
+/// Options of `gantry secrets rotate-key`.
+#[derive(clap::Args)]
+pub struct RotateArgs {
+    /// The data directory of the server, which may be running.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/gantry")]
+    data_dir: PathBuf,
+    /// The server's encryption configuration, if it has one of its own.
+    #[arg(long, value_name = "FILE")]
+    encryption_provider_config: Option<PathBuf>,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// There is no such configuration, or a Secret cannot be opened.
+pub async fn run(command: Command) -> Result<()> {
+    let Command::RotateKey(args) = command;
+    let instance = Instance::of(&std::path::absolute(&args.data_dir).context(Class::Invalid, "--data-dir")?);
+    let path = args.encryption_provider_config.clone().unwrap_or_else(|| instance.encryption_config());
+    let config = EncryptionConfig::read(&path)?.with_new_key()?;
+    config.write(&path)?;
+    match open(&instance).await {
+        Ok(store) => {
+            let store = EncryptedStore::new(store, Sealer::new(&config)?);
+            let done = rewrite(&store).await?;
+            store.close().await?;
+            println!("{} of {} values were encrypted with the new key", done.written, done.covered);
+        }
+        Err(StoreError::Locked { .. }) => {
+            println!("The server is running: it encrypts with the new key …");
+            wait_for_server(&path, &config).await?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    config.without_old_keys().write(&path)?;
+    println!("The old key is forgotten");
+    Ok(())
+}
+
+async fn open(instance: &Instance) -> std::result::Result<Arc<dyn Store>, StoreError> {
+    let options = gantry_store::Options::new(instance.store());
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(options)).await;
+    let opened = opened.map_err(|error| StoreError::Invalid(error.to_string()))?;
+    Ok(Arc::new(opened?))
+}
+
+async fn wait_for_server(path: &Path, config: &EncryptionConfig) -> Result<()> {
+    let clock = SystemClock::default();
+    let note = note_path(path);
+    let wanted = digest(config);
+    let start = clock.monotonic();
+    while std::fs::read_to_string(&note).ok().as_deref() != Some(wanted.as_str()) {
+        if clock.monotonic().saturating_sub(start) > PATIENCE {
+            return Err(Error::retry(format!(
+                "the server has not encrypted everything anew after {PATIENCE:?}: see its log; both keys are in {}",
+                path.display()
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|meta| meta.modified()).ok()
+}
+
+fn note_path(path: &Path) -> PathBuf {
+    path.with_extension("done")
+}
+
+/// The names of the keys, in order: what the note says.
+fn digest(config: &EncryptionConfig) -> String {
+    config.key_names().collect::<Vec<_>>().join(",")
+}
