@@ -289,7 +289,7 @@ fn is_printable(c: char) -> bool {
 }
 
 fn is_dry(values: &[&str]) -> bool {
-    values.iter().any(|value| *value == "All")
+    values.contains(&"All")
 }
 
 fn dry_run_error(values: &[&str]) -> Option<field::Error> {

@@ -18,20 +18,24 @@ pub(super) async fn run() -> anyhow::Result<Vec<Line>> {
     let client = server.client()?;
     let all = format!("LIST of {PODS} pods");
     let some = "LIST of them with a selector matching 1 %".to_owned();
+    let protobuf = format!("{all} in protobuf");
+    let get = |query: &str| Request::get(format!("{}{query}", objects::PODS));
+    let selected = get("?labelSelector=slot%3D7");
+    let binary = get("").accepting("application/vnd.kubernetes.protobuf");
     Ok(vec![
-        list(&server, &client, "", all, "≤ 25 ms, ≤ 1 MiB extra").await?,
-        list(&server, &client, "?labelSelector=slot%3D7", some, "not set; peer 269 ms, 0.33 s CPU").await?,
+        list(&server, &client, get(""), all, "≤ 25 ms, ≤ 1 MiB extra").await?,
+        list(&server, &client, selected, some, "not set; peer 269 ms, 0.33 s CPU").await?,
+        list(&server, &client, binary, protobuf, "≤ 25 ms, ≤ 1 MiB extra").await?,
     ])
 }
 
 async fn list(
     server: &Server,
     client: &HttpsTransport,
-    query: &str,
+    request: Request,
     what: String,
     goal: &'static str,
 ) -> anyhow::Result<Line> {
-    let request = Request::get(format!("{}{query}", objects::PODS));
     let size = client.send(request.clone()).await?.body.len();
     let mut times = Series::default();
     let (before, resident) = (server.process().cpu()?, server.process().memory()?.resident);

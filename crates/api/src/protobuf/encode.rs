@@ -28,9 +28,20 @@ pub struct Encoder {
 /// The bytes of one field, key included.
 #[derive(Clone, Copy)]
 struct Part {
+    /// The numbers of the field's path, so that they compare as one.
+    order: u64,
     path: &'static [u16],
     from: usize,
     to: usize,
+}
+
+impl Part {
+    fn new(path: &'static [u16], from: usize, to: usize) -> Self {
+        // No path is longer than three; a fourth would only sort less well.
+        let numbers = path.iter().chain(std::iter::repeat(&0)).take(3);
+        let order = numbers.fold(0, |order, number| order << 16 | u64::from(*number));
+        Self { order, path, from, to }
+    }
 }
 
 impl Encoder {
@@ -72,7 +83,7 @@ impl Encoder {
                 Some(field) if !json.null()? => {
                     let from = self.out.len();
                     self.field(field, json)?;
-                    self.parts.push(Part { path: &field.tag, from, to: self.out.len() });
+                    self.parts.push(Part::new(&field.tag, from, self.out.len()));
                 }
                 Some(_) => {}
                 None => json.skip()?,
@@ -86,8 +97,8 @@ impl Encoder {
     /// Puts the parts since `base`, which lie from `start` on, into the order of their numbers.
     fn assemble(&mut self, start: usize, base: usize) {
         let parts = &mut self.parts[base..];
-        if !parts.is_sorted_by(|a, b| a.path <= b.path) || parts.iter().any(|p| p.path.len() > 1) {
-            parts.sort_unstable_by_key(|p| p.path);
+        if !parts.is_sorted_by_key(|p| p.order) || parts.iter().any(|p| p.path.len() > 1) {
+            parts.sort_unstable_by_key(|p| p.order);
             self.sorted.clear();
             gather(parts, 0, &self.out, &mut self.sorted);
             self.out.truncate(start);
@@ -220,14 +231,20 @@ impl Encoder {
     }
 }
 
-/// Where the field of a name is: mostly at or soon after `expected`, for JSON has the order of the table.
+/// Where the field of a name is: mostly at or after `expected`, for JSON has the order of the table.
 fn position(fields: &[Field], expected: usize, key: &[u8]) -> Option<usize> {
-    const NEAR: usize = 4;
-    let near = fields.get(expected..).unwrap_or_default().iter().take(NEAR);
-    near.zip(expected..)
-        .find(|(f, _)| f.name.as_bytes() == key)
-        .map(|(_, at)| at)
-        .or_else(|| fields.binary_search_by(|f| f.name.as_bytes().cmp(key)).ok())
+    let last = key.last();
+    // Length and last letter tell nearly all names apart, without a call.
+    let is_it = |field: &&Field| {
+        let name = field.name.as_bytes();
+        name.len() == key.len() && name.last() == last && name == key
+    };
+    let (before, after) = fields.split_at(expected.min(fields.len()));
+    after
+        .iter()
+        .position(|f| is_it(&f))
+        .map(|at| before.len() + at)
+        .or_else(|| before.iter().position(|f| is_it(&f)))
 }
 
 /// Copies sorted parts; those that share the number of an embedded message become that message.

@@ -239,7 +239,24 @@ pub(super) struct Inside {
     close: u8,
 }
 
-/// How many bytes there are before a quote or a backslash.
+/// How many bytes there are before a quote or a backslash. Eight at a time: most of the work on an object is this.
 fn plain(text: &[u8]) -> usize {
-    text.iter().position(|b| matches!(b, b'"' | b'\\')).unwrap_or(text.len())
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    // The lowest high bit of the result is at the first byte that equals the pattern's.
+    let equal = |word: u64, pattern: u64| {
+        let difference = word ^ pattern;
+        difference.wrapping_sub(ONES) & !difference & HIGHS
+    };
+    let mut at = 0;
+    while let Some(chunk) = text.get(at..at + 8).and_then(|c| c.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*chunk);
+        let found = equal(word, ONES * u64::from(b'"')) | equal(word, ONES * u64::from(b'\\'));
+        if found != 0 {
+            return at + (found.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    let rest = &text[at..];
+    at + rest.iter().position(|b| matches!(b, b'"' | b'\\')).unwrap_or(rest.len())
 }

@@ -57,7 +57,7 @@ fn compressed(
     mut chunks: impl Iterator<Item = Result<Bytes>> + Send + 'static,
 ) -> impl Iterator<Item = Result<Bytes, BodyError>> + Send {
     let mut encoder = Some(GzEncoder::new(Vec::new(), Compression::fast()));
-    let mut step = move || -> Option<Result<Bytes, BodyError>> {
+    let step = move || -> Option<Result<Bytes, BodyError>> {
         let gzip = encoder.as_mut()?;
         match chunks.next() {
             Some(Ok(chunk)) => match gzip.write_all(&chunk) {
@@ -71,5 +71,5 @@ fn compressed(
             None => Some(encoder.take()?.finish().map(Bytes::from).map_err(BodyError::from)),
         }
     };
-    std::iter::from_fn(move || step()).filter(|chunk| !matches!(chunk, Ok(bytes) if bytes.is_empty()))
+    std::iter::from_fn(step).filter(|chunk| !matches!(chunk, Ok(bytes) if bytes.is_empty()))
 }

@@ -21,7 +21,10 @@ pub(super) fn object(encoded: &Encoded, served: &Served, format: &Format, now: S
             let resource = served.resource();
             let version = resource.api_version();
             let def = definition(&version, &resource.kind)?;
-            message(def, encoded.bytes(), |m| protobuf::enveloped(&version, &resource.kind, m))
+            message(def, encoded.bytes(), |m| {
+                encoded.note_protobuf_len(m.len());
+                protobuf::enveloped(&version, &resource.kind, m)
+            })
         }
         (Shape::Plain, _) => Ok(encoded.bytes().clone()),
         (Shape::Partial | Shape::PartialList, Encoding::Protobuf) => {

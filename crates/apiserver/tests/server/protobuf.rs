@@ -92,6 +92,39 @@ async fn a_large_list_is_the_same_in_pieces() {
     lab.end().await;
 }
 
+#[tokio::test]
+async fn what_is_no_object_of_the_resource_goes_both_ways() {
+    let lab = Lab::new().await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let spec = json!({"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": template});
+    let deployment =
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": spec});
+    lab.create(deployments, &deployment).await;
+    let path = format!("{deployments}/d/scale");
+    let mut scale = lab.get(&path).await.json();
+    assert_eq!(decoded(&get(&lab, &path).await), scale);
+    scale["spec"]["replicas"] = 3.into();
+    let body = from_json(scale.to_string().as_bytes()).expect("a scale");
+    let headers = [("accept", CLIENT_GO), ("content-type", PROTOBUF)];
+    let put = http(&lab.server, "PUT", &path, &headers, body).await;
+    assert_eq!((put.code, &decoded(&put)["spec"]), (200, &json!({"replicas": 3})));
+
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": template["spec"]});
+    lab.create(pods, &pod).await;
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
+    let body = from_json(binding.to_string().as_bytes()).expect("a binding");
+    let bound = http(&lab.server, "POST", &format!("{pods}/p/binding"), &headers, body).await;
+    assert_eq!((bound.code, decoded(&bound)["status"].as_str()), (201, Some("Success")));
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    let body = from_json(eviction.to_string().as_bytes()).expect("an eviction");
+    let evicted = http(&lab.server, "POST", &format!("{pods}/p/eviction"), &headers, body).await;
+    assert_eq!((evicted.code, decoded(&evicted)["kind"].as_str()), (201, Some("Status")));
+    lab.end().await;
+}
+
 /// One field with bytes, of a number below 16.
 fn field<'a>(bytes: &mut &'a [u8]) -> (u8, &'a [u8]) {
     let number = bytes[0] >> 3;
