@@ -86,7 +86,7 @@ async fn verb(call: &Call<'_>, incoming: &Incoming<'_>) -> Result<Reply> {
         "delete" if call.subresource.is_empty() => {
             object(delete::delete(call, &delete::Options::read(input, query)?).await?)
         }
-        "deletecollection" if !call.served.resource().namespaced || !call.namespace.is_empty() => {
+        "deletecollection" if is_collection(call) => {
             let options = delete::Options::read(input, query)?;
             let page =
                 delete_collection::delete_collection(call, &ListOptions::parse(query)?, &options).await?;
@@ -94,6 +94,13 @@ async fn verb(call: &Call<'_>, incoming: &Incoming<'_>) -> Result<Reply> {
         }
         _ => Err(not_allowed()),
     }
+}
+
+/// Whether all objects of the collection may be deleted at once.
+fn is_collection(call: &Call<'_>) -> bool {
+    let resource = call.served.resource();
+    let in_scope = !resource.namespaced || !call.namespace.is_empty();
+    in_scope && crate::discovery::verbs(&call.served.entry).contains(&"deletecollection")
 }
 
 /// 405 for a verb that a resource does not know.

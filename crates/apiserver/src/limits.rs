@@ -48,8 +48,8 @@ pub const RANGE_CHUNK: usize = 500;
 
 /// Tries to find a free generated name (upstream's `maxNameGenerationCreateAttempts`).
 pub const NAME_ATTEMPTS: usize = 8;
-/// Tries to patch an object that others write as well (upstream's `MaxRetryWhenPatchConflicts`).
-pub const PATCH_ATTEMPTS: usize = 6;
+/// Tries to patch an object that others write as well; upstream has no bound.
+pub const PATCH_ATTEMPTS: usize = 1_000;
 /// Tries to update without a `resourceVersion`; upstream has no bound.
 pub const UPDATE_ATTEMPTS: usize = 1_000;
 

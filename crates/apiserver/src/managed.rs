@@ -7,7 +7,7 @@ use gantry_api::{ApiError, time};
 use gantry_kinds::AnyObject;
 use serde_json::Value;
 
-use crate::apply::{self, Reset, Step, Versions, Writer, update_managed_fields};
+use crate::apply::{self, Owners, Reset, Step, Versions, Writer};
 use crate::query::WriteOptions;
 use crate::resources::{Conversion, Served, Version};
 use crate::verbs::Call;
@@ -99,18 +99,15 @@ pub(crate) fn track(
     }
     let mut tree: Value = serde_json::from_slice(&bytes).map_err(ApiError::internal)?;
     let live = current.map(Current::tree).transpose()?;
-    as_writer(call, options, |writer| {
-        update_managed_fields(live, &mut tree, writer, call.served.kind.schema());
+    let owners = as_writer(call, options, |writer| {
+        apply::owners_after(live, &mut tree, writer, call.served.kind.schema())
     });
-    new.metadata_mut().managed_fields = entries(&mut tree)?;
+    new.metadata_mut().managed_fields = match owners {
+        Owners::AsBefore => current.and_then(|c| c.object.metadata().managed_fields.clone()),
+        Owners::Are(entries) => read_entries(entries)?,
+        Owners::Nobody => None,
+    };
     Ok(())
-}
-
-fn entries(tree: &mut Value) -> Result<Option<Vec<ManagedFieldsEntry>>> {
-    match tree.pointer_mut("/metadata/managedFields").map(Value::take) {
-        None | Some(Value::Null) => Ok(None),
-        Some(list) => read_entries(list),
-    }
 }
 
 /// `managedFields` of a tree as an object has them.

@@ -203,16 +203,19 @@ pub(super) fn decode(entries: Value) -> Result<Vec<Entry>, String> {
     Ok(decoded)
 }
 
-/// Writes the entries to an object, in their order; none at all if nobody owns anything.
-pub(super) fn encode(object: &mut Value, mut entries: Vec<Entry>) {
+/// The entries in their order; `None` if nobody owns anything.
+pub(super) fn encoded(mut entries: Vec<Entry>) -> Option<Value> {
     entries.retain(|e| !e.fields.is_empty());
     entries.sort_by(|a, b| a.order().cmp(&b.order()));
+    (!entries.is_empty()).then(|| Value::Array(entries.into_iter().map(Entry::encode).collect()))
+}
+
+/// Writes the entries to an object, in their order; none at all if nobody owns anything.
+pub(super) fn encode(object: &mut Value, entries: Vec<Entry>) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        if entries.is_empty() {
-            metadata.remove("managedFields");
-        } else {
-            let entries = entries.into_iter().map(Entry::encode).collect();
-            metadata.insert("managedFields".to_owned(), Value::Array(entries));
+        match encoded(entries) {
+            None => drop(metadata.remove("managedFields")),
+            Some(entries) => drop(metadata.insert("managedFields".to_owned(), entries)),
         }
     }
 }
@@ -222,44 +225,61 @@ pub(super) fn take(object: &mut Value) -> Option<Value> {
     object.get_mut("metadata")?.as_object_mut()?.remove("managedFields")
 }
 
-/// Brings `metadata.managedFields` of `new` up to date after a create (`live` is `None`), update or patch.
-///
-/// `new` is the object that is to be stored, complete with defaults; what it says in `managedFields` is taken as the
-/// client's wish, as upstream does: an empty list resets, a malformed or missing one is ignored. A writer that changed
-/// nothing leaves every entry and its time alone. An object of which nobody owns anything stays untracked.
+/// Who owns an object's fields after a write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Owners {
+    /// Who owned them before.
+    AsBefore,
+    /// These entries.
+    Are(Value),
+    /// Nobody.
+    Nobody,
+}
+
+/// Brings `metadata.managedFields` of `new` up to date: see [`owners_after`].
 pub fn update_managed_fields(live: Option<&Value>, new: &mut Value, writer: &Writer<'_>, node: Node<'_>) {
+    let entries = match owners_after(live, new, writer, node) {
+        Owners::AsBefore => live.and_then(|l| l.pointer("/metadata/managedFields")).cloned(),
+        Owners::Are(entries) => Some(entries),
+        Owners::Nobody => None,
+    };
+    if let (Some(entries), Some(metadata)) = (entries, new.get_mut("metadata").and_then(Value::as_object_mut))
+    {
+        metadata.insert("managedFields".to_owned(), entries);
+    }
+}
+
+/// Who owns what after a create (`live` is `None`), update or patch.
+///
+/// `new` is the object that is to be stored, complete with defaults; what it says in `managedFields` is taken out, and
+/// taken as the client's wish, as upstream does: an empty list resets, a malformed or missing one is ignored. A writer
+/// that changed nothing leaves every entry and its time alone. An object of which nobody owns anything stays untracked.
+pub fn owners_after(live: Option<&Value>, new: &mut Value, writer: &Writer<'_>, node: Node<'_>) -> Owners {
     let wished = take(new);
     let live_entries = live.and_then(|l| l.pointer("/metadata/managedFields"));
     let reset = writer.subresource.is_empty() && wished.as_ref().is_some_and(is_reset);
     let tracked = |entries: Option<&Value>| entries.and_then(Value::as_array).is_some_and(|e| !e.is_empty());
     let own_wish = wished.filter(|_| writer.subresource.is_empty() && !reset);
     if live.is_some() && (reset || !tracked(live_entries) && !tracked(own_wish.as_ref())) {
-        return;
+        return Owners::Nobody;
     }
     let nothing = json!({});
     let old = live.unwrap_or(&nothing);
     let difference = changes(old, new, writer, node);
+    // Who sends back what was read wishes for nothing.
+    let own_wish = own_wish.filter(|wish| live_entries != Some(wish));
     let wished_entries = own_wish.and_then(|w| decode(w).ok()).filter(|e| !e.is_empty());
     if difference.is_empty() && wished_entries.is_none() {
-        put_back(new, live_entries);
-        return;
+        return Owners::AsBefore;
     }
     let entries = match wished_entries {
         Some(entries) => entries,
         None => live_entries.cloned().and_then(|e| decode(e).ok()).unwrap_or_default(),
     };
     if live.is_some() && entries.is_empty() {
-        return;
+        return Owners::Nobody;
     }
-    let entries = updated(entries, difference, Transition { old, new }, writer);
-    encode(new, entries);
-}
-
-fn put_back(new: &mut Value, entries: Option<&Value>) {
-    if let (Some(entries), Some(metadata)) = (entries, new.get_mut("metadata").and_then(Value::as_object_mut))
-    {
-        metadata.insert("managedFields".to_owned(), entries.clone());
-    }
+    encoded(updated(entries, difference, Transition { old, new }, writer)).map_or(Owners::Nobody, Owners::Are)
 }
 
 /// `[]` or `[{}]`.

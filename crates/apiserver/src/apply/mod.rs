@@ -19,7 +19,8 @@ pub(crate) use patch::{equal, json_patch_explained};
 
 pub use fields::Step;
 pub use managed::{
-    MAX_UPDATE_MANAGERS, OneVersion, Reset, Versions, Writer, update_managed_fields, validate_managed_fields,
+    MAX_UPDATE_MANAGERS, OneVersion, Owners, Reset, Versions, Writer, owners_after, update_managed_fields,
+    validate_managed_fields,
 };
 pub use misfit::{Misfit, misfit};
 pub use patch::{MAX_COPIED_BYTES, MAX_OPERATIONS, json_patch, merge_patch};

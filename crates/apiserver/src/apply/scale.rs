@@ -1,7 +1,7 @@
 //! Who owns the replicas of an object, seen from its `scale` and back: the object's entry for `spec.replicas` (or where
 //! a custom resource keeps them) is the scale's entry for its `spec.replicas`.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::fields::{self, FieldSet};
 use super::managed::{self, Entry};
@@ -51,7 +51,7 @@ pub fn scale_entries(parent: Value, mappings: &[ScaleMapping]) -> Result<Value, 
     });
     let of_scale =
         |entry| Entry { api_version: SCALE_VERSION.to_owned(), fields: replicas_of_scale(), ..entry };
-    Ok(encoded(entries.map(of_scale).collect()))
+    Ok(managed::encoded(entries.map(of_scale).collect()).unwrap_or_default())
 }
 
 /// The `managedFields` of an object after its scale came to have `scale`. The replicas that were written are those of
@@ -93,11 +93,5 @@ pub fn with_scale_entries(
             ..entry
         }));
     }
-    Ok(encoded(entries))
-}
-
-fn encoded(entries: Vec<Entry>) -> Value {
-    let mut object = json!({"metadata": {}});
-    managed::encode(&mut object, entries);
-    managed::take(&mut object).unwrap_or_default()
+    Ok(managed::encoded(entries).unwrap_or_default())
 }

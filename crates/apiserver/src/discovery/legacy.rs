@@ -162,7 +162,12 @@ pub(super) fn kinds<'a>(
 }
 
 /// The verbs of a resource. Of a definition that is being deleted, nothing new may be made.
-pub(super) fn verbs(entry: &Entry) -> &'static [&'static str] {
+pub(crate) fn verbs(entry: &Entry) -> &'static [&'static str] {
+    let resource = entry.storage.resource();
+    if resource.group.is_empty() && resource.plural == "namespaces" {
+        // They are deleted one by one.
+        return &["create", "delete", "get", "list", "patch", "update", "watch"];
+    }
     if entry.terminating { &["delete", "deletecollection", "get", "list", "watch"] } else { &VERBS }
 }
 

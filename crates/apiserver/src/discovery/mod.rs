@@ -4,7 +4,7 @@ mod aggregated;
 mod legacy;
 mod open_api;
 
-pub(crate) use legacy::priority;
+pub(crate) use legacy::{priority, verbs};
 pub(crate) use open_api::Documents;
 
 use bytes::Bytes;

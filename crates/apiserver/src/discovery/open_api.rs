@@ -96,7 +96,7 @@ fn resource(version: &Version) -> Option<Served> {
         plural: names.plural.to_string(),
         namespaced: names.namespaced,
         selectable: if custom { kind.selectable() } else { Vec::new() },
-        verbs: legacy::VERBS.iter().map(|v| (*v).to_owned()).collect(),
+        verbs: legacy::verbs(names).into_iter().map(str::to_owned).collect(),
         definition,
         subresources: subresources.collect(),
     })

@@ -205,6 +205,9 @@ pub(crate) fn check_preconditions(
     revision: u64,
 ) -> Result<()> {
     let stored_uid = meta.uid.as_deref().unwrap_or("");
+    if is_namespace(call) {
+        return check_namespace(call, options, stored_uid, revision);
+    }
     let resource = Resource { plural: call.served.resource().kind.clone(), ..call.served.resource().clone() };
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != stored_uid) {
         let why = format!(
@@ -218,6 +221,27 @@ pub(crate) fn check_preconditions(
             "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({stored}). The object might have been modified"
         );
         return Err(ApiError::conflict(&resource, call.name, why));
+    }
+    Ok(())
+}
+
+fn is_namespace(call: &Call<'_>) -> bool {
+    let resource = call.served.resource();
+    resource.group.is_empty() && resource.plural == "namespaces"
+}
+
+/// Namespaces have words of their own.
+fn check_namespace(call: &Call<'_>, options: &Options, uid: &str, revision: u64) -> Result<()> {
+    let revision = revision.to_string();
+    let checks =
+        [("UID", options.uid.as_deref(), uid), ("ResourceVersion", options.revision.as_deref(), &revision)];
+    for (what, wanted, found) in checks {
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
+            let why = format!(
+                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+            );
+            return Err(ApiError::conflict(call.served.resource(), call.name, why));
+        }
     }
     Ok(())
 }
