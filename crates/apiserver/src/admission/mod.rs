@@ -137,6 +137,20 @@ pub trait AdmissionPlugin: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Gives the object what it asks for out of a stock, once it is known to be the one that will be stored: a new one
+    /// has its UID and is prepared by its kind. (`BeginCreate` and `BeginUpdate` of upstream's registries.)
+    ///
+    /// # Errors
+    /// Refuses the write, for instance because the stock is empty.
+    async fn allocate(
+        &self,
+        _request: &AdmissionRequest<'_>,
+        _object: &mut dyn AnyObject,
+        _old: Option<&dyn AnyObject>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
     /// May change a body of another kind: of `scale`, `binding`, `eviction`, `token`, or the options of a connection.
     ///
     /// # Errors

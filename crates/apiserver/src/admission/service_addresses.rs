@@ -313,7 +313,7 @@ impl AdmissionPlugin for ServiceAddresses {
             && subresource.is_empty()
     }
 
-    async fn mutate(
+    async fn allocate(
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut dyn AnyObject,

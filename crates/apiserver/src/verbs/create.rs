@@ -99,12 +99,16 @@ async fn finish(
     lifecycle::fill_new(object.metadata_mut(), call.core.now());
     call.served.kind.prepare_create(&mut *object);
     call.served.kind.note_requester(&mut *object, call.user.requester());
-    lifecycle::validate_new(call, &*object)?;
     let name = object.metadata().name.clone().unwrap_or_default();
     let call = call.on(call.namespace, &name);
     let passes = Passes::default();
     let admission = call.admission(Operation::Create, &name, VerbOptions::Write(options), &passes);
-    for plugin in lifecycle::admitting(&call, Operation::Create) {
+    let plugins = lifecycle::admitting(&call, Operation::Create);
+    for plugin in &plugins {
+        plugin.allocate(&admission, &mut *object, None).await?;
+    }
+    lifecycle::validate_new(&call, &*object)?;
+    for plugin in plugins {
         plugin.validate(&admission, Some(&*object), None).await?;
     }
     write::insert(&call, object, options.dry_run).await

@@ -68,19 +68,19 @@ fn misread(call: &Call<'_>, json: &[u8], error: &gantry_api::DecodeError) -> Str
 /// 422 if it is of no such type; `shown` is the patch or its result, as upstream shows it.
 pub(crate) fn patched(
     call: &Call<'_>,
-    tree: Value,
+    tree: &Value,
     shown: impl FnOnce(&Value) -> String,
 ) -> Result<Box<dyn AnyObject>> {
     let served = &call.served.kind;
-    let (version, kind) = (text(&tree, "apiVersion"), text(&tree, "kind"));
-    check_type(version, kind, call.served.resource())?;
-    match served.decode_value(tree.clone()) {
-        Ok(object) => Ok(object),
-        Err(error) => {
-            let why = apply::misfit(&tree, served.schema()).map_or_else(|| error.to_string(), |m| m.0);
-            Err(invalid_patch(shown(&tree), why))
-        }
-    }
+    check_type(text(tree, "apiVersion"), text(tree, "kind"), call.served.resource())?;
+    let object = match served.definition() {
+        Some(_) => served.decode(tree.to_string().as_bytes(), false).map(|decoded| decoded.object),
+        None => served.decode_value(tree.clone()),
+    };
+    object.map_err(|error| {
+        let why = apply::misfit(tree, served.schema()).map_or_else(|| error.to_string(), |m| m.0);
+        invalid_patch(shown(tree), why)
+    })
 }
 
 /// What strict validation says of a patch and of what it made: refuses, warns, or says nothing.

@@ -189,6 +189,9 @@ pub(crate) async fn update(
     managed::check_after_admission(call, &mut *new, entries);
     dedup_owners(call, new.metadata_mut(), true);
     check_revision(call, new.metadata(), current.revision)?;
+    for plugin in &plugins {
+        plugin.allocate(&admission, &mut *new, Some(old)).await?;
+    }
     before_update(call, part, &mut *new, old)?;
     for plugin in plugins {
         plugin.validate(&admission, Some(&*new), Some(old)).await?;

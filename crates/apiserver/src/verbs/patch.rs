@@ -240,7 +240,7 @@ impl Patching<'_> {
     fn patched(&mut self, current: &Current) -> Result<Box<dyn AnyObject>> {
         let call = self.call;
         let tree = self.patch.apply_to(current.tree()?.clone(), call.served.kind.schema())?;
-        let mut object = decode::patched(call, tree.clone(), |tree| self.patch.shown(tree))?;
+        let mut object = decode::patched(call, &tree, |tree| self.patch.shown(tree))?;
         if !std::mem::replace(&mut self.warned, true) {
             let complaints = self.patch.complaints();
             let shown = |tree: &Value| self.patch.shown(tree);
@@ -276,7 +276,7 @@ impl Patching<'_> {
 
     fn complete(&self, tree: Value) -> Result<Box<dyn AnyObject>> {
         let call = self.call;
-        let mut object = decode::patched(call, tree, Value::to_string)?;
+        let mut object = decode::patched(call, &tree, Value::to_string)?;
         lifecycle::omit_empty(object.metadata_mut());
         call.served.kind.defaults(&mut *object);
         Ok(object)
