@@ -19,7 +19,7 @@ use crate::core::Core;
 use crate::openapi::{self, Definition, Document, OpenApi, Served, Subresource};
 use crate::pipeline::{accepts_gzip, header};
 use crate::query::Query;
-use crate::resources::{Table, Version};
+use crate::resources::{Entry, Table, Version};
 use crate::respond::{JSON, accept, with_type};
 use crate::serve::{Body, empty};
 
@@ -51,7 +51,7 @@ impl Documents {
 }
 
 fn served(table: &Table) -> Vec<Served> {
-    let kinds = table.entries().flat_map(|e| &e.versions).filter_map(resource);
+    let kinds = table.entries().flat_map(|e| e.versions.iter().filter_map(|v| resource(e, v)));
     let virtuals = table.virtuals.iter().filter_map(|v| {
         let names = v.resource();
         Some(Served {
@@ -70,7 +70,7 @@ fn served(table: &Table) -> Vec<Served> {
     kinds.chain(virtuals).collect()
 }
 
-fn resource(version: &Version) -> Option<Served> {
+fn resource(entry: &Entry, version: &Version) -> Option<Served> {
     let kind = &version.kind;
     let names = kind.resource();
     let custom = kind.definition().is_none();
@@ -96,7 +96,7 @@ fn resource(version: &Version) -> Option<Served> {
         plural: names.plural.to_string(),
         namespaced: names.namespaced,
         selectable: if custom { kind.selectable() } else { Vec::new() },
-        verbs: legacy::verbs(names).into_iter().map(str::to_owned).collect(),
+        verbs: legacy::verbs(entry).iter().map(|v| (*v).to_owned()).collect(),
         definition,
         subresources: subresources.collect(),
     })
