@@ -323,11 +323,9 @@ impl AdmissionPlugin for ServiceAddresses {
             // What was allocated stays where the update leaves it out.
             request.kind.prepare_update(object, old);
         }
-        let owner = match old {
-            Some(old) => old.metadata().uid.clone().unwrap_or_default(),
-            // Addresses are reserved for a UID: a new service gets its own here.
-            None => object.metadata_mut().uid.insert(crate::verbs::lifecycle::new_uid()).clone(),
-        };
+        let owner = old
+            .map_or_else(|| object.metadata().uid.clone(), |old| old.metadata().uid.clone())
+            .unwrap_or_default();
         let Some(service) = object.downcast_mut::<Service>() else { return Ok(()) };
         let name = service.name().to_owned();
         let spec = service.spec.get_or_insert_default();

@@ -92,10 +92,6 @@ async fn finish(
     mut object: Box<dyn AnyObject>,
     options: &WriteOptions,
 ) -> Result<Arc<Encoded>> {
-    if !object.as_any().is::<gantry_api::core::Service>() {
-        // Only a service's may have been chosen during admission, for its addresses; a webhook has no say in it.
-        object.metadata_mut().uid = None;
-    }
     lifecycle::fill_new(object.metadata_mut(), call.core.now());
     call.served.kind.prepare_create(&mut *object);
     call.served.kind.note_requester(&mut *object, call.user.requester());

@@ -88,10 +88,8 @@ pub(crate) fn wipe_system_fields(meta: &mut ObjectMeta) {
 }
 
 /// Fills in what only the server may say of a new object.
-///
-/// A UID that the object has by now is the one that its addresses are reserved for.
 pub(crate) fn fill_new(meta: &mut ObjectMeta, now: SystemTime) {
-    meta.uid.get_or_insert_with(new_uid);
+    meta.uid = Some(new_uid());
     meta.creation_timestamp = Some(time::time(now));
     meta.generation = None;
 }
