@@ -121,6 +121,7 @@ fn kubelet_options(
     options.node_ips = vec![IpAddr::V4(settings.node_address()?)];
     options.labels = settings.node_labels.iter().cloned().collect();
     options.log_dir.clone_from(&settings.log_dir);
+    options.image_policy.clone_from(&settings.image_policy);
     options.cluster_dns = vec![settings.cluster_dns.into()];
     options.cluster_domain.clone_from(&settings.cluster_domain);
     options.cgroup_root = instance.name().to_owned();

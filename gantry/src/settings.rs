@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use gantry_apiserver::admission::AdmissionOptions;
 use gantry_base::error::Context;
+use gantry_base::image::ImagePolicy;
 use gantry_base::{Class, Error, Result};
 use gantry_nft::Ipv4Cidr;
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,10 @@ pub struct Flags {
     /// An `AdmissionConfiguration` that configures admission plugins.
     #[arg(long, value_name = "FILE")]
     pub admission_control_config_file: Option<PathBuf>,
+    /// Which images may run and where they are pulled from: `allow <pattern>`, `deny <pattern>`, `mirror <from>=<to>`
+    /// after commas; the first rule that matches decides.
+    #[arg(long, value_name = "RULES")]
+    pub image_policy: Option<String>,
     /// The node's name [default: this machine's host name].
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
@@ -132,6 +137,8 @@ pub struct Settings {
     pub controllers: Vec<String>,
     /// Which admission plugins run, and what they are told.
     pub admission: AdmissionOptions,
+    /// Which images may run, and where they are pulled from.
+    pub image_policy: ImagePolicy,
     /// The node's name.
     pub node_name: String,
     /// The node's address, if it was given.
@@ -188,6 +195,7 @@ impl Settings {
             return Err(Error::invalid("--service-cidr and --cluster-cidr overlap: choose two networks"));
         }
         let tenth = Ipv4Addr::from(u32::from(service_cidr.network()) + 10);
+        let image_policy: ImagePolicy = first!(image_policy).unwrap_or_default().parse()?;
         let log_format = first!(log_format).unwrap_or_else(|| "text".into());
         if !["text", "json"].contains(&log_format.as_str()) {
             return Err(Error::invalid(format!("--log-format {log_format:?}: it is either text or json")));
@@ -205,7 +213,9 @@ impl Settings {
                 first!(enable_admission_plugins),
                 first!(disable_admission_plugins),
                 first!(admission_control_config_file),
-            )?,
+            )?
+            .with_images(image_policy.clone()),
+            image_policy,
             node_name: match first!(node_name) {
                 Some(name) => name,
                 None => host_name()?,

@@ -1,4 +1,4 @@
-//! Clock, tasks, errors, back-off, limits and telemetry: no Kubernetes word in it.
+//! Clock, tasks, errors, back-off, limits, telemetry and names of images: no Kubernetes word in it.
 //!
 //! Everything above this crate reaches time, randomness, spawning and metrics through these doors, so that a
 //! test can drive them.
@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod error;
+pub mod image;
 pub mod tasks;
 pub mod telemetry;
 

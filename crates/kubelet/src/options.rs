@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use gantry_api::core::Taint;
+use gantry_base::image::ImagePolicy;
 use gantry_base::{Clock, SystemClock};
 use gantry_client::Transport;
 use gantry_cri::Runtime;
@@ -39,6 +40,8 @@ pub struct Options {
     pub node_ips: Vec<IpAddr>,
     /// Labels for the Node besides the well-known ones.
     pub labels: BTreeMap<String, String>,
+    /// Which images may be pulled, and from where.
+    pub image_policy: ImagePolicy,
     /// Taints for the Node when it is registered.
     pub taints: Vec<Taint>,
     /// Where pods' directories live: `<data_dir>/pods/<uid>/…`.
@@ -81,6 +84,7 @@ impl Options {
             node_name: node_name.into(),
             node_ips: Vec::new(),
             labels: BTreeMap::new(),
+            image_policy: ImagePolicy::default(),
             taints: Vec::new(),
             data_dir: data_dir.into(),
             log_dir: PathBuf::from("/var/log/pods"),

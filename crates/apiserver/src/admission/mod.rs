@@ -21,6 +21,7 @@ mod escalation;
 mod event_rate_limit;
 mod extended_resource_toleration;
 mod hard_anti_affinity;
+mod image_policy;
 mod limit_ranger;
 mod namespace_exists;
 mod namespace_lifecycle;

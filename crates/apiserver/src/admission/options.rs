@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use gantry_base::error::Context;
+use gantry_base::image::ImagePolicy;
 use gantry_base::{Class, Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -17,6 +18,7 @@ pub struct AdmissionOptions {
     enabled: Vec<String>,
     disabled: Vec<String>,
     configurations: BTreeMap<String, Value>,
+    images: ImagePolicy,
 }
 
 impl AdmissionOptions {
@@ -38,7 +40,7 @@ impl AdmissionOptions {
                 both.join(" ")
             )));
         }
-        Ok(Self { enabled: enable.to_vec(), disabled: disable.to_vec(), configurations: BTreeMap::new() })
+        Ok(Self { enabled: enable.to_vec(), disabled: disable.to_vec(), ..Self::default() })
     }
 
     /// Reads an `AdmissionConfiguration`; paths in it are relative to the file.
@@ -66,6 +68,18 @@ impl AdmissionOptions {
     pub fn with(mut self, plugin: &str, configuration: Value) -> Self {
         self.configurations.insert(plugin.to_owned(), configuration);
         self
+    }
+
+    /// The same with these rules on images.
+    #[must_use]
+    pub fn with_images(mut self, policy: ImagePolicy) -> Self {
+        self.images = policy;
+        self
+    }
+
+    /// The rules on images.
+    pub(super) fn images(&self) -> &ImagePolicy {
+        &self.images
     }
 
     /// Whether the plugin of this name runs.

@@ -101,6 +101,9 @@ plugins! {
     On "NodeRestriction" => |deps| super::node_restriction::NodeRestriction::new(deps.lookup());
     On "TaintNodesByCondition" => |_deps| super::node_taint::TaintNodesByCondition;
     Off "AlwaysPullImages" => |_deps| super::always_pull_images::AlwaysPullImages;
+    Off "ImagePolicyWebhook" => |deps| super::image_policy::ImagePolicyWebhook::new(deps)?;
+    // Gantry's own: one line in place of a webhook.
+    Fixed "ImagePolicy" => |deps| super::image_policy::ImageRules::new(deps.options.images().clone());
     On "PodSecurity" => |deps| super::pod_security::PodSecurity::new(deps)?;
     Off "PodNodeSelector" => |deps| super::pod_node_selector::PodNodeSelector::new(deps)?;
     On "Priority" => |deps| super::priority::Priority::new(&deps.informers, deps.lookup());

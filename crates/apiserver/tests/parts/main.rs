@@ -4,6 +4,7 @@ mod addresses;
 mod admission;
 mod bootstrap;
 mod kubelet;
+mod limits;
 mod outside;
 mod pod_security;
 mod routes;

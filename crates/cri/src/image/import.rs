@@ -17,7 +17,6 @@ use tonic::{Code, Request, Status};
 
 use super::archive::{Archive, ArchivedImage, Blob, Content, Source};
 use super::build::ImageSource;
-use super::reference::repository;
 use crate::grpc::{CRI_NAMESPACE, GrpcRuntime, NAMESPACE_HEADER};
 use crate::proto::containerd::services::content::v1::content_client::ContentClient;
 use crate::proto::containerd::services::content::v1::{InfoRequest, WriteAction, WriteContentRequest};
@@ -27,6 +26,7 @@ use crate::proto::containerd::services::leases::v1::leases_client::LeasesClient;
 use crate::proto::containerd::services::leases::v1::{CreateRequest, DeleteRequest};
 use crate::proto::containerd::types;
 use crate::{RpcError, Runtime, v1};
+use gantry_base::image::repository;
 
 /// How much of a blob goes into one message.
 const CHUNK_BYTES: usize = 1024 * 1024;

@@ -5,13 +5,12 @@ mod archive;
 mod build;
 mod import;
 mod pause;
-mod reference;
 
 pub use archive::{Archive, ArchivedImage};
 pub use build::{ImageSource, Layer, OciConfig};
+pub use gantry_base::image::normalize;
 pub use import::{ImageImporter, Imported};
 pub use pause::{PAUSE_IMAGE, pause_image};
-pub use reference::normalize;
 
 use std::collections::BTreeMap;
 

@@ -201,7 +201,7 @@ impl Core {
         Arc::new(Self {
             machine: Machine::detect(),
             cgroups: Cgroups::new(&options.cgroup_mount, &options.cgroup_root),
-            images: Images::new(options.runtime.clone(), clock.clone()),
+            images: Images::new(options.runtime.clone(), clock.clone(), options.image_policy.clone()),
             tokens: Tokens::new(transport.clone(), clock.clone()),
             recorder: Recorder::start(transport.clone(), clock, &options.node_name, tasks),
             services: Informer::start(transport.clone(), Scope::default(), tasks),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use gantry_api::core::{Container, Pod, Secret};
 use gantry_api::meta::MetaExt;
+use gantry_base::image::ImagePolicy;
 use gantry_base::{Clock, Result, Shutdown};
 use gantry_cri::{Runtime, v1};
 use parking_lot::Mutex;
@@ -46,13 +47,14 @@ const MAX_ERRORS: usize = 4096;
 pub struct Images {
     runtime: Arc<dyn Runtime>,
     clock: Arc<dyn Clock>,
+    policy: ImagePolicy,
     state: Mutex<State>,
 }
 
 impl Images {
-    /// Pulls through `runtime`.
-    pub fn new(runtime: Arc<dyn Runtime>, clock: Arc<dyn Clock>) -> Self {
-        Self { runtime, clock, state: Mutex::default() }
+    /// Pulls through `runtime` what `policy` allows.
+    pub fn new(runtime: Arc<dyn Runtime>, clock: Arc<dyn Clock>, policy: ImagePolicy) -> Self {
+        Self { runtime, clock, policy, state: Mutex::default() }
     }
 
     /// Makes sure that the container's image is on the node, as its pull policy says.
@@ -79,6 +81,7 @@ impl Images {
                 return Err(Waiting::new("InvalidImageName", text));
             }
         };
+        let image = self.policy.mirrored(&image).unwrap_or(image);
         let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
         let spec = v1::ImageSpec { image: image.clone(), ..Default::default() };
         if policy != "Always" {
@@ -195,6 +198,7 @@ impl Images {
         spec: &v1::ImageSpec,
         sandbox: &v1::PodSandboxConfig,
     ) -> Result<(Present, Duration)> {
+        self.policy.check(requested).map_err(gantry_base::Error::refused)?;
         let credentials = credentials(core, pod, &spec.image).await;
         let turn = {
             let mut state = self.state.lock();

@@ -28,7 +28,7 @@ pub fn normalize(reference: &str) -> String {
 }
 
 /// The repository of a reference in its long form, without tag and digest.
-pub(crate) fn repository(normalized: &str) -> &str {
+pub fn repository(normalized: &str) -> &str {
     let name = normalized.split_once('@').map_or(normalized, |(name, _)| name);
     match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => repository,
