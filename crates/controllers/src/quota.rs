@@ -103,6 +103,20 @@ pub struct Seen {
     counts: BTreeMap<String, Option<usize>>,
 }
 
+/// A charge changes the status a moment before the object is there: to count at that moment would undo it.
+fn wants_recount(delta: &Delta<ResourceQuota>) -> Vec<ObjectKey> {
+    let hard = |quota: &ResourceQuota| quota.spec.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default();
+    let told = |quota: &ResourceQuota| quota.status.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default();
+    let wanted = match (&delta.old, &delta.new) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(old), Some(new)) => {
+            old.spec != new.spec || amounts(Some(&hard(new))) != amounts(Some(&told(new)))
+        }
+    };
+    if wanted { vec![delta.key.clone()] } else { Vec::new() }
+}
+
 fn in_namespace(quotas: &Informer<ResourceQuota>, namespace: &str) -> Vec<ObjectKey> {
     quotas.in_namespace(namespace).iter().map(|quota| quota.key()).collect()
 }
@@ -135,7 +149,7 @@ impl Controller for Quotas {
         let (q1, q2, q3, q4) =
             (self.quotas.clone(), self.quotas.clone(), self.quotas.clone(), self.quotas.clone());
         vec![
-            Watch::each(&self.quotas),
+            Watch::on(&self.quotas, wants_recount),
             Watch::on(&self.pods, move |delta| changed(delta, &q1)),
             Watch::on(&self.services, move |delta| changed(delta, &q2)),
             Watch::on(&self.claims, move |delta| changed(delta, &q3)),

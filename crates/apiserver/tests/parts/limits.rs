@@ -194,7 +194,7 @@ async fn a_runtime_class_gives_overhead_and_a_place() {
     let made = cluster.post(&dry, with(json!({"runtimeClassName": "kata"}))).await.json();
     assert_eq!(made["spec"]["overhead"], json!({"cpu": "10m"}));
     assert_eq!(made["spec"]["nodeSelector"], json!({"kata": "yes"}));
-    assert_eq!(made["spec"]["tolerations"][0]["key"], "kata");
+    assert_eq!(made["spec"]["tolerations"][2]["key"], "kata");
     for (patch, why) in [
         (json!({"runtimeClassName": "gone"}), r#"pod rejected: RuntimeClass "gone" not found"#),
         (
