@@ -152,7 +152,7 @@ impl Starter<'_> {
         self.start(|s| garbage::Garbage::new(s.inventory()));
         self.start(|s| {
             let inventory = s.inventory();
-            quota::Quotas::new(&s.options.informers, inventory)
+            quota::Quotas::new(&s.options.informers, inventory, serves("resource.k8s.io", "resourceclaims"))
         });
         if serves("networking.k8s.io", "servicecidrs") && serves("networking.k8s.io", "ipaddresses") {
             self.start(|s| servicecidr::ServiceCidrs::new(&s.options.informers));

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use gantry_api::Resource;
 use gantry_api::core::{Container, Pod};
 use gantry_api::status::Result;
-use gantry_api::Resource;
 use gantry_base::image::ImagePolicy;
 use gantry_base::{Clock, Error};
 use gantry_kinds::AnyObject;

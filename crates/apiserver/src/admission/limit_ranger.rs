@@ -4,39 +4,80 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_api::core::{Container, LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod};
 use gantry_api::quantity::WireQuantity;
 use gantry_api::status::Result;
 use gantry_api::{Quantity, Resource};
-use gantry_client::{Informer, InformerSet};
+use gantry_base::Clock;
+use gantry_client::{Api, Informer, ListParams};
 use gantry_kinds::AnyObject;
 use gantry_kinds::resources::{Amounts, Basis, amounts, pod_limits, pod_requests};
+use hashbrown::HashMap;
+use parking_lot::Mutex;
 
 use super::common::{aggregate, forbidden, is_core};
+use super::registry::PluginDeps;
 use super::{AdmissionPlugin, AdmissionRequest, Operation};
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
+/// How long the informer is not believed in a namespace whose ranges were written here.
+const DISTRUST: Duration = Duration::from_secs(5);
+/// Namespaces whose writes are remembered at one time.
+const MAX_REMEMBERED: usize = 10_000;
+
 /// The plugin.
 pub(super) struct LimitRanger {
     ranges: Informer<LimitRange>,
+    api: Api<LimitRange>,
+    clock: Arc<dyn Clock>,
+    /// Where ranges were written lately, until when the informer may be behind.
+    written: Mutex<HashMap<String, Duration>>,
 }
 
 type WireList = BTreeMap<String, WireQuantity>;
 
 impl LimitRanger {
-    pub(super) fn new(informers: &InformerSet) -> Self {
-        Self { ranges: informers.of() }
+    pub(super) fn new(deps: &PluginDeps) -> Self {
+        Self {
+            ranges: deps.informers.of(),
+            api: Api::new(Arc::clone(&deps.transport), "gantry-apiserver"),
+            clock: deps.clock(),
+            written: Mutex::default(),
+        }
+    }
+
+    fn remember(&self, namespace: &str) {
+        let now = self.clock.monotonic();
+        let mut written = self.written.lock();
+        if written.len() >= MAX_REMEMBERED {
+            written.retain(|_, until| now < *until);
+        }
+        if written.len() < MAX_REMEMBERED {
+            written.insert(namespace.to_owned(), now + DISTRUST);
+        }
+    }
+
+    fn was_written(&self, namespace: &str) -> bool {
+        self.written.lock().get(namespace).is_some_and(|until| self.clock.monotonic() < *until)
     }
 
     /// What holds in the request's namespace; nothing for what is being deleted.
-    fn ranges(&self, request: &AdmissionRequest<'_>, old: Option<&dyn AnyObject>) -> Vec<Arc<LimitRange>> {
+    async fn ranges(
+        &self,
+        request: &AdmissionRequest<'_>,
+        old: Option<&dyn AnyObject>,
+    ) -> Result<Vec<Arc<LimitRange>>> {
         if old.is_some_and(|o| o.metadata().deletion_timestamp.is_some()) {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        self.ranges.in_namespace(request.namespace)
+        if self.was_written(request.namespace) {
+            return Ok(self.api.list(request.namespace, &ListParams::default()).await?.0);
+        }
+        Ok(self.ranges.in_namespace(request.namespace))
     }
 }
 
@@ -51,6 +92,9 @@ impl AdmissionPlugin for LimitRanger {
     }
 
     fn handles(&self, operation: Operation, resource: &Resource, subresource: &str) -> bool {
+        if is_core(resource, "limitranges") {
+            return operation != Operation::Connect;
+        }
         match operation {
             Operation::Create => {
                 subresource.is_empty()
@@ -71,7 +115,7 @@ impl AdmissionPlugin for LimitRanger {
         old: Option<&dyn AnyObject>,
     ) -> Result<()> {
         let Some(pod) = object.downcast_mut::<Pod>() else { return Ok(()) };
-        for range in self.ranges(request, old) {
+        for range in self.ranges(request, old).await? {
             fill_in(pod, items(&range));
         }
         Ok(())
@@ -83,8 +127,12 @@ impl AdmissionPlugin for LimitRanger {
         object: Option<&dyn AnyObject>,
         old: Option<&dyn AnyObject>,
     ) -> Result<()> {
+        if is_core(request.resource, "limitranges") {
+            self.remember(request.namespace);
+            return Ok(());
+        }
         let Some(object) = object else { return Ok(()) };
-        for range in self.ranges(request, old) {
+        for range in self.ranges(request, old).await? {
             let errors = if let Some(pod) = object.downcast::<Pod>() {
                 check_pod(pod, items(&range))
             } else if let Some(claim) = object.downcast::<PersistentVolumeClaim>() {

@@ -94,7 +94,7 @@ plugins! {
     Off "NamespaceExists" => |deps| super::namespace_exists::NamespaceExists { namespaces: deps.namespaces() };
     Off "LimitPodHardAntiAffinityTopology" =>
         |_deps| super::hard_anti_affinity::LimitPodHardAntiAffinityTopology;
-    On "LimitRanger" => |deps| super::limit_ranger::LimitRanger::new(&deps.informers);
+    On "LimitRanger" => |deps| super::limit_ranger::LimitRanger::new(deps);
     On "ServiceAccount" => |deps| super::service_account::ServiceAccounts::new(
         Accounts::new(&deps.informers, deps.lookup()));
     // Off upstream, but every distribution enables it.
