@@ -11,6 +11,7 @@ pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
+pub mod disruption_targets;
 pub mod endpoints;
 mod endpoints_common;
 pub mod endpointslices;

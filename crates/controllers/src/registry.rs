@@ -10,10 +10,10 @@ use crate::engine::{self, Controller, Leadership, Ports, Recorder, Runtime};
 use crate::inventory::Inventory;
 use crate::nodeipam::ClusterCidr;
 use crate::{
-    bootstrap, certificates, clusterroles, cronjob, daemonset, deployment, disruption, endpoints,
-    endpointslices, endpointslices_mirror, garbage, job, legacytokens, namespaces, nodeipam, nodelifecycle,
-    nodettl, podgc, quota, replicaset, replicationcontroller, serviceaccounts, servicecidr, statefulset,
-    tainteviction, ttl, volumes,
+    bootstrap, certificates, clusterroles, cronjob, daemonset, deployment, disruption, disruption_targets,
+    endpoints, endpointslices, endpointslices_mirror, garbage, job, legacytokens, namespaces, nodeipam,
+    nodelifecycle, nodettl, podgc, quota, replicaset, replicationcontroller, serviceaccounts, servicecidr,
+    statefulset, tainteviction, ttl, volumes,
 };
 
 /// All keys of all controllers are looked at again this often.
@@ -114,6 +114,9 @@ impl Starter<'_> {
         self.start(|s| cronjob::CronJobs::new(&s.options.informers));
         self.start(|s| replicationcontroller::ReplicationControllers::new(&s.options.informers));
         self.start(|s| disruption::Disruption::new(&s.options.informers));
+        if self.options.enabled.allows(disruption::Disruption::NAME) {
+            self.start(|s| disruption_targets::DisruptionTargets::new(&s.options.informers));
+        }
         self.start(|s| nodettl::NodeTtl::new(&s.options.informers));
         self.start(|s| {
             let now = s.options.clock.now();
