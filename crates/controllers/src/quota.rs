@@ -24,7 +24,7 @@ use crate::inventory::{Change, Inventory};
 const RECOUNT: Duration = Duration::from_secs(300);
 /// … and after this long when something was corrected: what was being created meanwhile may have been missed.
 const SETTLE: Duration = Duration::from_secs(5);
-/// A resource that is not listed yet is looked for again after this long.
+/// A resource that is not listed yet is looked for again after this long; and limits that are new are counted again.
 const UNLISTED: Duration = Duration::from_secs(1);
 
 /// What is kept of an object that counts by more than its number.
@@ -205,7 +205,8 @@ impl Controller for Quotas {
         status.hard = Some(spec.hard.clone().unwrap_or_default());
         status.used = Some(to_wire(&used));
         plan.push(Write::update_status(&quota));
-        plan.requeue_after(SETTLE);
+        let is_new = told.is_none_or(|(told, _)| told != hard);
+        plan.requeue_after(if is_new { UNLISTED } else { SETTLE });
         plan
     }
 }
