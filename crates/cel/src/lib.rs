@@ -66,3 +66,8 @@ pub fn authorizer_type() -> Type {
 pub fn resource_check_type() -> Type {
     declare::library_type("kubernetes.authorization.ResourceCheck")
 }
+
+/// The type of quantities.
+pub fn quantity_type() -> Type {
+    declare::library_type("kubernetes.Quantity")
+}

@@ -1,6 +1,10 @@
-//! Where objects hold CEL expressions: the one place at which these are compiled before the object is accepted.
+//! Where objects hold CEL expressions: the one place that knows what each of them sees and must give.
+//!
+//! Expressions are compiled here before an object is accepted, and again by whoever evaluates them. As
+//! `apiserver/pkg/admission/plugin/cel`.
 
 use gantry_api::field::{Error, Path};
+use gantry_cel::{Env, Fields, Object, Program, Type, authorizer_type, resource_check_type};
 
 use crate::kind::Errors;
 
@@ -38,12 +42,220 @@ pub struct Context<'a> {
 
 /// Compiles `expression` (as text, what the object holds) and reports what is wrong with it at `path`.
 pub fn check(site: Site, expression: &str, context: Context<'_>, path: &Path, errors: &mut Errors) {
-    if let Err(why) = compile(site, expression, context) {
+    let mut known = Vec::with_capacity(context.variables.len());
+    for (name, source) in context.variables {
+        let found = compile(Site::Variable, source, context.has_params, &known);
+        // One that does not compile was reported in its own place.
+        known.push(((*name).to_owned(), found.map_or(Type::Dyn, |program| variable_type(program.output()))));
+    }
+    if let Err(why) = compile(site, expression, context.has_params, &known) {
         errors.push(Error::invalid(path, expression, why));
     }
 }
 
+/// The type that later expressions see of a variable: objects are dynamic.
+pub fn variable_type(ty: &Type) -> Type {
+    match ty {
+        Type::List(of) => Type::list(variable_type(of)),
+        Type::Map(key, value) => Type::Map(variable_type(key).into(), variable_type(value).into()),
+        Type::Object(_) | Type::Opaque(..) | Type::Kind(_) => Type::Dyn,
+        other => other.clone(),
+    }
+}
+
+/// Compiles an expression of admission.
+///
+/// # Errors
 /// The complaint of the compiler, in upstream's words.
-fn compile(_site: Site, _expression: &str, _context: Context<'_>) -> Result<(), String> {
-    Ok(())
+pub fn compile(
+    site: Site,
+    expression: &str,
+    has_params: bool,
+    variables: &[(String, Type)],
+) -> Result<Program, String> {
+    if site == Site::DeviceSelector {
+        return compile_in(&device_environment(), expression, &[Type::Bool]);
+    }
+    let wanted: &[Type] = match site {
+        Site::MatchCondition | Site::Validation | Site::DeviceSelector => &[Type::Bool],
+        Site::MessageExpression => &[Type::String],
+        Site::AuditAnnotation => &[Type::String, Type::Null],
+        Site::Variable => &[],
+        Site::ApplyConfiguration => &[object_type("Object")],
+        Site::JsonPatch => &[Type::list(patch_type())],
+    };
+    compile_in(&environment(site, has_params, variables), expression, wanted)
+}
+
+fn compile_in(env: &Env, expression: &str, wanted: &[Type]) -> Result<Program, String> {
+    let program =
+        Program::compile(expression, env).map_err(|issues| format!("compilation failed: {issues}"))?;
+    let found = program.output();
+    if wanted.is_empty() || wanted.iter().any(|ty| ty.same(found)) {
+        return Ok(program);
+    }
+    let (found, wanted) = (go_name(found), wanted.iter().map(go_name).collect::<Vec<_>>());
+    Err(match wanted.as_slice() {
+        [one] => format!("must evaluate to {one} but got {found}"),
+        several => format!("must evaluate to one of [{}] but got {found}", several.join(" ")),
+    })
+}
+
+/// A type as cel-go's `Type.String` prints it.
+fn go_name(ty: &Type) -> String {
+    match ty {
+        Type::Null => "null_type".to_owned(),
+        Type::Duration => "google.protobuf.Duration".to_owned(),
+        Type::Timestamp => "google.protobuf.Timestamp".to_owned(),
+        Type::List(of) => format!("list({})", go_name(of)),
+        Type::Map(key, value) => format!("map({}, {})", go_name(key), go_name(value)),
+        other => other.to_string(),
+    }
+}
+
+/// What an expression of admission sees.
+fn environment(site: Site, has_params: bool, variables: &[(String, Type)]) -> Env {
+    environment_of(site, has_params, variables, [Type::Dyn, Type::Dyn, Type::Dyn])
+}
+
+/// The same, where `object`, `oldObject` and `params` are of these types: for type checks.
+pub fn environment_of(
+    site: Site,
+    has_params: bool,
+    variables: &[(String, Type)],
+    [object, old, params]: [Type; 3],
+) -> Env {
+    let mut env = Env::new()
+        .variable("object", object)
+        .variable("oldObject", old)
+        .variable("namespaceObject", namespace_type())
+        .variable("request", request_type());
+    if has_params {
+        env = env.variable("params", params);
+    }
+    // Messages and annotations ask nobody.
+    if !matches!(site, Site::MessageExpression | Site::AuditAnnotation) {
+        env = env
+            .variable("authorizer", authorizer_type())
+            .variable("authorizer.requestResource", resource_check_type());
+    }
+    if site != Site::MatchCondition || !variables.is_empty() {
+        env = env.variable("variables", Type::object("kubernetes.variables", []));
+        for (name, ty) in variables {
+            env = env.variable(format!("variables.{name}"), ty.clone());
+        }
+    }
+    if matches!(site, Site::ApplyConfiguration | Site::JsonPatch | Site::Variable) {
+        env = env.structs(patch_struct).json_patch();
+    }
+    env
+}
+
+fn device_environment() -> Env {
+    let texts = Type::map(Type::Dyn);
+    let device = Type::object(
+        "kubernetes.DRADevice",
+        [
+            ("driver", Type::String),
+            ("attributes", Type::map(texts.clone())),
+            ("capacity", Type::map(Type::map(gantry_cel::quantity_type()))),
+            ("allowMultipleAllocations", Type::Bool),
+        ],
+    );
+    Env::new().variable("device", device)
+}
+
+fn object_type(name: &str) -> Type {
+    Type::Object(Object::new(name, Fields::Any))
+}
+
+fn patch_type() -> Type {
+    let fields =
+        [("op", Type::String), ("from", Type::String), ("path", Type::String), ("value", Type::Dyn)];
+    Type::object("JSONPatch", fields)
+}
+
+/// The structs that mutations build: `Object`, `Object.spec`, … with any fields, and `JSONPatch`.
+fn patch_struct(name: &str) -> Option<Type> {
+    match name {
+        "JSONPatch" => Some(patch_type()),
+        "Object" => Some(object_type(name)),
+        name if name.starts_with("Object.") => Some(object_type(name)),
+        _ => None,
+    }
+}
+
+fn request_type() -> Type {
+    let named = |name: &str, last: &'static str| {
+        Type::object(name, [("group", Type::String), ("version", Type::String), (last, Type::String)])
+    };
+    let kind = named("kubernetes.GroupVersionKind", "kind");
+    let resource = named("kubernetes.GroupVersionResource", "resource");
+    let texts = Type::list(Type::String);
+    let user = Type::object(
+        "kubernetes.UserInfo",
+        [
+            ("username", Type::String),
+            ("uid", Type::String),
+            ("groups", texts.clone()),
+            ("extra", Type::map(texts)),
+        ],
+    );
+    Type::object(
+        "kubernetes.AdmissionRequest",
+        [
+            ("kind", kind.clone()),
+            ("resource", resource.clone()),
+            ("subResource", Type::String),
+            ("requestKind", kind),
+            ("requestResource", resource),
+            ("requestSubResource", Type::String),
+            ("name", Type::String),
+            ("namespace", Type::String),
+            ("operation", Type::String),
+            ("userInfo", user),
+            ("dryRun", Type::Bool),
+            ("options", Type::Dyn),
+        ],
+    )
+}
+
+fn namespace_type() -> Type {
+    let texts = Type::list(Type::String);
+    let condition = Type::object(
+        "kubernetes.NamespaceCondition",
+        [
+            ("status", Type::String),
+            ("type", Type::String),
+            ("lastTransitionTime", Type::Timestamp),
+            ("message", Type::String),
+            ("reason", Type::String),
+        ],
+    );
+    let metadata = Type::object(
+        "kubernetes.NamespaceMetadata",
+        [
+            ("name", Type::String),
+            ("generateName", Type::String),
+            ("namespace", Type::String),
+            ("labels", Type::map(Type::String)),
+            ("annotations", Type::map(Type::String)),
+            ("UID", Type::String),
+            ("creationTimestamp", Type::Timestamp),
+            ("deletionGracePeriodSeconds", Type::Int),
+            ("deletionTimestamp", Type::Timestamp),
+            ("generation", Type::Int),
+            ("resourceVersion", Type::String),
+            ("finalizers", texts.clone()),
+        ],
+    );
+    let status = [("conditions", Type::list(condition)), ("phase", Type::String)];
+    Type::object(
+        "kubernetes.Namespace",
+        [
+            ("metadata", metadata),
+            ("spec", Type::object("kubernetes.NamespaceSpec", [("finalizers", texts)])),
+            ("status", Type::object("kubernetes.NamespaceStatus", status)),
+        ],
+    )
 }
