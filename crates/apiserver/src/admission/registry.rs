@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gantry_base::{Clock, Result, Tasks};
 use gantry_client::{InformerSet, Transport};
 
-use super::{AdmissionOptions, AdmissionPlugin, webhooks};
+use super::{AdmissionOptions, AdmissionPlugin, policies, webhooks};
 use crate::authorize::{Authorizer, Rbac};
 use crate::callout::Callout;
 use crate::lookup::{Accounts, Lookup, Namespaces};
@@ -48,6 +48,15 @@ impl PluginDeps {
             namespaces: self.namespaces(),
             authorizer: Arc::clone(&self.authorizer),
             clock: self.clock(),
+        }
+    }
+
+    fn policies(&self) -> policies::Deps {
+        policies::Deps {
+            transport: Arc::clone(&self.transport),
+            namespaces: self.namespaces(),
+            lookup: self.lookup(),
+            authorizer: Arc::clone(&self.authorizer),
         }
     }
 
@@ -130,8 +139,9 @@ plugins! {
     On "PodTopologyLabels" => |deps| super::nodes::PodTopologyLabels::new(&deps.informers);
     On "PodResizeValidator" => |deps| super::nodes::PodResizeValidator::new(&deps.informers);
 
-    // Policies: mutating ones in front of the mutating webhooks, validating ones in front of the validating webhooks.
+    On "MutatingAdmissionPolicy" => |deps| policies::MutatingPolicies::new(&deps.informers, deps.policies());
     On "MutatingAdmissionWebhook" => |deps| webhooks::MutatingWebhooks::new(&deps.informers, deps.webhooks());
+    On "ValidatingAdmissionPolicy" => |deps| policies::ValidatingPolicies::new(&deps.informers, deps.policies());
     On "ValidatingAdmissionWebhook" => |deps| webhooks::ValidatingWebhooks::new(&deps.informers, deps.webhooks());
 
     Fixed "Escalation" => |deps| super::escalation::Escalation::new(Arc::clone(&deps.rbac), Arc::clone(&deps.authorizer));

@@ -16,6 +16,8 @@ mod walk;
 
 pub(crate) use go_text::go_text;
 pub(crate) use patch::{equal, json_patch_explained};
+pub(crate) use typed::problems;
+pub(crate) use walk::merge;
 
 pub use fields::Step;
 pub use managed::{

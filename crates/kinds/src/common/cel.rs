@@ -170,8 +170,7 @@ fn object_type(name: &str) -> Type {
 }
 
 fn patch_type() -> Type {
-    let fields =
-        [("op", Type::String), ("from", Type::String), ("path", Type::String), ("value", Type::Dyn)];
+    let fields = [("op", Type::String), ("from", Type::String), ("path", Type::String), ("value", Type::Dyn)];
     Type::object("JSONPatch", fields)
 }
 

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::hooks::Hook;
 use super::review::{self, Nonsense, Objects, Verdict};
-use super::select::{Matched, Sight};
 use crate::admission::AdmissionRequest;
+use crate::admission::matching::{Matched, Sight};
 use crate::callout::Callout;
 
 /// Why a webhook gave no yes.
@@ -102,7 +102,7 @@ fn kind_of(resource: &Resource) -> (String, String, String) {
 }
 
 /// The objects as the webhook wants to see them.
-pub(super) async fn objects(
+pub(in crate::admission) async fn objects(
     request: &AdmissionRequest<'_>,
     sight: &Sight<'_>,
     matched: &Matched,

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use gantry_api::ObjectKey;
 use gantry_api::admissionregistration::{
-    MatchCondition, MutatingWebhookConfiguration, RuleWithOperations, ValidatingWebhookConfiguration,
-    WebhookClientConfig,
+    MatchCondition, MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
 use gantry_api::meta::MetaExt;
-use gantry_api::{LabelSelector, ObjectKey};
 use gantry_client::Projection;
+use gantry_kinds::rules::cel::Site;
 
+use crate::admission::expressions::Expression;
+use crate::admission::matching::{Rule, Selection, selector};
 use crate::callout::{Config, Place};
 
 /// A webhook that names no timeout is given this (only objects that were never defaulted).
@@ -26,48 +28,17 @@ pub(super) struct Hook {
     pub(super) configuration: String,
     /// Tells webhooks apart that have one name.
     pub(super) uid: String,
-    pub(super) rules: Vec<Rule>,
-    /// `matchPolicy: Equivalent`
-    pub(super) equivalent: bool,
+    pub(super) selection: Selection,
     /// `failurePolicy: Ignore`
     pub(super) fails_open: bool,
-    pub(super) namespaces: Result<LabelSelector, String>,
-    pub(super) objects: Result<LabelSelector, String>,
     pub(super) side_effects: Option<String>,
     pub(super) timeout: Duration,
     /// `admissionReviewVersions`
     pub(super) versions: Vec<String>,
     /// `reinvocationPolicy: IfNeeded`
     pub(super) reinvoked: bool,
-    pub(super) conditions: Vec<MatchCondition>,
+    pub(super) conditions: Vec<Expression>,
     pub(super) config: Result<Config, String>,
-}
-
-/// Which requests a webhook is about.
-#[derive(Debug)]
-pub(super) struct Rule {
-    pub(super) operations: Vec<String>,
-    pub(super) groups: Vec<String>,
-    pub(super) versions: Vec<String>,
-    /// Resource and subresource.
-    pub(super) resources: Vec<(String, String)>,
-    pub(super) scope: Option<String>,
-}
-
-impl Rule {
-    fn new(rule: &RuleWithOperations) -> Self {
-        let split = |text: &String| match text.split_once('/') {
-            Some((resource, sub)) => (resource.to_owned(), sub.to_owned()),
-            None => (text.clone(), String::new()),
-        };
-        Self {
-            operations: rule.operations.clone().unwrap_or_default(),
-            groups: rule.api_groups.clone().unwrap_or_default(),
-            versions: rule.api_versions.clone().unwrap_or_default(),
-            resources: rule.resources.iter().flatten().map(split).collect(),
-            scope: rule.scope.clone(),
-        }
-    }
 }
 
 fn config(client: &WebhookClientConfig) -> Result<Config, String> {
@@ -85,6 +56,11 @@ fn config(client: &WebhookClientConfig) -> Result<Config, String> {
     Ok(Config::new(place, bundle))
 }
 
+fn conditions(conditions: Option<&[MatchCondition]>) -> Vec<Expression> {
+    let sources = conditions.unwrap_or_default().iter().map(|c| c.expression.as_str());
+    sources.map(|source| Expression::new(Site::MatchCondition, source, false, &[])).collect()
+}
+
 /// One webhook of either kind: their types have the same fields.
 macro_rules! hook {
     ($hook:expr, $configuration:expr, $uid:expr, $reinvoked:expr) => {
@@ -92,11 +68,15 @@ macro_rules! hook {
             name: $hook.name.clone(),
             configuration: $configuration.to_owned(),
             uid: $uid,
-            rules: $hook.rules.iter().flatten().map(Rule::new).collect(),
-            equivalent: $hook.match_policy.as_deref() != Some("Exact"),
+            selection: Selection {
+                rules: $hook.rules.iter().flatten().map(Rule::new).collect(),
+                excluded: Vec::new(),
+                all_without_rules: false,
+                equivalent: $hook.match_policy.as_deref() != Some("Exact"),
+                namespaces: selector($hook.namespace_selector.as_ref()),
+                objects: selector($hook.object_selector.as_ref()),
+            },
             fails_open: $hook.failure_policy.as_deref() == Some("Ignore"),
-            namespaces: selector($hook.namespace_selector.as_ref()),
-            objects: selector($hook.object_selector.as_ref()),
             side_effects: Some($hook.side_effects.clone()).filter(|s| !s.is_empty()),
             timeout: $hook
                 .timeout_seconds
@@ -104,18 +84,10 @@ macro_rules! hook {
                 .map_or(DEFAULT_TIMEOUT, Duration::from_secs),
             versions: $hook.admission_review_versions.clone(),
             reinvoked: $reinvoked,
-            conditions: $hook.match_conditions.clone().unwrap_or_default(),
+            conditions: conditions($hook.match_conditions.as_deref()),
             config: config(&$hook.client_config),
         }
     };
-}
-
-/// No selector selects everything here (it is defaulted to an empty one).
-fn selector(spec: Option<&gantry_api::metav1::LabelSelector>) -> Result<LabelSelector, String> {
-    match spec {
-        None => Ok(LabelSelector::everything()),
-        Some(spec) => LabelSelector::from_spec(Some(spec)).map_err(|e| e.to_string()),
-    }
 }
 
 /// `<configuration>/<webhook>/<how many of that name came before>`

@@ -8,10 +8,11 @@ mod conditions;
 mod hooks;
 mod mutating;
 mod review;
-mod select;
 mod validating;
 
-pub(super) use mutating::MutatingWebhooks;
+pub(super) use call::objects;
+pub(super) use mutating::{MutatingWebhooks, Subject, take};
+pub(super) use review::{Objects, user as user_info};
 pub(super) use validating::ValidatingWebhooks;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use gantry_base::Clock;
 use gantry_client::{Informer, Projection};
 
 use super::AdmissionRequest;
+
 use crate::authorize::Authorizer;
 use crate::callout::Callout;
 use crate::lookup::Namespaces;

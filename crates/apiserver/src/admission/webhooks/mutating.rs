@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::call::{self, Failure};
 use super::hooks::{Hook, Mutating};
-use super::select::{self, Matched, Sight};
 use super::{Deps, Source, conditions, is_exempt};
+use crate::admission::matching::{self, Matched, Sight};
 use crate::admission::{AdmissionPlugin, AdmissionRequest, Body, Operation};
 use crate::apply;
 
@@ -41,8 +41,8 @@ impl Notes {
     }
 }
 
-/// What webhooks change.
-enum Subject<'a> {
+/// What webhooks and policies change.
+pub(in crate::admission) enum Subject<'a> {
     Object {
         new: &'a mut dyn AnyObject,
         old: Option<&'a dyn AnyObject>,
@@ -53,7 +53,7 @@ enum Subject<'a> {
 }
 
 impl Subject<'_> {
-    fn sight(&self) -> Sight<'_> {
+    pub(in crate::admission) fn sight(&self) -> Sight<'_> {
         match self {
             Self::Object { new, old } => Sight::Object { new: Some(&**new), old: *old },
             Self::Body(body) => Sight::Body(body),
@@ -61,7 +61,7 @@ impl Subject<'_> {
         }
     }
 
-    fn value(&self) -> Option<Value> {
+    pub(in crate::admission) fn value(&self) -> Option<Value> {
         match self {
             Self::Object { new, .. } => Some(new.to_value()),
             Self::Body(body) => Some(body.value.clone()),
@@ -106,7 +106,9 @@ impl MutatingWebhooks {
         index: usize,
     ) -> Result<()> {
         let sight = subject.sight();
-        let Some(matched) = select::matches(hook, request, &sight, &self.deps.namespaces).await? else {
+        let Some(matched) =
+            matching::matches(&hook.selection, request, &sight, &self.deps.namespaces).await?
+        else {
             return Ok(());
         };
         if !conditions::hold(&self.deps, hook, request, &sight, &matched).await? {
@@ -183,7 +185,7 @@ impl MutatingWebhooks {
 }
 
 /// Makes the patched tree the subject.
-async fn take(
+pub(in crate::admission) async fn take(
     request: &AdmissionRequest<'_>,
     subject: &mut Subject<'_>,
     matched: &Matched,

@@ -9,18 +9,18 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::hooks::Hook;
-use super::select::{Matched, namespace_of};
 use crate::admission::AdmissionRequest;
+use crate::admission::matching::{Matched, namespace_of};
 use crate::verbs::lifecycle::new_uid;
 
 /// The objects of a request, in the version that a webhook wants.
-pub(super) struct Objects {
+pub(in crate::admission) struct Objects {
     /// Group, version and kind of the body in the request's own version.
-    pub(super) request_kind: (String, String, String),
+    pub(in crate::admission) request_kind: (String, String, String),
     /// The same in the webhook's version.
-    pub(super) kind: (String, String, String),
-    pub(super) new: Value,
-    pub(super) old: Value,
+    pub(in crate::admission) kind: (String, String, String),
+    pub(in crate::admission) new: Value,
+    pub(in crate::admission) old: Value,
 }
 
 /// A question.
@@ -78,7 +78,8 @@ pub(super) fn question(
     Ok(Question { uid, version, body })
 }
 
-fn user(request: &AdmissionRequest<'_>) -> Value {
+/// The user of a request, as reviews and expressions show one.
+pub(in crate::admission) fn user(request: &AdmissionRequest<'_>) -> Value {
     let user = request.user;
     let mut info = Map::new();
     if !user.name.is_empty() {

@@ -9,8 +9,8 @@ use gantry_kinds::AnyObject;
 
 use super::call::{self, Failure};
 use super::hooks::{Hook, Validating};
-use super::select::{self, Matched, Sight};
 use super::{Deps, Source, conditions, is_exempt};
+use crate::admission::matching::{self, Matched, Sight};
 use crate::admission::{AdmissionPlugin, AdmissionRequest, Body, Operation};
 
 const NAME: &str = "ValidatingAdmissionWebhook";
@@ -30,7 +30,8 @@ impl ValidatingWebhooks {
         let configurations = self.source.all(request).await?;
         let mut relevant: Vec<(&Hook, Matched)> = Vec::new();
         for hook in configurations.iter().flat_map(|c| c.as_ref().as_ref()) {
-            if let Some(matched) = select::matches(hook, request, &sight, &self.deps.namespaces).await?
+            if let Some(matched) =
+                matching::matches(&hook.selection, request, &sight, &self.deps.namespaces).await?
                 && conditions::hold(&self.deps, hook, request, &sight, &matched).await?
             {
                 relevant.push((hook, matched));

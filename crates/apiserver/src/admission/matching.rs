@@ -1,17 +1,96 @@
-//! Whether a webhook is about a request, and in which version it wants to see it.
+//! Whether a webhook or a policy is about a request, and in which version it wants to see it.
 
+use gantry_api::admissionregistration::{MatchResources, NamedRuleWithOperations, RuleWithOperations};
 use gantry_api::metav1::ObjectMeta;
 use gantry_api::status::Result;
 use gantry_api::{ApiError, LabelSelector, Resource};
 use gantry_kinds::AnyObject;
 use serde_json::Value;
 
-use super::hooks::{Hook, Rule};
-use crate::admission::{AdmissionRequest, Body, Operation};
+use super::{AdmissionRequest, Body, Operation};
 use crate::lookup::Namespaces;
 use crate::resources::Served;
 
-/// What a request is about, before a webhook's eyes.
+/// Which requests somebody wants to see.
+#[derive(Debug)]
+pub(super) struct Selection {
+    pub(super) rules: Vec<Rule>,
+    /// What the rules select in vain.
+    pub(super) excluded: Vec<Rule>,
+    /// Whether no rules select everything, rather than nothing.
+    pub(super) all_without_rules: bool,
+    /// `matchPolicy: Equivalent`
+    pub(super) equivalent: bool,
+    pub(super) namespaces: Result<LabelSelector, String>,
+    pub(super) objects: Result<LabelSelector, String>,
+}
+
+impl Selection {
+    /// What a policy, or a binding of one, selects.
+    pub(super) fn of(resources: &MatchResources, all_without_rules: bool) -> Self {
+        let rules =
+            |rules: &Option<Vec<NamedRuleWithOperations>>| rules.iter().flatten().map(Rule::named).collect();
+        Self {
+            rules: rules(&resources.resource_rules),
+            excluded: rules(&resources.exclude_resource_rules),
+            all_without_rules,
+            equivalent: resources.match_policy.as_deref() != Some("Exact"),
+            namespaces: selector(resources.namespace_selector.as_ref()),
+            objects: selector(resources.object_selector.as_ref()),
+        }
+    }
+}
+
+/// Which requests a rule is about.
+#[derive(Debug)]
+pub(super) struct Rule {
+    operations: Vec<String>,
+    groups: Vec<String>,
+    versions: Vec<String>,
+    /// Resource and subresource.
+    resources: Vec<(String, String)>,
+    scope: Option<String>,
+    /// Names of objects; empty for all.
+    names: Vec<String>,
+}
+
+impl Rule {
+    pub(super) fn new(rule: &RuleWithOperations) -> Self {
+        let split = |text: &String| match text.split_once('/') {
+            Some((resource, sub)) => (resource.to_owned(), sub.to_owned()),
+            None => (text.clone(), String::new()),
+        };
+        Self {
+            operations: rule.operations.clone().unwrap_or_default(),
+            groups: rule.api_groups.clone().unwrap_or_default(),
+            versions: rule.api_versions.clone().unwrap_or_default(),
+            resources: rule.resources.iter().flatten().map(split).collect(),
+            scope: rule.scope.clone(),
+            names: Vec::new(),
+        }
+    }
+
+    fn named(rule: &NamedRuleWithOperations) -> Self {
+        let plain = RuleWithOperations {
+            operations: rule.operations.clone(),
+            api_groups: rule.api_groups.clone(),
+            api_versions: rule.api_versions.clone(),
+            resources: rule.resources.clone(),
+            scope: rule.scope.clone(),
+        };
+        Self { names: rule.resource_names.clone().unwrap_or_default(), ..Self::new(&plain) }
+    }
+}
+
+/// No selector selects everything here (it is defaulted to an empty one).
+pub(super) fn selector(spec: Option<&gantry_api::metav1::LabelSelector>) -> Result<LabelSelector, String> {
+    match spec {
+        None => Ok(LabelSelector::everything()),
+        Some(spec) => LabelSelector::from_spec(Some(spec)).map_err(|e| e.to_string()),
+    }
+}
+
+/// What a request is about.
 pub(super) enum Sight<'a> {
     /// An object of the resource.
     Object { new: Option<&'a dyn AnyObject>, old: Option<&'a dyn AnyObject> },
@@ -47,51 +126,58 @@ impl Sight<'_> {
     }
 }
 
-/// A webhook's view of the resource.
+/// The resource as it is wanted.
 #[derive(Clone)]
 pub(super) struct Matched {
-    /// The version that the webhook wants, if it is not the request's.
+    /// The version that is wanted, if it is not the request's.
     pub(super) other: Option<Served>,
 }
 
-/// Whether the webhook is to be called. Match conditions are another matter.
+/// Whether the request is selected. Match conditions are another matter.
 ///
 /// # Errors
 /// A selector cannot be read, or the namespace cannot be found.
 pub(super) async fn matches(
-    hook: &Hook,
+    selection: &Selection,
     request: &AdmissionRequest<'_>,
     sight: &Sight<'_>,
     namespaces: &Namespaces,
 ) -> Result<Option<Matched>> {
     // Errors of selectors only count if the rules match.
-    let by_namespace = in_namespace(hook, request, sight, namespaces).await;
+    let by_namespace = in_namespace(selection, request, sight, namespaces).await;
     if matches!(by_namespace, Ok(false)) {
         return Ok(None);
     }
-    let by_object = match &hook.objects {
+    let by_object = match &selection.objects {
         Err(why) => Err(ApiError::internal(why)),
         Ok(selector) => Ok(selector.is_everything() || sight.selected(selector)),
     };
     if matches!(by_object, Ok(false)) {
         return Ok(None);
     }
-    let Some(matched) = by_rules(hook, request) else { return Ok(None) };
+    if by_rules(&selection.excluded, selection.equivalent, request).is_some() {
+        return Ok(None);
+    }
+    let matched = match selection.rules.is_empty() && selection.all_without_rules {
+        true => Some(Matched { other: None }),
+        false => by_rules(&selection.rules, selection.equivalent, request),
+    };
+    let Some(matched) = matched else { return Ok(None) };
     by_namespace?;
     by_object?;
     Ok(Some(matched))
 }
 
-fn by_rules(hook: &Hook, request: &AdmissionRequest<'_>) -> Option<Matched> {
-    if hook.rules.iter().any(|rule| applies(rule, request, request.resource)) {
+fn by_rules(rules: &[Rule], equivalent: bool, request: &AdmissionRequest<'_>) -> Option<Matched> {
+    if rules.iter().any(|rule| applies(rule, request, request.resource)) {
         return Some(Matched { other: None });
     }
-    if !hook.equivalent {
+    if !equivalent || rules.is_empty() {
         return None;
     }
     let others = request.call.equivalents();
     let wanted = |rule: &Rule| others.iter().find(|o| applies(rule, request, o.resource())).cloned();
-    hook.rules.iter().find_map(wanted).map(|other| Matched { other: Some(other) })
+    rules.iter().find_map(wanted).map(|other| Matched { other: Some(other) })
 }
 
 fn applies(rule: &Rule, request: &AdmissionRequest<'_>, resource: &Resource) -> bool {
@@ -113,6 +199,7 @@ fn applies(rule: &Rule, request: &AdmissionRequest<'_>, resource: &Resource) -> 
             .resources
             .iter()
             .any(|(plural, sub)| part(plural, &resource.plural) && part(sub, request.subresource))
+        && (rule.names.is_empty() || rule.names.iter().any(|name| name == request.name))
 }
 
 /// The namespace of a request; a namespace is in itself.
@@ -126,7 +213,7 @@ pub(super) fn namespace_of<'a>(request: &AdmissionRequest<'a>) -> &'a str {
 }
 
 async fn in_namespace(
-    hook: &Hook,
+    selection: &Selection,
     request: &AdmissionRequest<'_>,
     sight: &Sight<'_>,
     namespaces: &Namespaces,
@@ -136,7 +223,7 @@ async fn in_namespace(
     if namespace.is_empty() && !is_namespace {
         return Ok(true);
     }
-    let selector = hook.namespaces.as_ref().map_err(ApiError::internal)?;
+    let selector = selection.namespaces.as_ref().map_err(ApiError::internal)?;
     if selector.is_everything() {
         return Ok(true);
     }
