@@ -7,6 +7,7 @@ mod kubelet;
 mod limits;
 mod outside;
 mod pod_security;
+mod policies;
 mod routes;
 mod tokens;
 mod webhooks;

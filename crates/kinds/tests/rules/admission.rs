@@ -189,7 +189,7 @@ fn mutating_policies() {
     let minimal = json!({"spec": {
         "matchConstraints": {"resourceRules": [rule()]},
         "reinvocationPolicy": "Never",
-        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}],
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{op: \"remove\", path: \"/data\"}]"}}],
     }});
     let subject = Subject::new(GROUP, "mutatingadmissionpolicies", minimal);
     subject.defaults_to(&[("/spec/failurePolicy", json!("Fail")), ("/metadata/generation", json!(1))]);
