@@ -149,7 +149,7 @@ async fn variables_conditions_and_errors() {
     ],
     "validations": [
         {"expression": "variables.count < 3", "message": "too many"},
-        {"expression": "!variables.odd || has(variables.odd)"},
+        {"expression": "!variables.odd || variables.odd"},
         {"expression": "object.metadata.name != 'error' || variables.broken"},
         {"expression": "object.metadata.name != 'ask' || authorizer.group('').resource('pods').namespace('default').check('create').allowed()"}
     ]});

@@ -91,6 +91,8 @@ async fn ask(authorizer: &dyn Authorizer, user: &User, asked: &Asked) -> Outcome
         Decision::Deny(reason) | Decision::NoOpinion(reason) => {
             Outcome { allowed: false, reason, error: None }
         }
-        Decision::Failed(why) => Outcome { allowed: false, reason: String::new(), error: Some(why) },
+        Decision::Failed(why) | Decision::DenyFailed(why) => {
+            Outcome { allowed: false, reason: String::new(), error: Some(why) }
+        }
     }
 }
