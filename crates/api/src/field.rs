@@ -195,7 +195,10 @@ impl Error {
             text.push_str(": ");
             match value {
                 Value::String(s) => text.push_str(&quote(s)),
-                other => text.push_str(&other.to_string()),
+                other => match shown_text(other) {
+                    Some(shown) => text.push_str(shown),
+                    None => text.push_str(&other.to_string()),
+                },
             }
         }
         if !self.detail.is_empty() {
@@ -210,6 +213,28 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path, self.body())
     }
+}
+
+/// The marker of a value that is shown in a text form of its own.
+const ORDERED: &str = "\u{0}ordered";
+
+/// An object whose fields are shown in this order: upstream shows some values by the fields of its internal types.
+pub fn ordered(fields: &[(&str, Value)]) -> Value {
+    let list: Vec<String> =
+        fields.iter().map(|(name, value)| format!("{}:{value}", Value::from(*name))).collect();
+    verbatim(format!("{{{}}}", list.join(",")))
+}
+
+/// A value that is shown as this text.
+pub fn verbatim(text: String) -> Value {
+    let mut object = serde_json::Map::new();
+    object.insert(ORDERED.to_owned(), Value::from(text));
+    Value::Object(object)
+}
+
+/// The text that such a value is shown as.
+pub fn shown_text(value: &Value) -> Option<&str> {
+    value.get(ORDERED)?.as_str()
 }
 
 /// Several errors as one text: alone as it is, more than one in brackets, the same text only once.

@@ -30,6 +30,11 @@ pub fn max_len_error(max: usize) -> String {
     format!("must be no more than {max} bytes")
 }
 
+/// The complaint about a text of more than `max` bytes, where upstream speaks of characters.
+pub fn max_chars_error(max: usize) -> String {
+    format!("must be no more than {max} characters")
+}
+
 /// The complaint about a number outside `low..=high`.
 pub fn range_error(low: i64, high: i64) -> String {
     format!("must be between {low} and {high}, inclusive")
@@ -56,7 +61,7 @@ fn is_qualified_part(text: &str) -> bool {
 /// RFC 1123 label: most object names that become host names.
 pub fn dns1123_label(text: &str) -> Check {
     if text.len() > 63 {
-        return Err(max_len_error(63));
+        return Err(max_chars_error(63));
     }
     if is_label(text) {
         return Ok(());
@@ -75,7 +80,7 @@ fn is_subdomain(text: &str) -> bool {
 /// RFC 1123 subdomain: most object names.
 pub fn dns1123_subdomain(text: &str) -> Check {
     if text.len() > 253 {
-        return Err(max_len_error(253));
+        return Err(max_chars_error(253));
     }
     if is_subdomain(text) {
         return Ok(());
@@ -87,7 +92,7 @@ pub fn dns1123_subdomain(text: &str) -> Check {
 /// RFC 1035 label: names of services and of ports' services.
 pub fn dns1035_label(text: &str) -> Check {
     if text.len() > 63 {
-        return Err(max_len_error(63));
+        return Err(max_chars_error(63));
     }
     if is_label(text) && text.as_bytes()[0].is_ascii_lowercase() {
         return Ok(());
@@ -96,38 +101,47 @@ pub fn dns1035_label(text: &str) -> Check {
     Err(regex_error(message, "[a-z]([-a-z0-9]*[a-z0-9])?", &["my-name", "abc-123"]))
 }
 
-/// A label key, an annotation key, a finalizer: `name` or `prefix/name`.
+/// A label key, an annotation key, a finalizer: `name` or `prefix/name`. The first complaint.
 pub fn qualified_name(text: &str) -> Check {
+    qualified_name_complaints(text).into_iter().next().map_or(Ok(()), Err)
+}
+
+/// All complaints about a qualified name: about the prefix, about the length of the name, and about its characters.
+pub fn qualified_name_complaints(text: &str) -> Vec<String> {
     const MESSAGE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
     const EXAMPLES: [&str; 3] = ["MyName", "my.name", "123-abc"];
+    let mut complaints = Vec::new();
     let mut parts = text.split('/');
     let (first, second, third) = (parts.next().unwrap_or(""), parts.next(), parts.next());
     if third.is_some() {
         let pattern = regex_error(MESSAGE, QUALIFIED_FMT, &EXAMPLES);
-        return Err(format!(
+        complaints.push(format!(
             "a valid label key {pattern} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
         ));
+        return complaints;
     }
     let name = match second {
         None => first,
         Some(name) => {
             if first.is_empty() {
-                return Err("prefix part must be non-empty".into());
+                complaints.push("prefix part must be non-empty".into());
+            } else if first.len() > 253 {
+                complaints.push(format!("prefix part {}", max_len_error(253)));
+            } else if let Err(why) = dns1123_subdomain(first) {
+                complaints.push(format!("prefix part {why}"));
             }
-            dns1123_subdomain(first).map_err(|e| format!("prefix part {e}"))?;
             name
         }
     };
     if name.is_empty() {
-        return Err("name part must be non-empty".into());
+        complaints.push("name part must be non-empty".into());
+    } else if name.len() > 63 {
+        complaints.push(format!("name part {}", max_len_error(63)));
     }
-    if name.len() > 63 {
-        return Err(format!("name part {}", max_len_error(63)));
+    if !is_qualified_part(name) {
+        complaints.push(format!("name part {}", regex_error(MESSAGE, QUALIFIED_FMT, &EXAMPLES)));
     }
-    if is_qualified_part(name) {
-        return Ok(());
-    }
-    Err(format!("name part {}", regex_error(MESSAGE, QUALIFIED_FMT, &EXAMPLES)))
+    complaints
 }
 
 /// The value of a label: empty, or like the name part of a qualified name.
@@ -159,7 +173,7 @@ pub fn path_segment(text: &str) -> Check {
 /// A key of a ConfigMap or a Secret.
 pub fn config_key(text: &str) -> Check {
     if text.len() > 253 {
-        return Err(max_len_error(253));
+        return Err(max_chars_error(253));
     }
     let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if text.is_empty() || !text.bytes().all(fits) {
@@ -186,25 +200,67 @@ pub fn env_var(text: &str) -> Check {
         .into())
 }
 
-/// The name of a container port.
+/// The name of a container port: the first complaint.
 pub fn port_name(text: &str) -> Check {
-    if text.len() > 15 {
-        return Err(max_len_error(15));
-    }
+    port_name_complaints(text).into_iter().next().map_or(Ok(()), Err)
+}
+
+/// All complaints about the name of a container port.
+pub fn port_name_complaints(text: &str) -> Vec<String> {
     let bytes = text.as_bytes();
+    let mut complaints = Vec::new();
+    if text.len() > 15 {
+        complaints.push(max_chars_error(15));
+    }
     if bytes.is_empty() || !bytes.iter().all(|&b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-        return Err("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
+        complaints.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
     }
     if !bytes.iter().any(u8::is_ascii_lowercase) {
-        return Err("must contain at least one letter (a-z)".into());
+        complaints.push("must contain at least one letter (a-z)".into());
     }
     if text.contains("--") {
-        return Err("must not contain consecutive hyphens".into());
+        complaints.push("must not contain consecutive hyphens".into());
     }
-    if bytes[0] == b'-' || bytes[bytes.len() - 1] == b'-' {
-        return Err("must not begin or end with a hyphen".into());
+    if bytes.first() == Some(&b'-') || bytes.last() == Some(&b'-') {
+        complaints.push("must not begin or end with a hyphen".into());
     }
-    Ok(())
+    complaints
+}
+
+/// The DNS search path of a pod: a subdomain whose labels may hold underscores.
+pub fn dns1123_subdomain_with_underscore(text: &str) -> Check {
+    if text.len() > 253 {
+        return Err(max_chars_error(253));
+    }
+    let is_part = |part: &str| {
+        let part = part.strip_prefix('_').unwrap_or(part);
+        let edge = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let bytes = part.as_bytes();
+        bytes.first().copied().is_some_and(edge)
+            && bytes.last().copied().is_some_and(edge)
+            && bytes.iter().all(|&b| edge(b) || b == b'-' || b == b'_')
+    };
+    if text.split('.').all(is_part) {
+        return Ok(());
+    }
+    let message = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character";
+    let label = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
+    Err(regex_error(message, &format!("{label}(\\.{label})*"), &["example.com"]))
+}
+
+/// The name of an HTTP header.
+pub fn http_header_name(text: &str) -> Check {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Ok(());
+    }
+    let message = "a valid HTTP header must consist of alphanumeric characters or '-'";
+    Err(regex_error(message, "[-A-Za-z0-9]+", &["X-Header-Name"]))
+}
+
+/// The id of a user or a group, 0 to 2³¹ - 1.
+pub fn user_id(id: i64) -> Check {
+    let max = i64::from(i32::MAX);
+    if (0..=max).contains(&id) { Ok(()) } else { Err(range_error(0, max)) }
 }
 
 /// A port number, 1 to 65535.

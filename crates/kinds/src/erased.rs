@@ -148,6 +148,10 @@ pub trait AnyKind: Send + Sync + 'static {
     fn validate_status_update(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors;
     /// See [`Kind::warnings`].
     fn warnings(&self, object: &dyn AnyObject) -> Vec<String>;
+    /// See [`Kind::update_warnings`].
+    fn update_warnings(&self, new: &dyn AnyObject, _old: &dyn AnyObject) -> Vec<String> {
+        self.warnings(new)
+    }
     /// See [`Kind::columns`].
     fn columns(&self) -> Vec<OwnedColumn>;
     /// See [`Kind::NAME_FIRST`].
@@ -192,10 +196,6 @@ pub trait AnyKind: Send + Sync + 'static {
         let mut errors = self.validate(new);
         errors.extend(self.validate_update(new, old));
         errors
-    }
-    /// Warnings about an update that was accepted.
-    fn update_warnings(&self, _new: &dyn AnyObject, _old: &dyn AnyObject) -> Vec<String> {
-        Vec::new()
     }
     /// See [`Kind::refuse_deletion`].
     fn refuse_deletion(&self, _object: &dyn AnyObject) -> Option<&'static str> {
@@ -345,6 +345,10 @@ impl<K: Kind> AnyKind for Builtin<K> {
 
     fn validate_update(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {
         K::validate_update(typed::<K>(new), typed::<K>(old))
+    }
+
+    fn update_warnings(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Vec<String> {
+        K::update_warnings(typed::<K>(new), typed::<K>(old))
     }
 
     fn validate_status_update(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {

@@ -149,9 +149,14 @@ pub trait Kind: Send + Sync + 'static {
         Errors::new()
     }
 
-    /// Texts for the `Warning` header of a create or update.
+    /// Texts for the `Warning` header of a create.
     fn warnings(_object: &Self::Object) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Texts for the `Warning` header of an update; by default those of a create.
+    fn update_warnings(new: &Self::Object, _old: &Self::Object) -> Vec<String> {
+        Self::warnings(new)
     }
 
     /// Columns of the table after `Name`; the kinds without their own show `Age` only.

@@ -22,8 +22,6 @@ pub(crate) enum Part {
     Main,
     /// The status.
     Status,
-    /// `namespaces/finalize`: the finalizers of the namespace's spec.
-    Finalize,
     /// What the kind itself makes of a subresource.
     Named(&'static str),
 }
@@ -35,7 +33,9 @@ impl Part {
         match call.subresource {
             "" => Ok(Self::Main),
             "status" if call.served.kind.verbs().status => Ok(Self::Status),
-            "finalize" if resource.group.is_empty() && resource.plural == "namespaces" => Ok(Self::Finalize),
+            "finalize" if resource.group.is_empty() && resource.plural == "namespaces" => {
+                Ok(Self::Named("finalize"))
+            }
             "approval" if resource.plural == "certificatesigningrequests" => Ok(Self::Named("approval")),
             "ephemeralcontainers" if is_pod(resource) => Ok(Self::Named("ephemeralcontainers")),
             "resize" if is_pod(resource) => Ok(Self::Named("resize")),
@@ -254,7 +254,6 @@ fn before_update(call: &Call<'_>, part: Part, new: &mut dyn AnyObject, old: &dyn
     match part {
         Part::Main => kind.prepare_update(new, old),
         Part::Status => kind.prepare_status_update(new, old),
-        Part::Finalize => prepare_finalize(new, old)?,
         Part::Named(part) => kind.prepare_part_update(part, new, old),
     }
     if part != Part::Main {
@@ -268,15 +267,11 @@ fn before_update(call: &Call<'_>, part: Part, new: &mut dyn AnyObject, old: &dyn
             errors.extend(custom::schema_errors(new));
         }
         Part::Status => errors.extend(kind.validate_status_update(new, old)),
-        Part::Finalize => {}
         Part::Named(part) => errors.extend(kind.validate_part_update(part, new, old)),
     }
     refuse(call, new, &dedupe(errors))?;
-    for warning in kind.update_warnings(new, old) {
-        call.warnings.add(warning);
-    }
     if part == Part::Main {
-        for warning in kind.warnings(new) {
+        for warning in kind.update_warnings(new, old) {
             call.warnings.add(warning);
         }
     }
@@ -303,14 +298,6 @@ fn keep_metadata(new: &mut ObjectMeta, old: &ObjectMeta) {
         new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
     }
     new.self_link = None;
-}
-
-fn prepare_finalize(new: &mut dyn AnyObject, old: &dyn AnyObject) -> Result<()> {
-    let wrong = || ApiError::internal("finalize was called on something that is no namespace");
-    let old = old.downcast::<core::Namespace>().ok_or_else(wrong)?;
-    let new = new.downcast_mut::<core::Namespace>().ok_or_else(wrong)?;
-    new.status.clone_from(&old.status);
-    Ok(())
 }
 
 /// Whether nothing keeps the object any more: its deletion was asked for, its time is over and its last finalizer

@@ -3,11 +3,10 @@
 use std::time::SystemTime;
 
 use gantry_api::apps::ControllerRevision;
-use gantry_api::field::Path;
 use gantry_api::meta::MetaExt;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::common::workload;
+use crate::common::at::{At, Complaints};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
 use crate::table::{AGE, Column, age, or_none};
 
@@ -22,15 +21,20 @@ impl Kind for ControllerRevisionKind {
 
     fn validate(revision: &ControllerRevision) -> Errors {
         let mut errors = Errors::new();
-        if revision.revision < 0 {
-            workload::non_negative(&Path::new("revision"), Some(-1), &mut errors);
+        errors.non_negative(&At::root("revision"), revision.revision);
+        let at = At::root("data");
+        match revision.data.as_ref().map(|data| &data.0) {
+            None | Some(Value::Null) => errors.required(&at, "data is mandatory"),
+            Some(Value::Object(_)) => {}
+            Some(_) => errors.required(&at, "data must be a valid JSON object"),
         }
         errors
     }
 
-    fn validate_update(new: &ControllerRevision, old: &ControllerRevision) -> Errors {
+    fn validate_replacement(new: &ControllerRevision, old: &ControllerRevision) -> Errors {
         let mut errors = Errors::new();
-        workload::immutable(&json!(new.data), &json!(old.data), &Path::new("data"), &mut errors);
+        errors.non_negative(&At::root("revision"), new.revision);
+        errors.immutable(&At::root("data"), &new.data, &old.data);
         errors
     }
 

@@ -3,12 +3,13 @@
 use std::time::SystemTime;
 
 use gantry_api::IntOrString;
-use gantry_api::apps::{DaemonSet, DaemonSetStatus, RollingUpdateDaemonSet};
-use gantry_api::field::{Error, Path};
-use serde_json::Value;
+use gantry_api::apps::{DaemonSet, DaemonSetSpec, DaemonSetStatus, RollingUpdateDaemonSet};
+use gantry_api::field::{Error, ordered};
+use serde_json::{Value, json};
 
-use crate::common::pod_spec::one_of;
-use crate::common::{cells, workload};
+use crate::common::at::{At, Complaints, text};
+use crate::common::pod_spec::template_warnings;
+use crate::common::{cells, labels, pod_spec, workload};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs, bump_generation};
 use crate::table::{AGE, Column, age};
 
@@ -25,7 +26,10 @@ impl Kind for DaemonSetKind {
         let spec = set.spec.get_or_insert_default();
         spec.revision_history_limit.get_or_insert(10);
         let strategy = spec.update_strategy.get_or_insert_default();
-        if strategy.type_.get_or_insert_with(|| "RollingUpdate".into()) == "RollingUpdate" {
+        if strategy.type_.as_deref().unwrap_or("").is_empty() {
+            strategy.type_ = Some("RollingUpdate".into());
+        }
+        if strategy.type_.as_deref() == Some("RollingUpdate") {
             let rolling = strategy.rolling_update.get_or_insert_default();
             rolling.max_unavailable.get_or_insert(IntOrString::Int(1));
             rolling.max_surge.get_or_insert(IntOrString::Int(0));
@@ -50,32 +54,52 @@ impl Kind for DaemonSetKind {
 
     fn validate(set: &DaemonSet) -> Errors {
         let mut errors = Errors::new();
-        let path = Path::new("spec");
-        let Some(spec) = &set.spec else { return vec![Error::required(&path.child("selector"), "")] };
-        workload::validate_selector(&spec.selector, Some(&spec.template), &path, &mut errors);
-        workload::validate_template(&spec.template, &path.child("template"), &["Always"], &mut errors);
-        workload::non_negative(&path.child("minReadySeconds"), spec.min_ready_seconds, &mut errors);
-        if let Some(strategy) = &spec.update_strategy {
-            let at = path.child("updateStrategy");
-            one_of(&at.child("type"), strategy.type_.as_deref(), &["OnDelete", "RollingUpdate"], &mut errors);
-            if let Some(rolling) = &strategy.rolling_update {
-                validate_rolling(rolling, &at.child("rollingUpdate"), &mut errors);
-            }
-        }
+        check(set, None, &mut errors);
         errors
     }
 
-    fn validate_update(new: &DaemonSet, old: &DaemonSet) -> Errors {
+    fn validate_replacement(new: &DaemonSet, old: &DaemonSet) -> Errors {
         let mut errors = Errors::new();
         if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
-            workload::immutable(
-                &new.selector,
-                &old.selector,
-                &Path::new("spec").child("selector"),
-                &mut errors,
-            );
+            errors.immutable(&At::root("spec.selector"), &new.selector, &old.selector);
         }
+        check(new, Some(old), &mut errors);
         errors
+    }
+
+    fn validate_status_update(new: &DaemonSet, old: &DaemonSet) -> Errors {
+        let mut errors = Errors::new();
+        let at = At::root("status");
+        let status = new.status.clone().unwrap_or_default();
+        let wide = |count: Option<i32>| count.map(i64::from);
+        workload::check_counts(
+            &[
+                ("currentNumberScheduled", wide(Some(status.current_number_scheduled))),
+                ("numberMisscheduled", wide(Some(status.number_misscheduled))),
+                ("desiredNumberScheduled", wide(Some(status.desired_number_scheduled))),
+                ("numberReady", wide(Some(status.number_ready))),
+                ("observedGeneration", status.observed_generation),
+                ("updatedNumberScheduled", wide(status.updated_number_scheduled)),
+                ("numberAvailable", wide(status.number_available)),
+                ("numberUnavailable", wide(status.number_unavailable)),
+                ("collisionCount", wide(status.collision_count)),
+            ],
+            &at,
+            &mut errors,
+        );
+        let before = old.status.as_ref().and_then(|s| s.collision_count);
+        workload::check_collisions(status.collision_count, before, &at, &mut errors);
+        errors
+    }
+
+    fn warnings(set: &DaemonSet) -> Vec<String> {
+        let at = At::root("spec.template");
+        set.spec.as_ref().map(|s| template_warnings(&s.template, &at)).unwrap_or_default()
+    }
+
+    fn update_warnings(new: &DaemonSet, old: &DaemonSet) -> Vec<String> {
+        let generations = (new.metadata.generation, old.metadata.generation);
+        workload::update_warnings(generations, new.spec.as_ref().map(|s| &s.template))
     }
 
     fn columns() -> &'static [Column] {
@@ -138,22 +162,59 @@ impl Kind for DaemonSetKind {
     }
 }
 
-fn validate_rolling(rolling: &RollingUpdateDaemonSet, path: &Path, errors: &mut Errors) {
-    for (field, value) in [("maxUnavailable", &rolling.max_unavailable), ("maxSurge", &rolling.max_surge)] {
-        if let Some(value) = value {
-            workload::validate_int_or_percent(value, &path.child(field), errors);
-            workload::validate_at_most_100_percent(value, &path.child(field), errors);
+fn check(set: &DaemonSet, old: Option<&DaemonSet>, errors: &mut Errors) {
+    let empty = DaemonSetSpec::default();
+    let spec = set.spec.as_ref().unwrap_or(&empty);
+    let old_spec = old.and_then(|o| o.spec.as_ref());
+    let at = At::root("spec");
+    let lenient = old_spec.is_some_and(|s| labels::has_invalid_value(Some(&s.selector)));
+    labels::check_selector(Some(&spec.selector), lenient, &at.child("selector"), errors);
+    let template = at.child("template");
+    if let Ok(selector) = gantry_api::LabelSelector::from_spec(Some(&spec.selector)) {
+        workload::check_selected(&selector, &spec.template, &template, errors);
+    }
+    pod_spec::check_template(&spec.template, old_spec.map(|s| &s.template), &template, errors);
+    workload::check_restarted_forever(spec.template.spec.as_ref(), "DaemonSet", &template, errors);
+    errors.non_negative(&at.child("minReadySeconds"), spec.min_ready_seconds.unwrap_or(0).into());
+    check_strategy(spec, &at.child("updateStrategy"), errors);
+    errors.non_negative(&at.child("revisionHistoryLimit"), spec.revision_history_limit.unwrap_or(0).into());
+}
+
+fn check_strategy(spec: &DaemonSetSpec, at: &At<'_>, errors: &mut Errors) {
+    let strategy = spec.update_strategy.clone().unwrap_or_default();
+    let rolling_at = at.child("rollingUpdate");
+    match (text(&strategy.type_), &strategy.rolling_update) {
+        ("OnDelete", _) => {}
+        ("RollingUpdate", Some(rolling)) => check_rolling(rolling, &rolling_at, errors),
+        ("RollingUpdate", None) => errors.required(&rolling_at, ""),
+        (other, rolling) => {
+            let rolling = rolling.as_ref().map(|rolling| {
+                ordered(&[
+                    ("MaxUnavailable", json!(rolling.max_unavailable)),
+                    ("MaxSurge", json!(rolling.max_surge)),
+                ])
+            });
+            let shown = super::deployment::shown(other, rolling);
+            errors.push(Error::not_supported(&at.path(), shown, &["RollingUpdate", "OnDelete"]));
         }
     }
-    let none =
-        (workload::is_zero(rolling.max_unavailable.as_ref()), workload::is_zero(rolling.max_surge.as_ref()));
-    match none {
-        (true, true) => {
-            errors.push(Error::required(&path.child("maxUnavailable"), "cannot be 0 when maxSurge is 0"))
+}
+
+fn check_rolling(rolling: &RollingUpdateDaemonSet, at: &At<'_>, errors: &mut Errors) {
+    let fields = [("maxUnavailable", &rolling.max_unavailable), ("maxSurge", &rolling.max_surge)];
+    for check in [workload::check_int_or_percent, workload::check_at_most_100_percent] {
+        for (field, value) in fields {
+            if let Some(value) = value {
+                check(value, &at.child(field), errors);
+            }
         }
-        (false, false) => {
+    }
+    let set = |value| workload::number(value) != 0;
+    match (set(rolling.max_unavailable.as_ref()), set(rolling.max_surge.as_ref())) {
+        (false, false) => errors.required(&at.child("maxUnavailable"), "cannot be 0 when maxSurge is 0"),
+        (true, true) => {
             let why = "may not be set when maxUnavailable is non-zero";
-            errors.push(Error::invalid(&path.child("maxSurge"), serde_json::json!(rolling.max_surge), why));
+            errors.invalid(&at.child("maxSurge"), json!(rolling.max_surge), why);
         }
         _ => {}
     }

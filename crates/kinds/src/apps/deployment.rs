@@ -3,11 +3,12 @@
 use std::time::SystemTime;
 
 use gantry_api::IntOrString;
-use gantry_api::apps::{Deployment, DeploymentStatus, RollingUpdateDeployment};
-use gantry_api::field::{Error, Path};
-use serde_json::Value;
+use gantry_api::apps::{Deployment, DeploymentSpec, DeploymentStatus, RollingUpdateDeployment};
+use gantry_api::field::{Error, ordered};
+use serde_json::{Value, json};
 
-use crate::common::pod_spec::one_of;
+use crate::common::at::{At, Complaints, text};
+use crate::common::pod_spec::template_warnings;
 use crate::common::{cells, workload};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs, bump_generation};
 use crate::scale::Scale;
@@ -28,7 +29,10 @@ impl Kind for DeploymentKind {
         spec.revision_history_limit.get_or_insert(10);
         spec.progress_deadline_seconds.get_or_insert(600);
         let strategy = spec.strategy.get_or_insert_default();
-        if strategy.type_.get_or_insert_with(|| "RollingUpdate".into()) == "RollingUpdate" {
+        if strategy.type_.as_deref().unwrap_or("").is_empty() {
+            strategy.type_ = Some("RollingUpdate".into());
+        }
+        if strategy.type_.as_deref() == Some("RollingUpdate") {
             let rolling = strategy.rolling_update.get_or_insert_default();
             rolling.max_unavailable.get_or_insert_with(|| IntOrString::String("25%".into()));
             rolling.max_surge.get_or_insert_with(|| IntOrString::String("25%".into()));
@@ -55,48 +59,62 @@ impl Kind for DeploymentKind {
 
     fn validate(deployment: &Deployment) -> Errors {
         let mut errors = Errors::new();
-        let path = Path::new("spec");
-        let Some(spec) = &deployment.spec else {
-            return vec![Error::required(&path.child("selector"), "")];
-        };
-        workload::non_negative(&path.child("replicas"), spec.replicas, &mut errors);
-        workload::validate_selector(&spec.selector, Some(&spec.template), &path, &mut errors);
-        workload::validate_template(&spec.template, &path.child("template"), &["Always"], &mut errors);
-        if let Some(strategy) = &spec.strategy {
-            let at = path.child("strategy");
-            one_of(&at.child("type"), strategy.type_.as_deref(), &["Recreate", "RollingUpdate"], &mut errors);
-            match (strategy.type_.as_deref(), &strategy.rolling_update) {
-                (Some("Recreate"), Some(_)) => {
-                    let why = "may not be specified when strategy `type` is 'Recreate'";
-                    errors.push(Error::forbidden(&at.child("rollingUpdate"), why));
-                }
-                (_, Some(rolling)) => validate_rolling(rolling, &at.child("rollingUpdate"), &mut errors),
-                _ => {}
-            }
-        }
-        workload::non_negative(&path.child("minReadySeconds"), spec.min_ready_seconds, &mut errors);
-        workload::non_negative(&path.child("revisionHistoryLimit"), spec.revision_history_limit, &mut errors);
-        if let Some(deadline) = spec.progress_deadline_seconds {
-            workload::non_negative(&path.child("progressDeadlineSeconds"), Some(deadline), &mut errors);
-            if deadline <= spec.min_ready_seconds.unwrap_or(0) {
-                let why = "must be greater than minReadySeconds";
-                errors.push(Error::invalid(&path.child("progressDeadlineSeconds"), deadline, why));
-            }
+        check(deployment, None, &mut errors);
+        errors
+    }
+
+    fn validate_replacement(new: &Deployment, old: &Deployment) -> Errors {
+        let mut errors = Errors::new();
+        check(new, Some(old), &mut errors);
+        if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
+            errors.immutable(&At::root("spec.selector"), &new.selector, &old.selector);
         }
         errors
     }
 
-    fn validate_update(new: &Deployment, old: &Deployment) -> Errors {
+    fn validate_status_update(new: &Deployment, old: &Deployment) -> Errors {
         let mut errors = Errors::new();
-        if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
-            workload::immutable(
-                &new.selector,
-                &old.selector,
-                &Path::new("spec").child("selector"),
-                &mut errors,
-            );
-        }
+        let at = At::root("status");
+        let status = new.status.clone().unwrap_or_default();
+        let wide = |count: Option<i32>| count.map(i64::from);
+        workload::check_counts(
+            &[
+                ("observedGeneration", status.observed_generation),
+                ("replicas", wide(status.replicas)),
+                ("updatedReplicas", wide(status.updated_replicas)),
+                ("readyReplicas", wide(status.ready_replicas)),
+                ("availableReplicas", wide(status.available_replicas)),
+                ("unavailableReplicas", wide(status.unavailable_replicas)),
+                ("terminatingReplicas", wide(status.terminating_replicas)),
+                ("collisionCount", wide(status.collision_count)),
+            ],
+            &at,
+            &mut errors,
+        );
+        let (ready, available) =
+            (("readyReplicas", status.ready_replicas), ("availableReplicas", status.available_replicas));
+        let counts = [("updatedReplicas", status.updated_replicas), ready, available];
+        let all = status.replicas.unwrap_or(0);
+        workload::check_below(&counts, all, "cannot be greater than status.replicas", &at, &mut errors);
+        let ready = ready.1.unwrap_or(0);
+        workload::check_below(&[available], ready, "cannot be greater than readyReplicas", &at, &mut errors);
+        let before = old.status.as_ref().and_then(|s| s.collision_count);
+        workload::check_collisions(status.collision_count, before, &at, &mut errors);
         errors
+    }
+
+    fn warnings(deployment: &Deployment) -> Vec<String> {
+        let mut warnings = Vec::new();
+        workload::warn_name(&deployment.metadata, &mut warnings);
+        if let Some(spec) = &deployment.spec {
+            warnings.extend(template_warnings(&spec.template, &At::root("spec.template")));
+        }
+        warnings
+    }
+
+    fn update_warnings(new: &Deployment, old: &Deployment) -> Vec<String> {
+        let generations = (new.metadata.generation, old.metadata.generation);
+        workload::update_warnings(generations, new.spec.as_ref().map(|s| &s.template))
     }
 
     fn columns() -> &'static [Column] {
@@ -150,18 +168,70 @@ impl Kind for DeploymentKind {
     }
 }
 
-fn validate_rolling(rolling: &RollingUpdateDeployment, path: &Path, errors: &mut Errors) {
-    for (field, value) in [("maxUnavailable", &rolling.max_unavailable), ("maxSurge", &rolling.max_surge)] {
-        if let Some(value) = value {
-            workload::validate_int_or_percent(value, &path.child(field), errors);
+fn check(deployment: &Deployment, old: Option<&Deployment>, errors: &mut Errors) {
+    let empty = DeploymentSpec::default();
+    let spec = deployment.spec.as_ref().unwrap_or(&empty);
+    let at = At::root("spec");
+    errors.non_negative(&at.child("replicas"), spec.replicas.unwrap_or(0).into());
+    let old = old.and_then(|o| o.spec.as_ref()).map(|s| &s.template);
+    workload::check_selected_template(&spec.selector, &spec.template, old, "ReplicaSet", &at, errors);
+    check_strategy(spec, &at.child("strategy"), errors);
+    let ready = spec.min_ready_seconds.unwrap_or(0);
+    errors.non_negative(&at.child("minReadySeconds"), ready.into());
+    errors.non_negative(&at.child("revisionHistoryLimit"), spec.revision_history_limit.unwrap_or(0).into());
+    if let Some(deadline) = spec.progress_deadline_seconds {
+        let at = at.child("progressDeadlineSeconds");
+        errors.non_negative(&at, deadline.into());
+        if deadline <= ready {
+            errors.invalid(&at, deadline, "must be greater than minReadySeconds");
         }
     }
-    if let Some(value) = &rolling.max_unavailable {
-        workload::validate_at_most_100_percent(value, &path.child("maxUnavailable"), errors);
+}
+
+fn check_strategy(spec: &DeploymentSpec, at: &At<'_>, errors: &mut Errors) {
+    let strategy = spec.strategy.clone().unwrap_or_default();
+    let rolling_at = at.child("rollingUpdate");
+    match (text(&strategy.type_), &strategy.rolling_update) {
+        ("Recreate", Some(_)) => {
+            errors.forbidden(&rolling_at, "may not be specified when strategy `type` is 'Recreate'");
+        }
+        ("Recreate", None) => {}
+        ("RollingUpdate", Some(rolling)) => check_rolling(rolling, &rolling_at, errors),
+        ("RollingUpdate", None) => {
+            errors.required(&rolling_at, "this should be defaulted and never be nil");
+        }
+        (other, rolling) => {
+            let rolling = rolling.as_ref().map(|rolling| {
+                ordered(&[
+                    ("MaxUnavailable", json!(rolling.max_unavailable)),
+                    ("MaxSurge", json!(rolling.max_surge)),
+                ])
+            });
+            let shown = shown(other, rolling);
+            errors.push(Error::not_supported(&at.path(), shown, &["Recreate", "RollingUpdate"]));
+        }
     }
-    if workload::is_zero(rolling.max_unavailable.as_ref()) && workload::is_zero(rolling.max_surge.as_ref()) {
-        let why = "may not be 0 when `maxSurge` is 0";
-        let value = serde_json::json!(rolling.max_unavailable);
-        errors.push(Error::invalid(&path.child("maxUnavailable"), value, why));
+}
+
+/// A strategy as upstream's internal types print it.
+pub(super) fn shown(kind: &str, rolling: Option<Value>) -> Value {
+    let rolling = rolling.as_ref().and_then(gantry_api::field::shown_text).unwrap_or("null");
+    gantry_api::field::verbatim(format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", json!(kind)))
+}
+
+fn check_rolling(rolling: &RollingUpdateDeployment, at: &At<'_>, errors: &mut Errors) {
+    let unavailable = at.child("maxUnavailable");
+    if let Some(value) = &rolling.max_unavailable {
+        workload::check_int_or_percent(value, &unavailable, errors);
+    }
+    if let Some(value) = &rolling.max_surge {
+        workload::check_int_or_percent(value, &at.child("maxSurge"), errors);
+    }
+    let zero = |value| workload::number(value) == 0;
+    if zero(rolling.max_unavailable.as_ref()) && zero(rolling.max_surge.as_ref()) {
+        errors.invalid(&unavailable, json!(rolling.max_unavailable), "may not be 0 when `maxSurge` is 0");
+    }
+    if let Some(value) = &rolling.max_unavailable {
+        workload::check_at_most_100_percent(value, &unavailable, errors);
     }
 }

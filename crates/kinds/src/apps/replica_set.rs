@@ -2,10 +2,12 @@
 
 use std::time::SystemTime;
 
-use gantry_api::apps::{ReplicaSet, ReplicaSetStatus};
-use gantry_api::field::{Error, Path};
+use gantry_api::apps::{ReplicaSet, ReplicaSetSpec, ReplicaSetStatus};
+use gantry_api::core::PodTemplateSpec;
 use serde_json::Value;
 
+use crate::common::at::{At, Complaints};
+use crate::common::pod_spec::template_warnings;
 use crate::common::{cells, workload};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs, bump_generation};
 use crate::scale::Scale;
@@ -45,31 +47,58 @@ impl Kind for ReplicaSetKind {
 
     fn validate(set: &ReplicaSet) -> Errors {
         let mut errors = Errors::new();
-        let path = Path::new("spec");
-        let Some(spec) = &set.spec else { return vec![Error::required(&path.child("selector"), "")] };
-        workload::non_negative(&path.child("replicas"), spec.replicas, &mut errors);
-        workload::non_negative(&path.child("minReadySeconds"), spec.min_ready_seconds, &mut errors);
-        workload::validate_selector(&spec.selector, spec.template.as_ref(), &path, &mut errors);
-        match &spec.template {
-            None => errors.push(Error::required(&path.child("template"), "")),
-            Some(template) => {
-                workload::validate_template(template, &path.child("template"), &["Always"], &mut errors);
-            }
+        check(set, None, &mut errors);
+        errors
+    }
+
+    fn validate_replacement(new: &ReplicaSet, old: &ReplicaSet) -> Errors {
+        let mut errors = Errors::new();
+        check(new, Some(old), &mut errors);
+        if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
+            errors.immutable(&At::root("spec.selector"), &new.selector, &old.selector);
         }
         errors
     }
 
-    fn validate_update(new: &ReplicaSet, old: &ReplicaSet) -> Errors {
+    fn validate_status_update(new: &ReplicaSet, _old: &ReplicaSet) -> Errors {
         let mut errors = Errors::new();
-        if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
-            workload::immutable(
-                &new.selector,
-                &old.selector,
-                &Path::new("spec").child("selector"),
-                &mut errors,
-            );
-        }
+        let at = At::root("status");
+        let status = new.status.clone().unwrap_or_default();
+        let wide = |count: Option<i32>| count.map(i64::from);
+        workload::check_counts(
+            &[
+                ("replicas", wide(Some(status.replicas))),
+                ("fullyLabeledReplicas", wide(status.fully_labeled_replicas)),
+                ("readyReplicas", wide(status.ready_replicas)),
+                ("availableReplicas", wide(status.available_replicas)),
+                ("observedGeneration", status.observed_generation),
+                ("terminatingReplicas", wide(status.terminating_replicas)),
+            ],
+            &at,
+            &mut errors,
+        );
+        let (ready, available) =
+            (("readyReplicas", status.ready_replicas), ("availableReplicas", status.available_replicas));
+        let counts = [("fullyLabeledReplicas", status.fully_labeled_replicas), ready, available];
+        let why = "cannot be greater than status.replicas";
+        workload::check_below(&counts, status.replicas, why, &at, &mut errors);
+        let ready = ready.1.unwrap_or(0);
+        workload::check_below(&[available], ready, "cannot be greater than readyReplicas", &at, &mut errors);
         errors
+    }
+
+    fn warnings(set: &ReplicaSet) -> Vec<String> {
+        let mut warnings = Vec::new();
+        workload::warn_name(&set.metadata, &mut warnings);
+        if let Some(template) = set.spec.as_ref().and_then(|s| s.template.as_ref()) {
+            warnings.extend(template_warnings(template, &At::root("spec.template")));
+        }
+        warnings
+    }
+
+    fn update_warnings(new: &ReplicaSet, old: &ReplicaSet) -> Vec<String> {
+        let generations = (new.metadata.generation, old.metadata.generation);
+        workload::update_warnings(generations, new.spec.as_ref().and_then(|s| s.template.as_ref()))
     }
 
     fn columns() -> &'static [Column] {
@@ -134,4 +163,16 @@ impl Kind for ReplicaSetKind {
     fn set_replicas(set: &mut ReplicaSet, replicas: i32) {
         set.spec.get_or_insert_default().replicas = Some(replicas);
     }
+}
+
+fn check(set: &ReplicaSet, old: Option<&ReplicaSet>, errors: &mut Errors) {
+    let empty = ReplicaSetSpec::default();
+    let spec = set.spec.as_ref().unwrap_or(&empty);
+    let at = At::root("spec");
+    errors.non_negative(&at.child("replicas"), spec.replicas.unwrap_or(0).into());
+    errors.non_negative(&at.child("minReadySeconds"), spec.min_ready_seconds.unwrap_or(0).into());
+    let none = PodTemplateSpec::default();
+    let template = spec.template.as_ref().unwrap_or(&none);
+    let old = old.and_then(|o| o.spec.as_ref()).and_then(|s| s.template.as_ref());
+    workload::check_selected_template(&spec.selector, template, old, "ReplicaSet", &at, errors);
 }

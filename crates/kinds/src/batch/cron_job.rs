@@ -2,13 +2,13 @@
 
 use std::time::SystemTime;
 
-use gantry_api::batch::{CronJob, CronJobSpec, CronJobStatus, Job, JobTemplateSpec};
+use gantry_api::batch::{CronJob, CronJobSpec, CronJobStatus, JobTemplateSpec};
 use gantry_api::field::{Error, Path};
-use gantry_api::names;
 use gantry_api::time::{human_duration, since};
 use serde_json::{Value, json};
 
-use super::job::JobKind;
+use super::job::{check_spec, warn_spec};
+use crate::common::at::At;
 use crate::common::{cells, check, cron, workload};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs, bump_generation};
 use crate::table::{AGE, Column, age};
@@ -68,12 +68,17 @@ impl Kind for CronJobKind {
 
     fn warnings(cron: &CronJob) -> Vec<String> {
         let mut warnings = Vec::new();
-        if let Err(why) = names::dns1123_label(cron.metadata.name.as_deref().unwrap_or("")) {
-            warnings.push(format!(
-                "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{why}]"
-            ));
+        workload::warn_name(&cron.metadata, &mut warnings);
+        warn_template(cron, &mut warnings);
+        warnings
+    }
+
+    fn update_warnings(new: &CronJob, old: &CronJob) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if new.metadata.generation != old.metadata.generation {
+            warn_template(new, &mut warnings);
         }
-        if cron.spec.schedule.contains("TZ") {
+        if new.spec.schedule.contains("TZ") {
             warnings.push("cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details".into());
         }
         warnings
@@ -157,7 +162,7 @@ fn validate_spec(spec: &CronJobSpec, old: Option<&CronJobSpec>) -> Errors {
         "" => errors.push(Error::required(&at, "")),
         policy => check::supported(&at, policy, &["Allow", "Forbid", "Replace"], &mut errors),
     }
-    validate_template(&spec.job_template, &mut errors);
+    validate_template(&spec.job_template, old.map(|old| &old.job_template), &mut errors);
     for (field, limit) in [
         ("successfulJobsHistoryLimit", spec.successful_jobs_history_limit),
         ("failedJobsHistoryLimit", spec.failed_jobs_history_limit),
@@ -207,20 +212,19 @@ fn validate_zone(zone: &str, path: &Path, errors: &mut Errors) {
     check::name(path, zone, cron::check_zone(zone), errors);
 }
 
-/// The rules of a Job hold for its template, but for the selector, which is made with each job.
-fn validate_template(template: &JobTemplateSpec, errors: &mut Errors) {
-    let mut job = Job { spec: template.spec.clone(), ..Job::default() };
-    JobKind::defaults(&mut job);
-    for mut error in JobKind::validate(&job) {
-        let path = error.path.as_str();
-        if path == "spec.selector" || path == "spec.template.metadata.labels" {
-            continue;
-        }
-        error.path = Path::new("spec.jobTemplate").child(path);
-        errors.push(error);
+fn warn_template(cron: &CronJob, warnings: &mut Vec<String>) {
+    if let Some(spec) = &cron.spec.job_template.spec {
+        warn_spec(spec, &At::root("spec").child("jobTemplate").child("spec"), warnings);
     }
+}
+
+/// The rules of a job hold, but for its selector, which is made with each job.
+fn validate_template(template: &JobTemplateSpec, old: Option<&JobTemplateSpec>, errors: &mut Errors) {
+    let spec = template.spec.clone().unwrap_or_default();
+    let old = old.and_then(|old| old.spec.as_ref()).map(|spec| &spec.template);
+    let root = At::root("spec");
+    check_spec(&spec, old, &root.child("jobTemplate").child("spec"), errors);
     let at = Path::new("spec").child("jobTemplate").child("spec");
-    let Some(spec) = &template.spec else { return };
     if let Some(selector) = &spec.selector {
         let why = "`selector` will be auto-generated";
         errors.push(Error::invalid(&at.child("selector"), json!(selector), why));

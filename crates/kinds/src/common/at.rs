@@ -156,6 +156,13 @@ pub trait Complaints {
         }
     }
 
+    /// A label key or another qualified name: each complaint of it.
+    fn qualified(&mut self, at: &At<'_>, value: &str) {
+        for why in names::qualified_name_complaints(value) {
+            self.invalid(at, value, why);
+        }
+    }
+
     /// A value that no update may change.
     fn immutable<T: PartialEq + serde::Serialize>(&mut self, at: &At<'_>, new: &T, old: &T) {
         if new != old {

@@ -2,92 +2,105 @@
 //!
 //! Rules and texts as `apimachinery/pkg/api/validation/objectmeta.go`.
 
-use gantry_api::field::{Error, Path};
-use gantry_api::metav1::{ObjectMeta, OwnerReference};
+use gantry_api::field::{Path, quote};
+use gantry_api::metav1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
 use gantry_api::{Resource, names};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::at::{At, Complaints, items, text};
+use super::labels;
 use crate::kind::{Errors, NameRule};
 
-/// Largest total size of an object's annotations, in bytes.
-pub const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
-const IMMUTABLE: &str = "field is immutable";
+/// Longest name of a field manager, in bytes.
+const MAX_MANAGER: usize = 128;
+/// Longest name of a subresource in `managedFields`, in bytes.
+const MAX_SUBRESOURCE: usize = 256;
 
 /// The metadata of a new object, after its name was generated.
 pub fn validate_metadata(meta: &ObjectMeta, resource: &Resource, rule: NameRule) -> Errors {
-    let root = Path::new("metadata");
+    let at = At::root("metadata");
     let mut errors = Errors::new();
-    match meta.name.as_deref() {
-        None | Some("") => {
-            errors.push(Error::required(&root.child("name"), "name or generateName is required"))
-        }
-        Some(name) => {
-            if let Err(why) = check_name(name, rule) {
-                errors.push(Error::invalid(&root.child("name"), name, why));
-            }
-        }
+    let base = text(&meta.generate_name);
+    if !base.is_empty()
+        && let Err(why) = check_name(&masked(base), rule)
+    {
+        errors.invalid(&at.child("generateName"), base, why);
     }
-    let namespace = meta.namespace.as_deref().unwrap_or("");
-    let path = root.child("namespace");
+    let name = text(&meta.name);
+    if name.is_empty() {
+        errors.required(&at.child("name"), "name or generateName is required");
+    } else {
+        errors.check(&at.child("name"), name, check_name(name, rule));
+    }
+    let namespace = text(&meta.namespace);
+    let namespace_at = at.child("namespace");
     match (resource.namespaced, namespace) {
-        (true, "") => errors.push(Error::required(&path, "")),
-        (true, name) => {
-            if let Err(why) = names::dns1123_label(name) {
-                errors.push(Error::invalid(&path, name, why));
-            }
-        }
+        (true, "") => errors.required(&namespace_at, ""),
+        (true, name) => errors.check(&namespace_at, name, names::dns1123_label(name)),
         (false, "") => {}
-        (false, _) => errors.push(Error::forbidden(&path, "not allowed on this type")),
+        (false, _) => errors.forbidden(&namespace_at, "not allowed on this type"),
     }
-    if meta.generation.is_some_and(|g| g < 0) {
-        errors.push(Error::invalid(
-            &root.child("generation"),
-            meta.generation.unwrap_or(0),
-            names::NON_NEGATIVE,
-        ));
+    errors.non_negative(&at.child("generation"), meta.generation.unwrap_or(0));
+    check_maps(meta, &at, &mut errors);
+    check_finalizers(items(&meta.finalizers), &at.child("finalizers"), &mut errors);
+    check_managed(items(&meta.managed_fields), &at.child("managedFields"), &mut errors);
+    if is_core(resource) {
+        check_standard_finalizers(meta, &at, &mut errors);
     }
-    validate_maps(meta, &root, &mut errors);
-    validate_finalizers(
-        meta.finalizers.as_deref().unwrap_or_default(),
-        &root.child("finalizers"),
-        &mut errors,
-    );
     errors
+}
+
+/// The base of a generated name may end in a dash.
+fn masked(base: &str) -> String {
+    match base.strip_suffix('-') {
+        Some(rest) if !rest.is_empty() => {
+            let mut rest = rest.to_owned();
+            rest.pop();
+            rest.push('a');
+            rest
+        }
+        _ => base.to_owned(),
+    }
+}
+
+/// The kinds of upstream's own code know finalizers without a domain.
+fn is_core(resource: &Resource) -> bool {
+    let group = &*resource.group;
+    group.is_empty() || !group.contains('.') || group.ends_with(".k8s.io")
+}
+
+fn check_standard_finalizers(meta: &ObjectMeta, at: &At<'_>, errors: &mut Errors) {
+    let list = at.child("finalizers");
+    for (i, finalizer) in items(&meta.finalizers).iter().enumerate() {
+        check_standard_finalizer(finalizer, &list.index(i), errors);
+    }
+}
+
+/// A finalizer without a domain must be one of the known.
+pub fn check_standard_finalizer(finalizer: &str, at: &At<'_>, errors: &mut Errors) {
+    let known = matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion");
+    if !finalizer.contains('/') && !known {
+        let why = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.invalid(at, finalizer, why);
+    }
 }
 
 /// The metadata of an update.
 pub fn validate_metadata_update(new: &ObjectMeta, old: &ObjectMeta) -> Errors {
-    let root = Path::new("metadata");
+    let at = At::root("metadata");
     let mut errors = Errors::new();
-    let list = |meta: &ObjectMeta| meta.finalizers.clone().unwrap_or_default();
     if old.deletion_timestamp.is_some() {
-        let before = list(old);
-        let mut added: Vec<String> = list(new).into_iter().filter(|f| !before.contains(f)).collect();
-        if !added.is_empty() {
-            added.sort();
-            let quoted: Vec<String> = added.iter().map(|f| gantry_api::field::quote(f)).collect();
-            let found = format!("[]string{{{}}}", quoted.join(", "));
-            let why = format!(
-                "no new finalizers can be added if the object is being deleted, found new finalizers {found}"
-            );
-            errors.push(Error::forbidden(&root.child("finalizers"), why));
-        }
+        check_no_new_finalizers(new, old, &at.child("finalizers"), &mut errors);
     }
-    if new.generation.unwrap_or(0) < old.generation.unwrap_or(0) {
-        errors.push(Error::invalid(
-            &root.child("generation"),
-            new.generation.unwrap_or(0),
-            "must not be decremented",
-        ));
+    let generation = new.generation.unwrap_or(0);
+    if generation < old.generation.unwrap_or(0) {
+        errors.invalid(&at.child("generation"), generation, "must not be decremented");
     }
-    let mut fixed = |name: &str, new: serde_json::Value, old: serde_json::Value| {
-        if new != old {
-            errors.push(Error::invalid(&root.child(name), new, IMMUTABLE));
-        }
-    };
-    fixed("name", json!(new.name), json!(old.name));
-    fixed("namespace", json!(new.namespace), json!(old.namespace));
-    fixed("uid", json!(new.uid), json!(old.uid));
+    let mut fixed = |field: &str, new: Value, old: Value| errors.immutable(&at.child(field), &new, &old);
+    let word = |value: &Option<String>| json!(text(value));
+    fixed("name", word(&new.name), word(&old.name));
+    fixed("namespace", word(&new.namespace), word(&old.namespace));
+    fixed("uid", word(&new.uid), word(&old.uid));
     fixed("creationTimestamp", json!(new.creation_timestamp), json!(old.creation_timestamp));
     fixed("deletionTimestamp", json!(new.deletion_timestamp), json!(old.deletion_timestamp));
     fixed(
@@ -95,9 +108,26 @@ pub fn validate_metadata_update(new: &ObjectMeta, old: &ObjectMeta) -> Errors {
         json!(new.deletion_grace_period_seconds),
         json!(old.deletion_grace_period_seconds),
     );
-    validate_maps(new, &root, &mut errors);
-    validate_finalizers(&list(new), &root.child("finalizers"), &mut errors);
+    check_maps(new, &at, &mut errors);
+    check_managed(items(&new.managed_fields), &at.child("managedFields"), &mut errors);
+    // Not in upstream's function for updates, but in those of all kinds that validate the whole object again.
+    check_finalizers(items(&new.finalizers), &at.child("finalizers"), &mut errors);
     errors
+}
+
+fn check_no_new_finalizers(new: &ObjectMeta, old: &ObjectMeta, at: &At<'_>, errors: &mut Errors) {
+    let before = items(&old.finalizers);
+    let mut added: Vec<&String> = items(&new.finalizers).iter().filter(|f| !before.contains(f)).collect();
+    if added.is_empty() {
+        return;
+    }
+    added.sort();
+    let quoted: Vec<String> = added.iter().map(|f| quote(f)).collect();
+    let found = format!("[]string{{{}}}", quoted.join(", "));
+    let why = format!(
+        "no new finalizers can be added if the object is being deleted, found new finalizers {found}"
+    );
+    errors.forbidden(at, why);
 }
 
 /// Is this a name for an object of such a kind?
@@ -113,101 +143,208 @@ pub fn check_name(name: &str, rule: NameRule) -> Result<(), String> {
     }
 }
 
-fn validate_maps(meta: &ObjectMeta, root: &Path, errors: &mut Errors) {
-    if let Some(labels) = &meta.labels {
-        validate_labels(labels, &root.child("labels"), errors);
-    }
-    if let Some(annotations) = &meta.annotations {
-        let path = root.child("annotations");
-        let mut total = 0;
-        for (key, value) in annotations {
-            if let Err(why) = names::qualified_name(&key.to_lowercase()) {
-                errors.push(Error::invalid(&path, key.as_str(), why));
-            }
-            total += key.len() + value.len();
-        }
-        if total > MAX_ANNOTATION_BYTES {
-            errors.push(Error::too_long(&path, MAX_ANNOTATION_BYTES));
-        }
-    }
+fn check_maps(meta: &ObjectMeta, at: &At<'_>, errors: &mut Errors) {
+    labels::check_labels(meta.labels.as_ref(), &at.child("labels"), errors);
+    labels::check_annotations(meta.annotations.as_ref(), &at.child("annotations"), errors);
     if let Some(owners) = &meta.owner_references {
-        validate_owners(owners, &root.child("ownerReferences"), errors);
+        check_owners(owners, &at.child("ownerReferences"), errors);
     }
 }
 
 /// Labels: of an object, or of a template.
 pub(crate) fn validate_labels(labels: &gantry_api::selector::Labels, path: &Path, errors: &mut Errors) {
-    for (key, value) in labels {
-        if let Err(why) = names::qualified_name(key) {
-            errors.push(Error::invalid(path, key.as_str(), why));
-        }
-        if let Err(why) = names::label_value(value) {
-            errors.push(Error::invalid(&path.key(key), value.as_str(), why));
-        }
-    }
+    labels::validate_labels(labels, path, errors);
 }
 
-fn validate_owners(owners: &[OwnerReference], path: &Path, errors: &mut Errors) {
+fn check_owners(owners: &[OwnerReference], at: &At<'_>, errors: &mut Errors) {
     let mut controller: Option<String> = None;
     for owner in owners {
-        let mut required = |name: &str, value: &str, why: &str| {
+        let version = owner.api_version.rsplit_once('/').map_or(&*owner.api_version, |(_, version)| version);
+        if version.is_empty() {
+            errors.invalid(&at.child("apiVersion"), owner.api_version.as_str(), "version must not be empty");
+        }
+        let mut required_text = |name: &str, value: &str| {
             if value.is_empty() {
-                errors.push(Error::invalid(&path.child(name), value, why));
+                errors.invalid(&at.child(name), value, "must not be empty");
             }
         };
-        required("apiVersion", &owner.api_version, "version must not be empty");
-        required("kind", &owner.kind, "must not be empty");
-        required("name", &owner.name, "must not be empty");
-        required("uid", &owner.uid, "must not be empty");
-        if owner.kind == "Event" && matches!(owner.api_version.as_str(), "v1" | "events.k8s.io/v1") {
-            let (group, version) = owner.api_version.rsplit_once('/').unwrap_or(("", &owner.api_version));
-            let why = format!("{group}/{version}, Kind=Event is disallowed from being an owner");
-            errors.push(Error::invalid(path, json!(owner), why));
+        required_text("kind", &owner.kind);
+        required_text("name", &owner.name);
+        required_text("uid", &owner.uid);
+        if owner.kind == "Event" && owner.api_version == "v1" {
+            errors.invalid(at, shown(owner), "/v1, Kind=Event is disallowed from being an owner");
         }
         if owner.controller == Some(true) {
             let name = format!("{}/{}", owner.kind, owner.name);
             match &controller {
                 None => controller = Some(name),
                 Some(first) => {
+                    let list: Vec<Value> = owners.iter().map(|o| json!(o)).collect();
                     let why = format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"
                     );
-                    errors.push(Error::invalid(path, json!(owners), why));
+                    errors.invalid(at, list, why);
                 }
             }
         }
     }
 }
 
-fn validate_finalizers(finalizers: &[String], path: &Path, errors: &mut Errors) {
+/// An owner with its fields in upstream's order.
+fn shown(owner: &OwnerReference) -> Value {
+    let mut fields = vec![
+        ("apiVersion", json!(owner.api_version)),
+        ("kind", json!(owner.kind)),
+        ("name", json!(owner.name)),
+        ("uid", json!(owner.uid)),
+    ];
+    if let Some(controller) = owner.controller {
+        fields.push(("controller", json!(controller)));
+    }
+    if let Some(block) = owner.block_owner_deletion {
+        fields.push(("blockOwnerDeletion", json!(block)));
+    }
+    gantry_api::field::ordered(&fields)
+}
+
+fn check_finalizers(finalizers: &[String], at: &At<'_>, errors: &mut Errors) {
     for finalizer in finalizers {
-        if let Err(why) = names::qualified_name(finalizer) {
-            errors.push(Error::invalid(path, finalizer.as_str(), why));
-        }
+        errors.qualified(at, finalizer);
     }
     let has = |name: &str| finalizers.iter().any(|f| f == name);
     if has("orphan") && has("foregroundDeletion") {
         let why = "finalizer orphan and foregroundDeletion cannot be both set";
-        errors.push(Error::invalid(path, json!(finalizers), why));
+        errors.invalid(at, finalizers.to_vec(), why);
+    }
+}
+
+fn check_managed(entries: &[ManagedFieldsEntry], at: &At<'_>, errors: &mut Errors) {
+    for (i, entry) in entries.iter().enumerate() {
+        let at = at.index(i);
+        let operation = text(&entry.operation);
+        if !matches!(operation, "Apply" | "Update") {
+            errors.invalid(&at.child("operation"), operation, "must be `Apply` or `Update`");
+        }
+        let kind = text(&entry.fields_type);
+        if !kind.is_empty() && kind != "FieldsV1" {
+            errors.invalid(&at.child("fieldsType"), kind, "must be `FieldsV1`");
+        }
+        let manager = text(&entry.manager);
+        if manager.len() > MAX_MANAGER {
+            errors.too_long(&at.child("manager"), MAX_MANAGER);
+        }
+        for (position, c) in manager.char_indices().filter(|(_, c)| c.is_control()) {
+            let why = format!("invalid character U+{:04X} (at position {position})", u32::from(c));
+            errors.invalid(&at.child("manager"), manager, why);
+        }
+        if text(&entry.subresource).len() > MAX_SUBRESOURCE {
+            errors.too_long(&at.child("subresource"), MAX_SUBRESOURCE);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::labels::MAX_ANNOTATION_BYTES;
     use super::*;
     use gantry_api::Object;
     use gantry_api::core::ConfigMap;
+    use std::collections::BTreeMap;
 
     fn meta(name: &str) -> ObjectMeta {
         ObjectMeta { name: Some(name.into()), namespace: Some("default".into()), ..ObjectMeta::default() }
     }
 
+    fn owner(kind: &str, controller: bool) -> OwnerReference {
+        OwnerReference {
+            api_version: "v1".into(),
+            kind: kind.into(),
+            name: "o".into(),
+            uid: "u".into(),
+            controller: Some(controller),
+            ..OwnerReference::default()
+        }
+    }
+
+    /// What a change of sound metadata is told.
+    fn told(change: impl FnOnce(&mut ObjectMeta)) -> Vec<String> {
+        let mut meta = meta("web");
+        change(&mut meta);
+        let errors = validate_metadata(&meta, &ConfigMap::RESOURCE, NameRule::Subdomain);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
     #[test]
-    fn new_objects_need_a_valid_name() {
-        let check = |m: &ObjectMeta| validate_metadata(m, &ConfigMap::RESOURCE, NameRule::Subdomain);
-        assert!(check(&meta("web")).is_empty());
-        assert_eq!(check(&meta("")).len(), 1);
-        assert!(check(&meta("Web"))[0].to_string().starts_with("metadata.name: Invalid value: \"Web\""));
+    fn new_metadata_is_checked_field_by_field() {
+        assert_eq!(told(|_| {}), Vec::<String>::new());
+        let map = |key: &str, value: &str| Some(BTreeMap::from([(key.to_owned(), value.to_owned())]));
+        assert_eq!(
+            told(|m| m.name = None),
+            ["metadata.name: Required value: name or generateName is required"]
+        );
+        assert!(
+            told(|m| m.name = Some("Web".into()))[0].starts_with("metadata.name: Invalid value: \"Web\"")
+        );
+        assert!(told(|m| m.generate_name = Some("web-".into())).is_empty());
+        assert!(
+            told(|m| m.generate_name = Some("W-".into()))[0]
+                .starts_with("metadata.generateName: Invalid value: \"W-\": a lowercase RFC 1123")
+        );
+        assert_eq!(told(|m| m.namespace = None), ["metadata.namespace: Required value"]);
+        assert_eq!(
+            told(|m| m.generation = Some(-1)),
+            ["metadata.generation: Invalid value: -1: must be greater than or equal to 0"]
+        );
+        let empty = told(|m| m.labels = map("", "x"));
+        assert_eq!(empty[0], "metadata.labels: Invalid value: \"\": name part must be non-empty");
+        assert!(empty[1].starts_with("metadata.labels: Invalid value: \"\": name part must consist of"));
+        assert!(
+            told(|m| m.labels = map("a", "-x"))[0]
+                .starts_with("metadata.labels: Invalid value: \"-x\": a valid label must be an empty string")
+        );
+        assert!(told(|m| m.annotations = map("A/b", "")).is_empty(), "annotations' keys are of either case");
+        assert_eq!(
+            told(|m| m.annotations = map("a", &"x".repeat(MAX_ANNOTATION_BYTES))),
+            ["metadata.annotations: Too long: may not be more than 262144 bytes"]
+        );
+        assert_eq!(
+            told(|m| m.finalizers = Some(vec!["mine".into()])),
+            [
+                "metadata.finalizers[0]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified"
+            ]
+        );
+        assert_eq!(
+            told(|m| m.finalizers = Some(vec!["orphan".into(), "foregroundDeletion".into()])),
+            [
+                "metadata.finalizers: Invalid value: [\"orphan\",\"foregroundDeletion\"]: finalizer orphan and foregroundDeletion cannot be both set"
+            ]
+        );
+        assert!(told(|m| m.owner_references = Some(vec![owner("ReplicaSet", true)])).is_empty());
+        assert_eq!(
+            told(|m| m.owner_references = Some(vec![owner("Event", false)])),
+            [
+                r#"metadata.ownerReferences: Invalid value: {"apiVersion":"v1","kind":"Event","name":"o","uid":"u","controller":false}: /v1, Kind=Event is disallowed from being an owner"#
+            ]
+        );
+        assert!(
+            told(|m| m.owner_references = Some(vec![owner("A", true), owner("B", true)]))[0].ends_with(
+                r#"Only one reference can have Controller set to true. Found "true" in references for A/o and B/o"#
+            )
+        );
+        assert_eq!(
+            told(|m| m.owner_references = Some(vec![OwnerReference::default()])),
+            [
+                r#"metadata.ownerReferences.apiVersion: Invalid value: "": version must not be empty"#,
+                r#"metadata.ownerReferences.kind: Invalid value: "": must not be empty"#,
+                r#"metadata.ownerReferences.name: Invalid value: "": must not be empty"#,
+                r#"metadata.ownerReferences.uid: Invalid value: "": must not be empty"#,
+            ]
+        );
+        assert_eq!(
+            told(|m| m.managed_fields =
+                Some(vec![ManagedFieldsEntry { operation: Some("Patch".into()), ..Default::default() }])),
+            [r#"metadata.managedFields[0].operation: Invalid value: "Patch": must be `Apply` or `Update`"#]
+        );
     }
 
     #[test]
@@ -221,5 +358,21 @@ mod tests {
         new.finalizers = Some(vec!["a/b".into(), "c/d".into()]);
         let errors = validate_metadata_update(&new, &old);
         assert!(errors[0].to_string().ends_with(r#"found new finalizers []string{"c/d"}"#), "{errors:?}");
+    }
+
+    #[test]
+    fn what_the_server_gave_stays() {
+        let old = ObjectMeta { uid: Some("u".into()), generation: Some(2), ..meta("web") };
+        let new = ObjectMeta { uid: Some("v".into()), generation: Some(1), ..meta("other") };
+        let texts: Vec<String> =
+            validate_metadata_update(&new, &old).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "metadata.generation: Invalid value: 1: must not be decremented",
+                "metadata.name: Invalid value: \"other\": field is immutable",
+                "metadata.uid: Invalid value: \"v\": field is immutable",
+            ]
+        );
     }
 }

@@ -1,68 +1,67 @@
 //! What workloads share: selectors, templates, replica counts, percentages.
 
-use gantry_api::core::PodTemplateSpec;
+use gantry_api::core::{PodSpec, PodTemplateSpec};
 use gantry_api::field::{Error, Path};
-use gantry_api::metav1::LabelSelector;
+use gantry_api::metav1::{LabelSelector, ObjectMeta};
 use gantry_api::{IntOrString, names, selector};
 use serde_json::json;
 
-use super::{metadata, pod_spec};
+use super::at::{At, Complaints};
+use super::{labels, pod_spec};
 use crate::kind::Errors;
 
-/// A number that may not be negative.
-pub fn non_negative(path: &Path, value: Option<i32>, errors: &mut Errors) {
-    if let Some(value) = value.filter(|v| *v < 0) {
-        errors.push(Error::invalid(path, value, names::NON_NEGATIVE));
+/// A workload's selector at `at`: there, and sound.
+pub fn check_selector(spec: &LabelSelector, at: &At<'_>, errors: &mut Errors) {
+    if labels::is_empty(spec) {
+        errors.required(at, "");
     }
+    labels::check_selector(Some(spec), false, at, errors);
 }
 
-/// The selector must be valid, not empty, and select the template's labels.
-pub fn validate_selector(
+/// Selector, then template, of workloads whose pods are restarted forever; `at` is their spec. `owner` stands in the
+/// complaint about a deadline.
+pub fn check_selected_template(
     spec: &LabelSelector,
-    template: Option<&PodTemplateSpec>,
-    path: &Path,
+    template: &PodTemplateSpec,
+    old: Option<&PodTemplateSpec>,
+    owner: &str,
+    at: &At<'_>,
     errors: &mut Errors,
 ) {
-    let at = path.child("selector");
-    let empty = spec.match_labels.as_ref().is_none_or(|l| l.is_empty())
-        && spec.match_expressions.as_ref().is_none_or(Vec::is_empty);
+    let selector_at = at.child("selector");
+    check_selector(spec, &selector_at, errors);
+    let at = at.child("template");
     match selector::LabelSelector::from_spec(Some(spec)) {
-        _ if empty => {
-            errors.push(Error::invalid(&at, json!(spec), "empty selector is invalid for deployment"))
-        }
-        Err(why) => errors.push(Error::invalid(&at, json!(spec), why.to_string())),
+        Err(_) => errors.invalid(&selector_at, json!(spec), "invalid label selector"),
         Ok(selector) => {
-            let labels = template.and_then(|t| t.metadata.as_ref()).and_then(|m| m.labels.as_ref());
-            if !selector.matches(labels) {
-                let at = path.child("template").child("metadata").child("labels");
-                let found = json!(labels.cloned().unwrap_or_default());
-                errors.push(Error::invalid(&at, found, "`selector` does not match template `labels`"));
-            }
+            check_selected(&selector, template, &at, errors);
+            pod_spec::check_template(template, old, &at, errors);
+            check_restarted_forever(template.spec.as_ref(), owner, &at, errors);
         }
     }
 }
 
-/// The template of pods that are restarted forever, or (`restarts`) otherwise.
-pub fn validate_template(template: &PodTemplateSpec, path: &Path, restarts: &[&str], errors: &mut Errors) {
-    if let Some(labels) = template.metadata.as_ref().and_then(|m| m.labels.as_ref()) {
-        metadata::validate_labels(labels, &path.child("metadata").child("labels"), errors);
+/// The selector selects the template's pods. An empty one, which is one that was left out, selects none.
+pub fn check_selected(
+    selector: &selector::LabelSelector,
+    template: &PodTemplateSpec,
+    at: &At<'_>,
+    errors: &mut Errors,
+) {
+    let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref());
+    if selector.is_everything() || !selector.matches(labels) {
+        let why = "`selector` does not match template `labels`";
+        errors.invalid(&at.child("metadata.labels"), json!(labels), why);
     }
-    let at = path.child("spec");
-    match &template.spec {
-        None => errors.push(Error::required(&at.child("containers"), "")),
-        Some(spec) => {
-            errors.extend(pod_spec::validate(spec, &at));
-            let policy = spec.restart_policy.as_deref().unwrap_or("");
-            if !restarts.contains(&policy) {
-                errors.push(Error::not_supported(&at.child("restartPolicy"), policy, restarts));
-            }
-            if spec.active_deadline_seconds.is_some() && restarts == ["Always"] {
-                errors.push(Error::forbidden(
-                    &at.child("activeDeadlineSeconds"),
-                    "activeDeadlineSeconds in ReplicaSet is not Supported",
-                ));
-            }
-        }
+}
+
+/// Pods that are restarted forever: no other policy, no deadline.
+pub fn check_restarted_forever(spec: Option<&PodSpec>, owner: &str, at: &At<'_>, errors: &mut Errors) {
+    let policy = spec.and_then(|s| s.restart_policy.as_deref()).unwrap_or("");
+    errors.among(&at.child("spec.restartPolicy"), policy, &["Always"]);
+    if spec.is_some_and(|s| s.active_deadline_seconds.is_some()) {
+        let why = format!("activeDeadlineSeconds in {owner} is not Supported");
+        errors.forbidden(&at.child("spec.activeDeadlineSeconds"), why);
     }
 }
 
@@ -73,29 +72,33 @@ pub fn template_defaults(template: &mut PodTemplateSpec) {
     }
 }
 
+/// What to say of the name of a workload whose pods are named after it.
+pub fn warn_name(meta: &ObjectMeta, warnings: &mut Vec<String>) {
+    if let Err(why) = names::dns1123_label(meta.name.as_deref().unwrap_or("")) {
+        warnings.push(format!("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{why}]"));
+    }
+}
+
 /// A count or a percentage.
-pub fn validate_int_or_percent(value: &IntOrString, path: &Path, errors: &mut Errors) {
+pub fn check_int_or_percent(value: &IntOrString, at: &At<'_>, errors: &mut Errors) {
     match value {
-        IntOrString::Int(number) if *number < 0 => {
-            errors.push(Error::invalid(path, *number, names::NON_NEGATIVE));
-        }
-        IntOrString::Int(_) => {}
+        IntOrString::Int(number) => errors.non_negative(at, i64::from(*number)),
         IntOrString::String(text) => {
             let digits =
                 text.strip_suffix('%').filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()));
             if digits.is_none() {
                 let message = "a valid percent string must be a numeric string followed by an ending '%'";
                 let why = names::regex_error(message, "[0-9]+%", &["1%", "93%"]);
-                errors.push(Error::invalid(path, text.as_str(), why));
+                errors.invalid(at, text.as_str(), why);
             }
         }
     }
 }
 
 /// No more than a hundred percent.
-pub fn validate_at_most_100_percent(value: &IntOrString, path: &Path, errors: &mut Errors) {
+pub fn check_at_most_100_percent(value: &IntOrString, at: &At<'_>, errors: &mut Errors) {
     if percent(value).is_some_and(|p| p > 100) {
-        errors.push(Error::invalid(path, json!(value), "must not be greater than 100%"));
+        errors.invalid(at, json!(value), "must not be greater than 100%");
     }
 }
 
@@ -107,12 +110,36 @@ pub fn percent(value: &IntOrString) -> Option<i32> {
     }
 }
 
-/// Zero, as a count or as a percentage.
-pub fn is_zero(value: Option<&IntOrString>) -> bool {
+/// The count, or the percentage; 0 for what is neither.
+pub fn number(value: Option<&IntOrString>) -> i32 {
     match value {
-        None => false,
-        Some(IntOrString::Int(number)) => *number == 0,
-        Some(text) => percent(text) == Some(0),
+        None => 0,
+        Some(IntOrString::Int(number)) => *number,
+        Some(text) => percent(text).unwrap_or(0),
+    }
+}
+
+/// The counters of a status: none is negative.
+pub fn check_counts(counts: &[(&str, Option<i64>)], at: &At<'_>, errors: &mut Errors) {
+    for (field, value) in counts {
+        errors.non_negative(&at.child(field), value.unwrap_or(0));
+    }
+}
+
+/// Counters that cannot be greater than `limit`.
+pub fn check_below(counts: &[(&str, Option<i32>)], limit: i32, why: &str, at: &At<'_>, errors: &mut Errors) {
+    for (field, value) in counts {
+        let value = value.unwrap_or(0);
+        if value > limit {
+            errors.invalid(&at.child(field), value, why);
+        }
+    }
+}
+
+/// The count of collisions only grows.
+pub fn check_collisions(new: Option<i32>, old: Option<i32>, at: &At<'_>, errors: &mut Errors) {
+    if old.is_some_and(|old| new.is_none_or(|new| new < old)) {
+        errors.invalid(&at.child("collisionCount"), new.unwrap_or(0), "cannot be decremented");
     }
 }
 
@@ -126,4 +153,17 @@ pub fn immutable<T: PartialEq + serde::Serialize>(new: &T, old: &T, path: &Path,
 /// A workload's selector in string form; empty if it cannot be read.
 pub fn selector_text(spec: Option<&LabelSelector>) -> String {
     selector::LabelSelector::from_spec(spec).map(|s| s.to_string()).unwrap_or_default()
+}
+
+/// What an update of a workload's template is told: what its creation is, if the generation counts it.
+pub fn update_warnings(
+    generations: (Option<i64>, Option<i64>),
+    template: Option<&PodTemplateSpec>,
+) -> Vec<String> {
+    match template {
+        Some(template) if generations.0 != generations.1 => {
+            pod_spec::template_warnings(template, &At::root("spec.template"))
+        }
+        _ => Vec::new(),
+    }
 }

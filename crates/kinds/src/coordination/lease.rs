@@ -4,8 +4,10 @@ use std::time::SystemTime;
 
 use gantry_api::coordination::Lease;
 use gantry_api::field::{Error, Path};
+use gantry_api::names;
 use serde_json::Value;
 
+use crate::common::at::{At, Complaints};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
 use crate::table::{AGE, Column, age};
 
@@ -35,6 +37,15 @@ impl Kind for LeaseKind {
             let why = gantry_api::names::NON_NEGATIVE;
             errors.push(Error::invalid(&path.child("leaseTransitions"), count, why));
         }
+        let strategy = spec.strategy.as_deref();
+        if let Some(name) = strategy {
+            check_strategy(name, &path.child("strategy"), &mut errors);
+        }
+        let preferred = spec.preferred_holder.as_deref().unwrap_or("");
+        if !preferred.is_empty() && strategy.unwrap_or("").is_empty() {
+            let why = "may only be specified if `strategy` is defined";
+            errors.push(Error::forbidden(&path.child("preferredHolder"), why));
+        }
         errors
     }
 
@@ -53,5 +64,18 @@ impl Kind for LeaseKind {
     fn cells(lease: &Lease, now: SystemTime) -> Vec<Value> {
         let holder = lease.spec.as_ref().and_then(|s| s.holder_identity.clone()).unwrap_or_default();
         vec![holder.into(), age(&lease.metadata, now)]
+    }
+}
+
+/// A strategy that is not the project's own has a domain.
+fn check_strategy(name: &str, path: &Path, errors: &mut Errors) {
+    const KNOWN: &str = "OldestEmulationVersion";
+    if name == KNOWN || name.contains('/') {
+        let at = At::of(path);
+        for why in names::qualified_name_complaints(name) {
+            errors.invalid(&at, name, why);
+        }
+    } else {
+        errors.push(Error::not_supported(path, name, &[KNOWN]));
     }
 }

@@ -39,7 +39,8 @@ impl Kind for ConfigMapKind {
             total += value.0.len();
         }
         if total > MAX_DATA_BYTES {
-            errors.push(Error::too_long(&Path::root(), MAX_DATA_BYTES));
+            // Upstream names no field here.
+            errors.push(Error::too_long(&Path::new("[]"), MAX_DATA_BYTES));
         }
         errors
     }
@@ -58,6 +59,12 @@ impl Kind for ConfigMapKind {
                 errors.push(Error::forbidden(&Path::new("binaryData"), WHY));
             }
         }
+        errors
+    }
+
+    fn validate_replacement(new: &ConfigMap, old: &ConfigMap) -> Errors {
+        let mut errors = Self::validate_update(new, old);
+        errors.extend(Self::validate(new));
         errors
     }
 

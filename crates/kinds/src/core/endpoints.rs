@@ -2,10 +2,12 @@
 
 use std::time::SystemTime;
 
-use gantry_api::core::Endpoints;
-use gantry_api::field::{Error, Path};
+use gantry_api::core::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints};
+use gantry_api::names;
 use serde_json::Value;
 
+use crate::common::at::{At, Complaints, items, text};
+use crate::common::network;
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
 use crate::table::{AGE, Column, age, or_none};
 
@@ -21,29 +23,41 @@ impl Kind for EndpointsKind {
 
     fn defaults(endpoints: &mut Endpoints) {
         for port in endpoints.subsets.iter_mut().flatten().flat_map(|s| s.ports.iter_mut().flatten()) {
-            port.protocol.get_or_insert_with(|| "TCP".into());
+            if port.protocol.as_deref().unwrap_or("").is_empty() {
+                port.protocol = Some("TCP".into());
+            }
         }
     }
 
     fn validate(endpoints: &Endpoints) -> Errors {
         let mut errors = Errors::new();
-        for (i, subset) in endpoints.subsets.iter().flatten().enumerate() {
-            let at = Path::new("subsets").index(i);
-            let addresses = subset.addresses.iter().flatten();
-            let none = subset.addresses.as_ref().is_none_or(Vec::is_empty)
-                && subset.not_ready_addresses.as_ref().is_none_or(Vec::is_empty);
-            if none {
-                errors.push(Error::required(&at, "must specify `addresses` or `notReadyAddresses`"));
-            }
-            for (j, address) in addresses.enumerate() {
-                if address.ip.parse::<std::net::IpAddr>().is_err() {
-                    let at = at.child("addresses").index(j).child("ip");
-                    let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-                    errors.push(Error::invalid(&at, address.ip.as_str(), why));
+        let list = At::root("subsets");
+        for (i, subset) in items(&endpoints.subsets).iter().enumerate() {
+            check_subset(subset, &list.index(i), &mut errors);
+        }
+        errors
+    }
+
+    fn validate_replacement(new: &Endpoints, old: &Endpoints) -> Errors {
+        // What is stored may stay.
+        if new.subsets == old.subsets { Errors::new() } else { Self::validate(new) }
+    }
+
+    fn warnings(endpoints: &Endpoints) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let list = At::root("subsets");
+        for (i, subset) in items(&endpoints.subsets).iter().enumerate() {
+            let at = list.index(i);
+            for (field, addresses) in
+                [("addresses", &subset.addresses), ("notReadyAddresses", &subset.not_ready_addresses)]
+            {
+                let list = at.child(field);
+                for (j, address) in items(addresses).iter().enumerate() {
+                    network::warn_ip(&list.index(j).child("ip"), &address.ip, &mut warnings);
                 }
             }
         }
-        errors
+        warnings
     }
 
     fn columns() -> &'static [Column] {
@@ -72,5 +86,49 @@ impl Kind for EndpointsKind {
             text.push_str(&format!(" + {more} more..."));
         }
         vec![or_none(text), age(&endpoints.metadata, now)]
+    }
+}
+
+fn check_subset(subset: &EndpointSubset, at: &At<'_>, errors: &mut Errors) {
+    let (ready, unready) = (items(&subset.addresses), items(&subset.not_ready_addresses));
+    if ready.is_empty() && unready.is_empty() {
+        errors.required(at, "must specify `addresses` or `notReadyAddresses`");
+    }
+    for (field, addresses) in [("addresses", ready), ("notReadyAddresses", unready)] {
+        let list = at.child(field);
+        for (i, address) in addresses.iter().enumerate() {
+            check_address(address, &list.index(i), errors);
+        }
+    }
+    let ports = items(&subset.ports);
+    let list = at.child("ports");
+    for (i, port) in ports.iter().enumerate() {
+        check_port(port, ports.len() > 1, &list.index(i), errors);
+    }
+}
+
+fn check_address(address: &EndpointAddress, at: &At<'_>, errors: &mut Errors) {
+    network::check_ip(&at.child("ip"), &address.ip, &[], errors);
+    let host = text(&address.hostname);
+    if !host.is_empty() {
+        errors.check(&at.child("hostname"), host, names::dns1123_label(host));
+    }
+    if let Some(node) = &address.node_name {
+        errors.check(&at.child("nodeName"), node.as_str(), names::dns1123_subdomain(node));
+    }
+    network::check_endpoint_ip(&at.child("ip"), &address.ip, errors);
+}
+
+fn check_port(port: &EndpointPort, named: bool, at: &At<'_>, errors: &mut Errors) {
+    let name = text(&port.name);
+    if named && name.is_empty() {
+        errors.required(&at.child("name"), "");
+    } else if !name.is_empty() {
+        errors.check(&at.child("name"), name, names::dns1123_label(name));
+    }
+    errors.check(&at.child("port"), port.port, names::port_number(port.port));
+    errors.one_of(&at.child("protocol"), port.protocol.as_deref(), &["SCTP", "TCP", "UDP"]);
+    if let Some(protocol) = &port.app_protocol {
+        errors.qualified(&at.child("appProtocol"), protocol);
     }
 }

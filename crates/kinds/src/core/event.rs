@@ -6,7 +6,8 @@ use gantry_api::core::Event;
 use gantry_api::time::{human_duration, since, system_time};
 use serde_json::Value;
 
-use crate::kind::{Kind, NameRule, Names, Verbs};
+use crate::common::event::Facts;
+use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
 use crate::table::Column;
 
 /// The kind.
@@ -20,6 +21,16 @@ impl Kind for EventKind {
     const CREATE_ON_UPDATE: bool = true;
     const LAZY: bool = true;
     const NAME_FIRST: bool = false;
+
+    fn validate(event: &Event) -> Errors {
+        let mut errors = Errors::new();
+        Facts::of_core(event).check(&mut errors);
+        errors
+    }
+
+    fn validate_replacement(new: &Event, _old: &Event) -> Errors {
+        Self::validate(new)
+    }
 
     fn columns() -> &'static [Column] {
         COLUMNS

@@ -5,7 +5,9 @@ use std::time::SystemTime;
 use gantry_api::core::{Namespace, NamespaceStatus};
 use serde_json::Value;
 
-use crate::kind::{Kind, NameRule, Names, Verbs};
+use crate::common::at::{At, Complaints, items};
+use crate::common::metadata::check_standard_finalizer;
+use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
 use crate::table::{AGE, Column, age};
 
 /// The kind.
@@ -43,6 +45,41 @@ impl Kind for NamespaceKind {
         new.spec.clone_from(&old.spec);
     }
 
+    fn prepare_part_update(_part: &str, new: &mut Namespace, old: &Namespace) {
+        new.status.clone_from(&old.status);
+    }
+
+    /// The only part is `finalize`.
+    fn validate_part_update(_part: &str, new: &Namespace, _old: &Namespace) -> Errors {
+        let mut errors = Errors::new();
+        let at = At::root("spec.finalizers");
+        for (i, finalizer) in finalizers(new).iter().enumerate() {
+            check_finalizer(finalizer, &at.index(i), &mut errors);
+        }
+        errors
+    }
+
+    fn validate(namespace: &Namespace) -> Errors {
+        let mut errors = Errors::new();
+        for finalizer in finalizers(namespace) {
+            check_finalizer(finalizer, &At::root("spec.finalizers"), &mut errors);
+        }
+        errors
+    }
+
+    fn validate_status_update(new: &Namespace, _old: &Namespace) -> Errors {
+        let mut errors = Errors::new();
+        let phase = new.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("");
+        let (wanted, why) = match new.metadata.deletion_timestamp {
+            None => ("Active", "may only be 'Active' if `deletionTimestamp` is empty"),
+            Some(_) => ("Terminating", "may only be 'Terminating' if `deletionTimestamp` is not empty"),
+        };
+        if phase != wanted {
+            errors.invalid(&At::root("status.Phase"), phase, why);
+        }
+        errors
+    }
+
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[Column::new("Status", "string", "The status of the namespace"), AGE];
         COLUMNS
@@ -54,10 +91,20 @@ impl Kind for NamespaceKind {
     }
 
     fn selectable() -> &'static [&'static str] {
-        &["status.phase"]
+        &["name", "status.phase"]
     }
 
     fn selectable_values(namespace: &Namespace) -> Vec<String> {
-        vec![namespace.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default()]
+        let phase = namespace.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
+        vec![namespace.metadata.name.clone().unwrap_or_default(), phase]
     }
+}
+
+fn finalizers(namespace: &Namespace) -> &[String] {
+    namespace.spec.as_ref().map(|s| items(&s.finalizers)).unwrap_or_default()
+}
+
+fn check_finalizer(finalizer: &str, at: &At<'_>, errors: &mut Errors) {
+    errors.qualified(at, finalizer);
+    check_standard_finalizer(finalizer, at, errors);
 }

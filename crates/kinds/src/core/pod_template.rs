@@ -6,6 +6,8 @@ use gantry_api::core::PodTemplate;
 use gantry_api::field::Path;
 use serde_json::Value;
 
+use crate::common::at::At;
+use crate::common::pod_spec::template_warnings;
 use crate::common::{cells, template, workload};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs, bump_generation};
 use crate::table::Column;
@@ -37,6 +39,14 @@ impl Kind for PodTemplateKind {
         let found = object.template.clone().unwrap_or_default();
         template::validate(&found, &Path::new("template"), &mut errors);
         errors
+    }
+
+    fn warnings(object: &PodTemplate) -> Vec<String> {
+        object.template.iter().flat_map(|t| template_warnings(t, &At::root("template"))).collect()
+    }
+
+    fn update_warnings(new: &PodTemplate, old: &PodTemplate) -> Vec<String> {
+        if new.metadata.generation == old.metadata.generation { Vec::new() } else { Self::warnings(new) }
     }
 
     fn columns() -> &'static [Column] {

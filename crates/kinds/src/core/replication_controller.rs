@@ -4,9 +4,10 @@ use std::time::SystemTime;
 
 use gantry_api::core::{ReplicationController, ReplicationControllerSpec, ReplicationControllerStatus};
 use gantry_api::field::{Error, Path};
-use gantry_api::names;
 use serde_json::{Value, json};
 
+use crate::common::at::At;
+use crate::common::pod_spec::template_warnings;
 use crate::common::{cells, check, template, workload};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs, bump_generation};
 use crate::scale::Scale;
@@ -92,12 +93,19 @@ impl Kind for ReplicationControllerKind {
     }
 
     fn warnings(controller: &ReplicationController) -> Vec<String> {
-        let name = controller.metadata.name.as_deref().unwrap_or("");
-        match names::dns1123_label(name) {
-            Ok(()) => Vec::new(),
-            Err(why) => vec![format!(
-                "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{why}]"
-            )],
+        let mut warnings = Vec::new();
+        workload::warn_name(&controller.metadata, &mut warnings);
+        if let Some(template) = controller.spec.as_ref().and_then(|s| s.template.as_ref()) {
+            warnings.extend(template_warnings(template, &At::root("spec").child("template")));
+        }
+        warnings
+    }
+
+    fn update_warnings(new: &ReplicationController, old: &ReplicationController) -> Vec<String> {
+        let template = new.spec.as_ref().and_then(|s| s.template.as_ref());
+        match template.filter(|_| new.metadata.generation != old.metadata.generation) {
+            Some(template) => template_warnings(template, &At::root("spec").child("template")),
+            None => Vec::new(),
         }
     }
 

@@ -24,7 +24,9 @@ impl Kind for SecretKind {
     const VERBS: Verbs = Verbs { status: false, scale: false, connect: &[] };
 
     fn defaults(secret: &mut Secret) {
-        secret.type_.get_or_insert_with(|| "Opaque".into());
+        if secret.type_.as_deref().unwrap_or("").is_empty() {
+            secret.type_ = Some("Opaque".into());
+        }
         // `stringData` is write-only: it lands in `data`.
         for (key, text) in secret.string_data.take().into_iter().flatten() {
             secret
@@ -58,34 +60,23 @@ impl Kind for SecretKind {
                 let at = Path::new("metadata").child("annotations").key(ACCOUNT_NAME);
                 errors.push(Error::required(&at, ""));
             }
-            "kubernetes.io/dockercfg" => need(".dockercfg", &mut errors),
-            "kubernetes.io/dockerconfigjson" => need(".dockerconfigjson", &mut errors),
+            "kubernetes.io/dockercfg" => check_json(secret, ".dockercfg", &mut errors),
+            "kubernetes.io/dockerconfigjson" => check_json(secret, ".dockerconfigjson", &mut errors),
             "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
                 errors.push(Error::required(&path.key("username"), ""));
                 errors.push(Error::required(&path.key("password"), ""));
             }
-            "kubernetes.io/ssh-auth" => need("ssh-privatekey", &mut errors),
+            "kubernetes.io/ssh-auth" => {
+                let key = secret.data.as_ref().and_then(|d| d.get("ssh-privatekey"));
+                if key.is_none_or(|key| key.0.is_empty()) {
+                    errors.push(Error::required(&path.key("ssh-privatekey"), ""));
+                }
+            }
             "kubernetes.io/tls" => {
                 need("tls.crt", &mut errors);
                 need("tls.key", &mut errors);
             }
             _ => {}
-        }
-        for key in [".dockercfg", ".dockerconfigjson"] {
-            let wanted = matches!(
-                (key, secret.type_.as_deref()),
-                (".dockercfg", Some("kubernetes.io/dockercfg"))
-                    | (".dockerconfigjson", Some("kubernetes.io/dockerconfigjson"))
-            );
-            let value = secret.data.as_ref().and_then(|d| d.get(key)).filter(|_| wanted);
-            if value.is_some_and(|v| serde_json::from_slice::<Value>(&v.0).is_err()) {
-                // Not the value: it is a secret.
-                errors.push(Error::invalid(
-                    &path.key(key),
-                    "<secret contents redacted>",
-                    "invalid character",
-                ));
-            }
         }
         errors
     }
@@ -102,6 +93,12 @@ impl Kind for SecretKind {
                 errors.push(Error::forbidden(&Path::new("data"), WHY));
             }
         }
+        errors
+    }
+
+    fn validate_replacement(new: &Secret, old: &Secret) -> Errors {
+        let mut errors = Self::validate_update(new, old);
+        errors.extend(Self::validate(new));
         errors
     }
 
@@ -125,5 +122,40 @@ impl Kind for SecretKind {
 
     fn selectable_values(secret: &Secret) -> Vec<String> {
         vec![secret.type_.clone().unwrap_or_default()]
+    }
+}
+
+/// Credentials of registries are a JSON object.
+fn check_json(secret: &Secret, key: &str, errors: &mut Errors) {
+    let at = Path::new("data").key(key);
+    let Some(value) = secret.data.as_ref().and_then(|d| d.get(key)) else {
+        errors.push(Error::required(&at, ""));
+        return;
+    };
+    let why = match serde_json::from_slice::<Value>(&value.0) {
+        Ok(Value::Object(_) | Value::Null) => return,
+        Ok(other) => {
+            let found = match other {
+                Value::Array(_) => "array",
+                Value::String(_) => "string",
+                Value::Bool(_) => "bool",
+                _ => "number",
+            };
+            format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}")
+        }
+        Err(_) => go_json_error(&value.0),
+    };
+    // Not the value: it is a secret.
+    errors.push(Error::invalid(&at, "<secret contents redacted>", why));
+}
+
+/// What Go's decoder says of the usual faults: nothing there, an early end, or no JSON at all.
+fn go_json_error(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    match text.trim_start().chars().next() {
+        Some(first) if !matches!(first, '{' | '[' | '"' | '-' | '0'..='9' | 't' | 'f' | 'n') => {
+            format!("invalid character {first:?} looking for beginning of value")
+        }
+        _ => "unexpected end of JSON input".into(),
     }
 }

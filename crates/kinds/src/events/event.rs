@@ -7,7 +7,9 @@ use gantry_api::time::{human_duration, since, system_time};
 use gantry_api::{DecodeError, Object};
 use serde_json::{Map, Value};
 
-use crate::kind::{Kind, NameRule, Names, StoredAs, Verbs};
+use crate::common::at::{At, Complaints, text};
+use crate::common::event::Facts;
+use crate::kind::{Errors, Kind, NameRule, Names, StoredAs, Verbs};
 use crate::table::Column;
 
 /// The kind.
@@ -26,6 +28,41 @@ impl Kind for EventKind {
         write: to_core,
     });
     const NAME_FIRST: bool = false;
+
+    fn validate(event: &Event) -> Errors {
+        let mut errors = Errors::new();
+        Facts::of_events(event).check(&mut errors);
+        check_series(event, &mut errors);
+        if event.event_time.is_none() {
+            errors.required(&At::root("eventTime"), "");
+        }
+        let kind = text(&event.type_);
+        if !matches!(kind, "Normal" | "Warning") {
+            errors.invalid(&At::root("type"), "", format!("has invalid value: {kind}"));
+        }
+        let source = event.deprecated_source.as_ref();
+        for (field, set) in [
+            ("firstTimestamp", event.deprecated_first_timestamp.is_some()),
+            ("lastTimestamp", event.deprecated_last_timestamp.is_some()),
+            ("count", event.deprecated_count.unwrap_or(0) != 0),
+            ("source", source.is_some_and(|s| !text(&s.component).is_empty() || !text(&s.host).is_empty())),
+        ] {
+            if set {
+                errors.invalid(&At::root(field), "", "needs to be unset");
+            }
+        }
+        errors
+    }
+
+    fn validate_replacement(new: &Event, old: &Event) -> Errors {
+        let mut errors = Errors::new();
+        Facts::of_events(new).check(&mut errors);
+        if new.series != old.series {
+            check_series(new, &mut errors);
+        }
+        check_immutable(new, old, &mut errors);
+        errors
+    }
 
     fn columns() -> &'static [Column] {
         crate::core::event::COLUMNS
@@ -132,4 +169,30 @@ fn renamed(
         fields.into_iter().map(|(key, value)| (name(&key).map_or(key, str::to_owned), value)).collect();
     out.insert("apiVersion".into(), api_version.into());
     Ok(Value::Object(out).to_string().into_bytes())
+}
+
+fn check_series(event: &Event, errors: &mut Errors) {
+    if event.series.as_ref().is_some_and(|s| s.count < 2) {
+        errors.invalid(&At::root("series.count"), "", "should be at least 2");
+    }
+}
+
+/// Only the series of an event goes on.
+fn check_immutable(new: &Event, old: &Event, errors: &mut Errors) {
+    errors.immutable(&At::root("involvedObject"), &new.regarding, &old.regarding);
+    errors.immutable(&At::root("reason"), &new.reason, &old.reason);
+    errors.immutable(&At::root("message"), &new.note, &old.note);
+    errors.immutable(&At::root("source"), &new.deprecated_source, &old.deprecated_source);
+    let (first, last) = (&new.deprecated_first_timestamp, &new.deprecated_last_timestamp);
+    errors.immutable(&At::root("firstTimestamp"), first, &old.deprecated_first_timestamp);
+    errors.immutable(&At::root("lastTimestamp"), last, &old.deprecated_last_timestamp);
+    errors.immutable(&At::root("count"), &new.deprecated_count, &old.deprecated_count);
+    errors.immutable(&At::root("reason"), &new.reason, &old.reason);
+    errors.immutable(&At::root("type"), &new.type_, &old.type_);
+    errors.immutable(&At::root("eventTime"), &new.event_time, &old.event_time);
+    errors.immutable(&At::root("action"), &new.action, &old.action);
+    errors.immutable(&At::root("related"), &new.related, &old.related);
+    let controller = &new.reporting_controller;
+    errors.immutable(&At::root("reportingController"), controller, &old.reporting_controller);
+    errors.immutable(&At::root("reportingInstance"), &new.reporting_instance, &old.reporting_instance);
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use gantry_api::core::ResourceRequirements;
 use gantry_api::field::{Error, Path};
 use gantry_api::names;
 use gantry_api::node::{RuntimeClass, Scheduling};
 use serde_json::{Value, json};
 
-use crate::common::{check, metadata, node_labels, pod_spec};
+use crate::common::at::{At, items};
+use crate::common::pod_spec::{Options, check_overhead, check_tolerations};
+use crate::common::{check, metadata, node_labels};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
 use crate::table::{AGE, Column, age};
 
@@ -33,9 +34,8 @@ impl Kind for RuntimeClassKind {
             check::name(&path, &class.handler, names::dns1123_label(&class.handler), &mut errors);
         }
         if let Some(overhead) = &class.overhead {
-            let limits = overhead.pod_fixed.clone();
-            let resources = ResourceRequirements { limits, ..ResourceRequirements::default() };
-            pod_spec::validate_resources(&resources, &Path::new("overhead"), &mut errors);
+            let at = At::root("overhead");
+            check_overhead(overhead.pod_fixed.as_ref(), &Options::default(), &at, &mut errors);
         }
         if let Some(scheduling) = &class.scheduling {
             validate_scheduling(scheduling, &Path::new("scheduling"), &mut errors);
@@ -73,13 +73,11 @@ fn validate_scheduling(scheduling: &Scheduling, path: &Path, errors: &mut Errors
     }
     let at = path.child("tolerations");
     let mut seen = BTreeSet::new();
-    let mut repeated = Vec::new();
+    check_tolerations(items(&scheduling.tolerations), false, &At::of(&at), errors);
     for (i, toleration) in scheduling.tolerations.iter().flatten().enumerate() {
-        pod_spec::validate_toleration(toleration, &at.index(i), errors);
         let key = [&toleration.key, &toleration.operator, &toleration.value, &toleration.effect];
         if !seen.insert(key.map(|part| part.as_deref().unwrap_or(""))) {
-            repeated.push(Error::duplicate(&at.index(i), json!(toleration)));
+            errors.push(Error::duplicate(&at.index(i), json!(toleration)));
         }
     }
-    errors.extend(repeated);
 }

@@ -7,6 +7,7 @@ use gantry_api::field::{Error, Path};
 use gantry_api::policy::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use serde_json::{Value, json};
 
+use crate::common::at::At;
 use crate::common::{check, conditions, selectors, workload};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs, bump_generation};
 use crate::table::{AGE, Column, age};
@@ -123,9 +124,9 @@ fn validate_budget(budget: &PodDisruptionBudget, lenient: bool) -> Errors {
     for (field, amount) in [("minAvailable", &spec.min_available), ("maxUnavailable", &spec.max_unavailable)]
     {
         if let Some(amount) = amount {
-            let at = path.child(field);
-            workload::validate_int_or_percent(amount, &at, &mut errors);
-            workload::validate_at_most_100_percent(amount, &at, &mut errors);
+            let at = At::root("spec");
+            workload::check_int_or_percent(amount, &at.child(field), &mut errors);
+            workload::check_at_most_100_percent(amount, &at.child(field), &mut errors);
         }
     }
     selectors::validate(spec.selector.as_ref(), lenient, &path.child("selector"), &mut errors);

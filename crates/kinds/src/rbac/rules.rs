@@ -69,7 +69,7 @@ pub(super) fn validate_binding(
     if group != RBAC_GROUP {
         errors.push(Error::not_supported(&at.child("apiGroup"), group, &[RBAC_GROUP]));
     }
-    let kinds: &[&str] = if namespaced { &["ClusterRole", "Role"] } else { &["ClusterRole"] };
+    let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
     if !kinds.contains(&role.kind.as_str()) {
         errors.push(Error::not_supported(&at.child("kind"), role.kind.as_str(), kinds));
     }
@@ -108,7 +108,7 @@ fn validate_subject(subject: &Subject, namespaced: bool, at: &Path, errors: &mut
             }
         }
         other => {
-            errors.push(Error::not_supported(&at.child("kind"), other, &["Group", "ServiceAccount", "User"]))
+            errors.push(Error::not_supported(&at.child("kind"), other, &["ServiceAccount", "User", "Group"]))
         }
     }
 }
@@ -116,7 +116,12 @@ fn validate_subject(subject: &Subject, namespaced: bool, at: &Path, errors: &mut
 /// The role that a binding refers to cannot change.
 pub(super) fn validate_same_role(new: &RoleRef, old: &RoleRef, errors: &mut Errors) {
     if new != old {
-        errors.push(Error::invalid(&Path::new("roleRef"), json!(new), "cannot change roleRef"));
+        let shown = gantry_api::field::ordered(&[
+            ("APIGroup", json!(new.api_group)),
+            ("Kind", json!(new.kind)),
+            ("Name", json!(new.name)),
+        ]);
+        errors.push(Error::invalid(&Path::new("roleRef"), shown, "cannot change roleRef"));
     }
 }
 

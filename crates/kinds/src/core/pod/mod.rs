@@ -1,15 +1,18 @@
 //! Pod: containers that are placed together on one node.
 
 mod columns;
+mod resize;
+mod status;
+mod update;
 mod validate;
 
 use std::time::SystemTime;
 
-use gantry_api::Object;
 use gantry_api::core::{Pod, PodStatus};
 use serde_json::Value;
 
 use crate::common::pod_spec;
+use crate::common::status::keep_metadata as keep;
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs, bump_generation};
 use crate::table::Column;
 
@@ -65,25 +68,43 @@ impl Kind for PodKind {
     }
 
     fn prepare_status_update(new: &mut Pod, old: &Pod) {
-        new.spec.clone_from(&old.spec);
-        let meta = old.metadata();
-        new.metadata.labels.clone_from(&meta.labels);
-        new.metadata.owner_references.clone_from(&meta.owner_references);
-        new.metadata.generation = meta.generation;
-        new.metadata.deletion_timestamp.clone_from(&meta.deletion_timestamp);
-        if let Some(status) = &mut new.status
-            && status.qos_class.is_none()
-        {
-            status.qos_class = old.status.as_ref().and_then(|s| s.qos_class.clone());
-        }
+        status::prepare(new, old);
     }
 
     fn validate(pod: &Pod) -> Errors {
         validate::create(pod)
     }
 
-    fn validate_update(new: &Pod, old: &Pod) -> Errors {
-        validate::update(new, old)
+    fn validate_replacement(new: &Pod, old: &Pod) -> Errors {
+        update::update(new, old)
+    }
+
+    fn validate_status_update(new: &Pod, old: &Pod) -> Errors {
+        status::check(new, old)
+    }
+
+    fn warnings(pod: &Pod) -> Vec<String> {
+        pod_spec::pod_warnings(pod)
+    }
+
+    fn update_warnings(_new: &Pod, _old: &Pod) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn prepare_part_update(part: &str, new: &mut Pod, old: &Pod) {
+        if part == "resize" {
+            resize::prepare(new, old);
+        } else {
+            let containers = new.spec.take().and_then(|s| s.ephemeral_containers);
+            new.spec.clone_from(&old.spec);
+            new.spec.get_or_insert_default().ephemeral_containers = containers;
+            new.status.clone_from(&old.status);
+        }
+        keep_metadata(new, old);
+    }
+
+    fn validate_part_update(part: &str, new: &Pod, old: &Pod) -> Errors {
+        if part == "resize" { resize::check(new, old) } else { validate::ephemeral_containers(new, old) }
     }
 
     fn columns() -> &'static [Column] {
@@ -132,7 +153,8 @@ impl Kind for PodKind {
         if unbound || matches!(phase, Some("Succeeded" | "Failed")) {
             return None;
         }
-        Some(requested.unwrap_or(own).max(0)).filter(|seconds| *seconds > 0)
+        let seconds = requested.unwrap_or(own);
+        Some(if seconds < 0 { 1 } else { seconds }).filter(|seconds| *seconds > 0)
     }
 }
 
@@ -169,4 +191,11 @@ pub fn qos_class(pod: &Pod) -> &'static str {
         (true, true) => "Guaranteed",
         (true, false) => "Burstable",
     }
+}
+
+/// Keeps the metadata, and counts the generation up.
+fn keep_metadata(new: &mut Pod, old: &Pod) {
+    keep(&mut new.metadata, &old.metadata);
+    let changed = new.spec != old.spec;
+    bump_generation(new, old, changed);
 }

@@ -1,16 +1,24 @@
 //! Job: pods that run to completion.
 
+mod indexes;
+mod policies;
+mod status;
+mod update;
+mod validate;
+
+pub use validate::check_spec;
+
 use std::time::SystemTime;
 
-use gantry_api::batch::{Job, JobStatus};
+use gantry_api::batch::{Job, JobSpec, JobStatus};
 use gantry_api::conditions;
-use gantry_api::field::{Error, Path};
 use gantry_api::meta::MetaExt;
 use gantry_api::metav1::{LabelSelector, ObjectMeta};
 use gantry_api::time::{human_duration, since, system_time};
 use serde_json::Value;
 
-use crate::common::pod_spec::one_of;
+use crate::common::at::At;
+use crate::common::pod_spec::template_warnings;
 use crate::common::{cells, workload};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs, bump_generation};
 use crate::table::{AGE, Column, age};
@@ -38,6 +46,13 @@ impl Kind for JobKind {
         spec.manual_selector.get_or_insert(false);
         let replacement = if spec.pod_failure_policy.is_some() { "Failed" } else { "TerminatingOrFailed" };
         spec.pod_replacement_policy.get_or_insert_with(|| replacement.into());
+        for rule in spec.pod_failure_policy.iter_mut().flat_map(|p| &mut p.rules) {
+            for pattern in rule.on_pod_conditions.iter_mut().flatten() {
+                if pattern.status.as_deref().unwrap_or("").is_empty() {
+                    pattern.status = Some("True".into());
+                }
+            }
+        }
         workload::template_defaults(&mut spec.template);
         if let Some(labels) = spec.template.metadata.as_ref().and_then(|m| m.labels.clone())
             && job.metadata.labels.as_ref().is_none_or(|l| l.is_empty())
@@ -66,10 +81,8 @@ impl Kind for JobKind {
             labels.entry(key.into()).or_insert_with(|| value.clone());
         }
         let selector = spec.selector.get_or_insert_with(LabelSelector::default);
-        selector
-            .match_labels
-            .get_or_insert_default()
-            .insert("batch.kubernetes.io/controller-uid".into(), uid);
+        let labels = selector.match_labels.get_or_insert_default();
+        labels.entry("batch.kubernetes.io/controller-uid".into()).or_insert(uid);
     }
 
     fn prepare_update(new: &mut Job, old: &Job) {
@@ -83,74 +96,30 @@ impl Kind for JobKind {
     }
 
     fn validate(job: &Job) -> Errors {
-        let mut errors = Errors::new();
-        let path = Path::new("spec");
-        let Some(spec) = &job.spec else { return vec![Error::required(&path.child("template"), "")] };
-        workload::non_negative(&path.child("parallelism"), spec.parallelism, &mut errors);
-        workload::non_negative(&path.child("completions"), spec.completions, &mut errors);
-        workload::non_negative(&path.child("backoffLimit"), spec.backoff_limit, &mut errors);
-        workload::non_negative(
-            &path.child("ttlSecondsAfterFinished"),
-            spec.ttl_seconds_after_finished,
-            &mut errors,
-        );
-        one_of(
-            &path.child("completionMode"),
-            spec.completion_mode.as_deref(),
-            &["Indexed", "NonIndexed"],
-            &mut errors,
-        );
-        if spec.completion_mode.as_deref() == Some("Indexed") && spec.completions.is_none() {
-            let why = "when completion mode is Indexed";
-            errors.push(Error::required(&path.child("completions"), why));
-        }
-        if let Some(seconds) = spec.active_deadline_seconds.filter(|s| *s < 0) {
-            let why = gantry_api::names::NON_NEGATIVE;
-            errors.push(Error::invalid(&path.child("activeDeadlineSeconds"), seconds, why));
-        }
-        match &spec.selector {
-            None => errors.push(Error::required(&path.child("selector"), "")),
-            Some(selector) => workload::validate_selector(selector, Some(&spec.template), &path, &mut errors),
-        }
-        let policies = ["OnFailure", "Never"];
-        let policy = spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("");
-        if policy == "Always" {
-            let at = path.child("template").child("spec").child("restartPolicy");
-            errors.push(Error::required(&at, "valid values: \"OnFailure\", \"Never\""));
-        } else {
-            workload::validate_template(&spec.template, &path.child("template"), &policies, &mut errors);
-        }
-        errors
+        validate::create(job)
     }
 
-    fn validate_update(new: &Job, old: &Job) -> Errors {
-        let mut errors = Errors::new();
-        let path = Path::new("spec");
-        let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
-        let indexed = new_spec.completion_mode.as_deref() == Some("Indexed");
-        if !indexed || new_spec.completions != new_spec.parallelism {
-            workload::immutable(
-                &new_spec.completions,
-                &old_spec.completions,
-                &path.child("completions"),
-                &mut errors,
-            );
+    fn validate_replacement(new: &Job, old: &Job) -> Errors {
+        update::check(new, old)
+    }
+
+    fn validate_status_update(new: &Job, old: &Job) -> Errors {
+        status::check(new, old)
+    }
+
+    fn warnings(job: &Job) -> Vec<String> {
+        let mut warnings = Vec::new();
+        workload::warn_name(&job.metadata, &mut warnings);
+        warn_spec(&validate::spec_of(job), &At::root("spec"), &mut warnings);
+        warnings
+    }
+
+    fn update_warnings(new: &Job, old: &Job) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if new.metadata.generation != old.metadata.generation {
+            warn_spec(&validate::spec_of(new), &At::root("spec"), &mut warnings);
         }
-        workload::immutable(&new_spec.selector, &old_spec.selector, &path.child("selector"), &mut errors);
-        let mode = path.child("completionMode");
-        workload::immutable(&new_spec.completion_mode, &old_spec.completion_mode, &mode, &mut errors);
-        // A job that has not started may still be placed elsewhere.
-        let not_started =
-            old_spec.suspend == Some(true) && old.status.as_ref().is_none_or(|s| s.start_time.is_none());
-        let mut template = new_spec.template.clone();
-        if not_started && let (Some(new), Some(old)) = (&mut template.spec, &old_spec.template.spec) {
-            new.node_selector.clone_from(&old.node_selector);
-            new.affinity.clone_from(&old.affinity);
-            new.tolerations.clone_from(&old.tolerations);
-            new.scheduling_gates.clone_from(&old.scheduling_gates);
-        }
-        workload::immutable(&template, &old_spec.template, &path.child("template"), &mut errors);
-        errors
+        warnings
     }
 
     fn columns() -> &'static [Column] {
@@ -218,4 +187,17 @@ fn status_text(job: &Job) -> &'static str {
         () if has("SuccessCriteriaMet") => "SuccessCriteriaMet",
         () => "Running",
     }
+}
+
+/// What to say of a job's spec, of a cron job's template as well.
+pub fn warn_spec(spec: &JobSpec, at: &At<'_>, warnings: &mut Vec<String>) {
+    const MANY_COMPLETIONS: i32 = 100_000;
+    const MANY_AT_ONCE: i32 = 10_000;
+    let many =
+        spec.completions.unwrap_or(0) > MANY_COMPLETIONS && spec.parallelism.unwrap_or(0) > MANY_AT_ONCE;
+    if many && spec.completion_mode.as_deref() == Some("Indexed") {
+        let at = at.path();
+        warnings.push(format!("{at}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail"));
+    }
+    warnings.extend(template_warnings(&spec.template, &at.child("template")));
 }

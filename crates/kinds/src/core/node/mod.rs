@@ -1,14 +1,14 @@
 //! Node: a machine that runs pods.
 
+mod validate;
+
 use std::time::SystemTime;
 
 use gantry_api::conditions;
 use gantry_api::core::Node;
-use gantry_api::field::{Error, Path};
-use gantry_api::names;
 use serde_json::Value;
 
-use crate::common::pod_spec::validate_resource_list;
+use crate::common::quantities;
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
 use crate::table::{AGE, Column, age, or_none};
 
@@ -22,10 +22,24 @@ impl Kind for NodeKind {
     const VERBS: Verbs = Verbs { status: true, scale: false, connect: &["proxy"] };
 
     fn defaults(node: &mut Node) {
-        if let Some(status) = &mut node.status
-            && status.allocatable.is_none()
-        {
+        if let Some(spec) = &mut node.spec {
+            level_cidrs(spec);
+        }
+        let Some(status) = &mut node.status else { return };
+        quantities::canonical_list(status.capacity.as_mut());
+        quantities::canonical_list(status.allocatable.as_mut());
+        if status.allocatable.is_none() {
             status.allocatable.clone_from(&status.capacity);
+        }
+    }
+
+    fn prepare_create(node: &mut Node) {
+        // Dynamic kubelet configuration is gone.
+        if let Some(spec) = &mut node.spec {
+            spec.config_source = None;
+        }
+        if let Some(status) = &mut node.status {
+            status.config = None;
         }
     }
 
@@ -38,60 +52,19 @@ impl Kind for NodeKind {
     }
 
     fn validate(node: &Node) -> Errors {
-        let mut errors = Errors::new();
-        let path = Path::new("spec").child("taints");
-        let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
-        let mut seen = std::collections::BTreeSet::new();
-        for (i, taint) in taints.enumerate() {
-            let at = path.index(i);
-            if let Err(why) = names::qualified_name(&taint.key) {
-                errors.push(Error::invalid(&at.child("key"), taint.key.as_str(), why));
-            }
-            if let Some(value) = &taint.value
-                && let Err(why) = names::label_value(value)
-            {
-                errors.push(Error::invalid(&at.child("value"), value.as_str(), why));
-            }
-            let allowed = ["NoExecute", "NoSchedule", "PreferNoSchedule"];
-            if !allowed.contains(&taint.effect.as_str()) {
-                errors.push(Error::not_supported(&at.child("effect"), taint.effect.as_str(), &allowed));
-            }
-            if !seen.insert((&taint.key, &taint.effect)) {
-                errors.push(Error::duplicate(&at, serde_json::json!(taint)));
-            }
-        }
-        let path = Path::new("status");
-        if let Some(status) = &node.status {
-            validate_resource_list(status.capacity.as_ref(), &path.child("capacity"), &mut errors);
-            validate_resource_list(status.allocatable.as_ref(), &path.child("allocatable"), &mut errors);
-        }
-        errors
+        validate::create(node)
     }
 
     fn validate_update(new: &Node, old: &Node) -> Errors {
-        let mut errors = Errors::new();
-        let path = Path::new("spec");
-        let pick = |node: &Node, get: fn(&gantry_api::core::NodeSpec) -> Option<String>| {
-            node.spec.as_ref().and_then(get).unwrap_or_default()
-        };
-        let mut set_once =
-            |field: &str, get: fn(&gantry_api::core::NodeSpec) -> Option<String>, why: &str| {
-                let (new, old) = (pick(new, get), pick(old, get));
-                if !old.is_empty() && new != old {
-                    errors.push(Error::forbidden(&path.child(field), why));
-                }
-            };
-        set_once(
-            "providerID",
-            |s| s.provider_id.clone(),
-            "node updates may not change providerID except from \"\" to valid",
-        );
-        set_once(
-            "podCIDR",
-            |s| s.pod_cidr.clone(),
-            "node updates may not change podCIDR except from \"\" to valid",
-        );
-        errors
+        validate::update(new, old)
+    }
+
+    fn validate_status_update(new: &Node, old: &Node) -> Errors {
+        validate::update(new, old)
+    }
+
+    fn warnings(node: &Node) -> Vec<String> {
+        validate::warnings(node)
     }
 
     fn columns() -> &'static [Column] {
@@ -181,4 +154,17 @@ fn roles(node: &Node) -> Vec<String> {
 fn address(node: &Node, kind: &str) -> Value {
     let addresses = node.status.iter().flat_map(|s| s.addresses.iter().flatten());
     or_none(addresses.filter(|a| a.type_ == kind).map(|a| a.address.clone()).next().unwrap_or_default())
+}
+
+/// The older and the newer field of the pods' addresses say the same, as upstream's conversion keeps them.
+fn level_cidrs(spec: &mut gantry_api::core::NodeSpec) {
+    let list = spec.pod_cidrs.as_deref().unwrap_or_default();
+    match (spec.pod_cidr.as_deref().unwrap_or(""), list.first()) {
+        ("", Some(first)) => spec.pod_cidr = Some(first.clone()),
+        ("", None) => {}
+        (one, first) if first.map(String::as_str) != Some(one) => {
+            spec.pod_cidrs = Some(vec![one.to_owned()]);
+        }
+        _ => {}
+    }
 }

@@ -1,17 +1,23 @@
 //! PersistentVolumeClaim: a request for storage.
 
+mod validate;
+
 use std::time::SystemTime;
 
-use gantry_api::Quantity;
-use gantry_api::core::{PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus};
-use gantry_api::field::{Error, Path};
+use gantry_api::core::{
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, TypedLocalObjectReference,
+    TypedObjectReference,
+};
 use gantry_api::meta::MetaExt;
 use serde_json::Value;
 
-use super::persistent_volume::{access_modes, validate_access_modes};
-use crate::common::pod_spec::validate_quantity;
+use super::persistent_volume::access_modes;
+use crate::common::at::At;
+use crate::common::pod_spec::{claim_defaults, warn_fraction};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
 use crate::table::{AGE, Column, age};
+
+pub(crate) use validate::{check_basic, check_claim_spec};
 
 /// The kind.
 pub struct PersistentVolumeClaimKind;
@@ -36,10 +42,12 @@ impl Kind for PersistentVolumeClaimKind {
             phase: Some("Pending".into()),
             ..PersistentVolumeClaimStatus::default()
         });
+        level_sources(claim.spec.get_or_insert_default());
     }
 
     fn prepare_update(new: &mut PersistentVolumeClaim, old: &PersistentVolumeClaim) {
         new.status.clone_from(&old.status);
+        level_sources(new.spec.get_or_insert_default());
     }
 
     fn prepare_status_update(new: &mut PersistentVolumeClaim, old: &PersistentVolumeClaim) {
@@ -47,38 +55,36 @@ impl Kind for PersistentVolumeClaimKind {
     }
 
     fn validate(claim: &PersistentVolumeClaim) -> Errors {
-        claim.spec.as_ref().map(|spec| validate_claim(spec, &Path::new("spec"))).unwrap_or_default()
+        validate::create(claim)
     }
 
-    fn validate_update(new: &PersistentVolumeClaim, old: &PersistentVolumeClaim) -> Errors {
-        const WHY: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
-        let mut errors = Errors::new();
-        let (Some(new_spec), Some(old_spec)) = (&new.spec, &old.spec) else { return errors };
-        let bound = old.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
-        let mut leveled = new_spec.clone();
-        if old_spec.volume_name.as_deref().unwrap_or("").is_empty() {
-            leveled.volume_name.clone_from(&old_spec.volume_name);
+    fn validate_replacement(new: &PersistentVolumeClaim, old: &PersistentVolumeClaim) -> Errors {
+        validate::update(new, old)
+    }
+
+    fn validate_status_update(new: &PersistentVolumeClaim, _old: &PersistentVolumeClaim) -> Errors {
+        validate::status(new)
+    }
+
+    fn warnings(claim: &PersistentVolumeClaim) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if claim.annotation(BETA_CLASS).is_some() {
+            warnings.push(format!(
+                "metadata.annotations[{BETA_CLASS}]: deprecated since v1.8; use \"storageClassName\" attribute instead"
+            ));
         }
-        if old_spec.storage_class_name.is_none() {
-            // A default class may be assigned later.
-            leveled.storage_class_name = None;
+        if let Some(spec) = &claim.spec {
+            warn_claim_spec(spec, &At::root("spec"), &mut warnings);
         }
-        if bound {
-            leveled.resources.clone_from(&old_spec.resources);
-            leveled.volume_attributes_class_name.clone_from(&old_spec.volume_attributes_class_name);
-        }
-        if leveled != *old_spec {
-            errors.push(Error::forbidden(&Path::new("spec"), WHY));
-        }
-        let size = |spec: &PersistentVolumeClaimSpec| {
-            let list = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
-            list.and_then(|l| l.get("storage")).and_then(|q| Quantity::from_wire(q).ok()).unwrap_or_default()
-        };
-        if size(new_spec) < size(old_spec) {
-            let at = Path::new("spec").child("resources").child("requests").child("storage");
-            errors.push(Error::forbidden(&at, "field can not be less than status.capacity"));
-        }
-        errors
+        warnings
+    }
+
+    fn selectable() -> &'static [&'static str] {
+        &["name"]
+    }
+
+    fn selectable_values(claim: &PersistentVolumeClaim) -> Vec<String> {
+        vec![claim.name().to_owned()]
     }
 
     fn columns() -> &'static [Column] {
@@ -135,24 +141,36 @@ impl Kind for PersistentVolumeClaimKind {
     }
 }
 
-/// Defaults of a claim's spec: of claims and of claim templates.
-pub(crate) fn claim_defaults(spec: &mut PersistentVolumeClaimSpec) {
-    spec.volume_mode.get_or_insert_with(|| "Filesystem".into());
+/// The class of a claim or a volume, before there was a field.
+pub(crate) const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// What to say of a claim's spec: of claims and of claim templates.
+pub(crate) fn warn_claim_spec(spec: &PersistentVolumeClaimSpec, at: &At<'_>, warnings: &mut Vec<String>) {
+    let Some(resources) = &spec.resources else { return };
+    warn_fraction(resources.requests.as_ref(), "storage", &at.child("resources.requests"), warnings);
+    warn_fraction(resources.limits.as_ref(), "storage", &at.child("resources.limits"), warnings);
 }
 
-/// Validation of a claim's spec.
-pub(crate) fn validate_claim(spec: &PersistentVolumeClaimSpec, path: &Path) -> Errors {
-    let mut errors = Errors::new();
-    validate_access_modes(spec.access_modes.as_deref(), &path.child("accessModes"), &mut errors);
-    let at = path.child("resources").key("storage");
-    match spec.resources.as_ref().and_then(|r| r.requests.as_ref()).and_then(|l| l.get("storage")) {
-        None => errors.push(Error::required(&at, "")),
-        Some(wire) => {
-            let size = validate_quantity("storage", wire, &at, &mut errors);
-            if size.is_some_and(|s| s.is_zero()) {
-                errors.push(Error::invalid(&at, wire.0.as_str(), "must be greater than zero"));
-            }
+/// The older and the newer field of the data source say the same.
+fn level_sources(spec: &mut PersistentVolumeClaimSpec) {
+    // `CrossNamespaceVolumeDataSource` is alpha.
+    spec.data_source_ref.take_if(|source| source.namespace.as_deref().is_some_and(|n| !n.is_empty()));
+    match (&spec.data_source, &spec.data_source_ref) {
+        (Some(old), None) => {
+            spec.data_source_ref = Some(TypedObjectReference {
+                api_group: old.api_group.clone(),
+                kind: old.kind.clone(),
+                name: old.name.clone(),
+                namespace: None,
+            });
         }
+        (None, Some(new)) => {
+            spec.data_source = Some(TypedLocalObjectReference {
+                api_group: new.api_group.clone(),
+                kind: new.kind.clone(),
+                name: new.name.clone(),
+            });
+        }
+        _ => {}
     }
-    errors
 }

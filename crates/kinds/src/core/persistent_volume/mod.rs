@@ -1,22 +1,21 @@
 //! PersistentVolume: a piece of storage.
 
+mod validate;
+
 use std::time::SystemTime;
 
 use gantry_api::core::{PersistentVolume, PersistentVolumeStatus};
-use gantry_api::field::{Error, Path};
 use gantry_api::meta::MetaExt;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::common::pod_spec::{one_of, validate_resource_list};
+use crate::common::quantities;
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
 use crate::table::{AGE, Column, age};
 
+pub(crate) use validate::check_access_modes;
+
 /// The kind.
 pub struct PersistentVolumeKind;
-
-/// Access modes a volume or claim may ask for.
-pub(crate) const ACCESS_MODES: &[&str] =
-    &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
 impl Kind for PersistentVolumeKind {
     type Object = PersistentVolume;
@@ -31,6 +30,25 @@ impl Kind for PersistentVolumeKind {
         spec.volume_mode.get_or_insert_with(|| "Filesystem".into());
         if let Some(host) = &mut spec.host_path {
             host.type_.get_or_insert_default();
+        }
+        quantities::canonical_list(spec.capacity.as_mut());
+        if let Some(iscsi) = &mut spec.iscsi {
+            iscsi.iscsi_interface.get_or_insert_with(|| "default".into());
+        }
+        if let Some(rbd) = &mut spec.rbd {
+            rbd.pool.get_or_insert_with(|| "rbd".into());
+            rbd.user.get_or_insert_with(|| "admin".into());
+            rbd.keyring.get_or_insert_with(|| "/etc/ceph/keyring".into());
+        }
+        if let Some(disk) = &mut spec.azure_disk {
+            disk.caching_mode.get_or_insert_with(|| "ReadWrite".into());
+            disk.kind.get_or_insert_with(|| "Shared".into());
+            disk.fs_type.get_or_insert_with(|| "ext4".into());
+            disk.read_only.get_or_insert(false);
+        }
+        if let Some(io) = &mut spec.scale_io {
+            io.storage_mode.get_or_insert_with(|| "ThinProvisioned".into());
+            io.fs_type.get_or_insert_with(|| "xfs".into());
         }
     }
 
@@ -50,57 +68,23 @@ impl Kind for PersistentVolumeKind {
     }
 
     fn validate(volume: &PersistentVolume) -> Errors {
-        let mut errors = Errors::new();
-        let path = Path::new("spec");
-        let Some(spec) = &volume.spec else { return errors };
-        validate_access_modes(spec.access_modes.as_deref(), &path.child("accessModes"), &mut errors);
-        let capacity = path.child("capacity");
-        match spec.capacity.as_ref().filter(|c| !c.is_empty()) {
-            None => errors.push(Error::required(&capacity, "")),
-            Some(list) => {
-                if list.len() > 1 || !list.contains_key("storage") {
-                    let found: Vec<&str> = list.keys().map(String::as_str).collect();
-                    errors.push(Error::not_supported(&capacity, json!(found), &["storage"]));
-                }
-                validate_resource_list(Some(list), &capacity, &mut errors);
-            }
-        }
-        one_of(
-            &path.child("persistentVolumeReclaimPolicy"),
-            spec.persistent_volume_reclaim_policy.as_deref(),
-            &["Delete", "Recycle", "Retain"],
-            &mut errors,
-        );
-        match sources(spec) {
-            0 => errors.push(Error::required(&path, "must specify a volume type")),
-            1 => {}
-            _ => errors.push(Error::forbidden(&path, "may not specify more than 1 volume type")),
-        }
-        errors
+        validate::create(volume)
     }
 
-    fn validate_update(new: &PersistentVolume, old: &PersistentVolume) -> Errors {
-        let mut errors = Errors::new();
-        let (Some(new), Some(old)) = (&new.spec, &old.spec) else { return errors };
-        let source = |spec: &gantry_api::core::PersistentVolumeSpec| {
-            let mut tree = json!(spec);
-            for field in NOT_A_SOURCE {
-                tree.as_object_mut().map(|fields| fields.remove(*field));
-            }
-            tree
-        };
-        if source(new) != source(old) {
-            let why = "spec.persistentvolumesource is immutable after creation";
-            errors.push(Error::forbidden(&Path::new("spec").child("persistentvolumesource"), why));
-        }
-        if new.volume_mode != old.volume_mode {
-            errors.push(Error::invalid(
-                &Path::new("spec").child("volumeMode"),
-                json!(new.volume_mode),
-                "field is immutable",
-            ));
-        }
-        errors
+    fn validate_replacement(new: &PersistentVolume, old: &PersistentVolume) -> Errors {
+        validate::update(new, old)
+    }
+
+    fn warnings(volume: &PersistentVolume) -> Vec<String> {
+        validate::warnings(volume)
+    }
+
+    fn selectable() -> &'static [&'static str] {
+        &["name"]
+    }
+
+    fn selectable_values(volume: &PersistentVolume) -> Vec<String> {
+        vec![volume.name().to_owned()]
     }
 
     fn columns() -> &'static [Column] {
@@ -163,40 +147,6 @@ impl Kind for PersistentVolumeKind {
             age(&volume.metadata, now),
             spec.volume_mode.unwrap_or_else(|| "<unset>".into()).into(),
         ]
-    }
-}
-
-const NOT_A_SOURCE: &[&str] = &[
-    "accessModes",
-    "capacity",
-    "claimRef",
-    "mountOptions",
-    "nodeAffinity",
-    "persistentVolumeReclaimPolicy",
-    "storageClassName",
-    "volumeAttributesClassName",
-    "volumeMode",
-];
-
-fn sources(spec: &gantry_api::core::PersistentVolumeSpec) -> usize {
-    match json!(spec) {
-        Value::Object(fields) => fields.keys().filter(|k| !NOT_A_SOURCE.contains(&k.as_str())).count(),
-        _ => 0,
-    }
-}
-
-pub(crate) fn validate_access_modes(modes: Option<&[String]>, path: &Path, errors: &mut Errors) {
-    match modes.filter(|m| !m.is_empty()) {
-        None => errors.push(Error::required(path, "at least 1 access mode is required")),
-        Some(modes) => {
-            for mode in modes.iter().filter(|m| !ACCESS_MODES.contains(&m.as_str())) {
-                errors.push(Error::not_supported(path, mode.as_str(), ACCESS_MODES));
-            }
-            if modes.len() > 1 && modes.iter().any(|m| m == "ReadWriteOncePod") {
-                let why = "may not use ReadWriteOncePod with other access modes";
-                errors.push(Error::forbidden(path, why));
-            }
-        }
     }
 }
 
