@@ -333,7 +333,9 @@ mod tests {
                 "template": {"metadata": {"labels": {"app": "db"}}, "spec": {"containers": [
                     {"name": "db", "image": "db", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}
                 ]}},
-                "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}]
+                "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {
+                    "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}
+                }}]
             }
         }))
         .expect("a set");

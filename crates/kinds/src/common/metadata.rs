@@ -287,8 +287,8 @@ mod tests {
         );
         assert!(told(|m| m.generate_name = Some("web-".into())).is_empty());
         assert!(
-            told(|m| m.generate_name = Some("W-".into()))[0]
-                .starts_with("metadata.generateName: Invalid value: \"W-\": a lowercase RFC 1123")
+            told(|m| m.generate_name = Some("WEB-".into()))[0]
+                .starts_with("metadata.generateName: Invalid value: \"WEB-\": a lowercase RFC 1123")
         );
         assert_eq!(told(|m| m.namespace = None), ["metadata.namespace: Required value"]);
         assert_eq!(

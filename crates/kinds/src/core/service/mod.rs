@@ -73,6 +73,7 @@ impl Kind for ServiceKind {
     fn prepare_create(service: &mut Service) {
         service.status = Some(Default::default());
         service.status.get_or_insert_default().load_balancer = Some(Default::default());
+        service.spec.iter_mut().for_each(update::init_cluster_ips);
     }
 
     fn prepare_update(new: &mut Service, old: &Service) {

@@ -1,6 +1,6 @@
 //! What an update of a service keeps of what was allocated, and what goes away with a change of its type.
 //!
-//! As `patchAllocatedValues` and `dropTypeDependentFields` of `pkg/registry/core/service`.
+//! As `patchAllocatedValues`, `normalizeClusterIPs` and `dropTypeDependentFields` of `pkg/registry/core/service`.
 
 use gantry_api::core::{LoadBalancerStatus, Service, ServicePort, ServiceSpec};
 
@@ -20,9 +20,29 @@ fn needs_node_port(spec: &ServiceSpec) -> bool {
 pub(super) fn keep_allocations(new: &mut Service, old: &Service) {
     let (Some(spec), Some(old_spec)) = (&mut new.spec, &old.spec) else { return };
     patch(spec, old_spec);
+    follow_cluster_ip(spec, old_spec);
     drop_dependent(spec, old_spec);
     if text(&spec.type_) != "LoadBalancer" {
         new.status.get_or_insert_default().load_balancer = Some(LoadBalancerStatus::default());
+    }
+}
+
+/// A client that knows only `clusterIP` means `clusterIPs` as well.
+pub(super) fn init_cluster_ips(spec: &mut ServiceSpec) {
+    let address = text(&spec.cluster_ip);
+    if !address.is_empty() && items(&spec.cluster_ips).is_empty() {
+        spec.cluster_ips = Some(vec![address.to_owned()]);
+    }
+}
+
+fn follow_cluster_ip(new: &mut ServiceSpec, old: &ServiceSpec) {
+    let (address, before) = (text(&new.cluster_ip), text(&old.cluster_ip));
+    if address == before {
+        if items(&new.cluster_ips).is_empty() {
+            new.cluster_ips.clone_from(&old.cluster_ips);
+        }
+    } else if items(&new.cluster_ips) == items(&old.cluster_ips) {
+        new.cluster_ips = (!address.is_empty() || before.is_empty()).then(|| vec![address.to_owned()]);
     }
 }
 
