@@ -2,5 +2,6 @@
 
 pub mod bench;
 pub mod cluster;
+pub mod golden;
 pub mod netns;
 pub mod wait;

@@ -1,0 +1,131 @@
+//! Placeholders for what differs between any two runs.
+
+use serde_json::Value;
+
+/// What this run calls things.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// The namespace.
+    pub namespace: String,
+    /// UIDs seen so far.
+    pub uids: Vec<String>,
+}
+
+/// The texts of an answer in the form that all runs share.
+pub fn normal(mut value: Value, names: &mut Names) -> Value {
+    note_uids(&value, &mut names.uids);
+    ages(&mut value);
+    walk(&mut value, names);
+    value
+}
+
+fn note_uids(value: &Value, uids: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            if let Some(uid) = map.get("uid").and_then(Value::as_str)
+                && uid.len() == 36
+                && !uids.iter().any(|known| known == uid)
+            {
+                uids.push(uid.to_owned());
+            }
+            map.values().for_each(|value| note_uids(value, uids));
+        }
+        Value::Array(list) => list.iter().for_each(|value| note_uids(value, uids)),
+        _ => {}
+    }
+}
+
+fn walk(value: &mut Value, names: &Names) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map.iter_mut() {
+                replace(key, value);
+                walk(value, names);
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(|value| walk(value, names)),
+        Value::String(text) => *text = texts(text, names),
+        _ => {}
+    }
+}
+
+fn replace(key: &str, value: &mut Value) {
+    let addresses = |value: &mut Value| {
+        if value.as_str().is_some_and(|text| !text.is_empty() && text != "None") {
+            *value = "<address>".into();
+        }
+    };
+    match key {
+        "creationTimestamp" | "deletionTimestamp" | "time" | "lastTransitionTime" | "lastUpdateTime"
+            if value.is_string() =>
+        {
+            *value = "<time>".into();
+        }
+        "resourceVersion" if value.as_str().is_some_and(|text| !text.is_empty()) => {
+            *value = "<revision>".into();
+        }
+        "clusterIP" => addresses(value),
+        "clusterIPs" => value.as_array_mut().into_iter().flatten().for_each(addresses),
+        "nodePort" | "healthCheckNodePort" if value.as_i64().is_some_and(|port| port > 0) => {
+            *value = "<port>".into();
+        }
+        _ => {}
+    }
+}
+
+fn texts(text: &str, names: &Names) -> String {
+    let mut text = text.to_owned();
+    if !names.namespace.is_empty() {
+        text = text.replace(&names.namespace, "{ns}");
+    }
+    for uid in &names.uids {
+        text = text.replace(uid, "<uid>");
+    }
+    text
+}
+
+/// The cells of a table that say how old something is, or which address it has.
+fn ages(table: &mut Value) {
+    let names = |column: &Value| {
+        matches!(column["name"].as_str(), Some("Age" | "First Seen" | "Last Seen" | "Cluster-IP" | "Duration"))
+    };
+    let columns: Vec<usize> = match table["columnDefinitions"].as_array() {
+        Some(columns) => columns.iter().enumerate().filter(|(_, c)| names(c)).map(|(i, _)| i).collect(),
+        None => return,
+    };
+    for row in table["rows"].as_array_mut().into_iter().flatten() {
+        for column in &columns {
+            if row["cells"][column].is_string() && row["cells"][column] != "<none>" {
+                row["cells"][column] = "<varies>".into();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_differs_between_runs_is_replaced() {
+        let mut names = Names { namespace: "golden-7".into(), uids: Vec::new() };
+        let uid = "0f6f1d2c-0000-4000-8000-000000000001";
+        let found = normal(
+            json!({
+                "metadata": {"uid": uid, "resourceVersion": "7", "namespace": "golden-7",
+                    "labels": {"owner": uid}, "creationTimestamp": "2026-01-01T00:00:00Z"},
+                "spec": {"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": [{"nodePort": 30001}]},
+            }),
+            &mut names,
+        );
+        let expected = json!({
+            "metadata": {"uid": "<uid>", "resourceVersion": "<revision>", "namespace": "{ns}",
+                "labels": {"owner": "<uid>"}, "creationTimestamp": "<time>"},
+            "spec": {"clusterIP": "<address>", "clusterIPs": ["<address>"], "ports": [{"nodePort": "<port>"}]},
+        });
+        assert_eq!(found, expected);
+        assert_eq!(normal(json!({"spec": {"clusterIP": "None"}}), &mut names)["spec"]["clusterIP"], "None");
+    }
+}
