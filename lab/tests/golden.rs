@@ -48,6 +48,7 @@ async fn server(tasks: &Tasks) -> InProcess {
         service_cidr: (Ipv4Addr::new(10, 43, 0, 0), 16),
         admission: AdmissionOptions::new(&[], &["ServiceAccount".to_owned()]).expect("options"),
         identify: gantry_apiserver::identify::Options::default(),
+        authorize: gantry_apiserver::authorize::Options::default(),
     };
     let options = Options { store: Arc::new(Memory::default()), kinds: gantry_kinds::builtin(), clock };
     let make = Box::new(move |transport| {
