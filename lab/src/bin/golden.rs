@@ -47,7 +47,8 @@ enum Action {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
-    let mut https = Kubeconfig::load(&paths(args.kubeconfig.as_deref())?)?.select(args.context.as_deref())?.https;
+    let mut https =
+        Kubeconfig::load(&paths(args.kubeconfig.as_deref())?)?.select(args.context.as_deref())?.https;
     https.user_agent = AGENT.to_owned();
     let tasks = Tasks::new();
     let server = Https(HttpsTransport::new(https, &tasks)?);

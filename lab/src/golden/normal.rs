@@ -87,7 +87,10 @@ fn texts(text: &str, names: &Names) -> String {
 /// The cells of a table that say how old something is, or which address it has.
 fn ages(table: &mut Value) {
     let names = |column: &Value| {
-        matches!(column["name"].as_str(), Some("Age" | "First Seen" | "Last Seen" | "Cluster-IP" | "Duration"))
+        matches!(
+            column["name"].as_str(),
+            Some("Age" | "First Seen" | "Last Seen" | "Cluster-IP" | "Created At" | "Duration")
+        )
     };
     let columns: Vec<usize> = match table["columnDefinitions"].as_array() {
         Some(columns) => columns.iter().enumerate().filter(|(_, c)| names(c)).map(|(i, _)| i).collect(),
