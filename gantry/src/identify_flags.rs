@@ -205,7 +205,8 @@ impl IdentifyFlags {
         }
     }
 
-    fn request_header(&self) -> Option<RequestHeader> {
+    /// Front proxies of the user's, if there are any.
+    pub fn request_header(&self) -> Option<RequestHeader> {
         let ca_file = self.requestheader_client_ca_file.clone()?;
         let list = |flag: &Option<Vec<String>>, usual: Vec<String>| flag.clone().unwrap_or(usual);
         let usual = RequestHeader::usual();

@@ -1,13 +1,13 @@
 //! The control plane: store, API server, controllers, scheduler.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gantry_api::ApiError;
 use gantry_apiserver::encryption::EncryptedStore;
-use gantry_apiserver::identify::{TokenKey, User};
+use gantry_apiserver::identify::{Authorities, RequestHeader, TokenKey, User};
 use gantry_apiserver::parts::{self, Deps, ISSUER};
 use gantry_apiserver::pki::{Identity, Pki, Renewed, Usage, Wanted, open_server_config};
 use gantry_apiserver::{bootstrap, server};
@@ -32,6 +32,13 @@ pub struct Server {
     informers: Arc<InformerSet>,
     store: Arc<Embedded>,
     clock: Arc<dyn Clock>,
+    believed: Believed,
+}
+
+/// Who vouches for clients and for front proxies.
+struct Believed {
+    clients: Arc<Authorities>,
+    proxies: Arc<Authorities>,
 }
 
 impl Server {
@@ -69,7 +76,7 @@ impl Server {
             authorize: settings.identify.authorize(),
             identify: settings.identify.options(&format!("https://{}", SocketAddr::new(advertise, port))),
         };
-        let (api, token_key) = start_api(sealed, &clock, deps, tasks).await?;
+        let (api, token_key, believed) = start_api(sealed, &clock, deps, tasks).await?;
         let serving = serving(settings, &pki, advertise, &*clock)?;
         serving.follow(Arc::clone(&clock), tasks, |_| Ok(()));
         let bootstrapped = Arc::new(AtomicBool::new(false));
@@ -83,7 +90,7 @@ impl Server {
 
         let informers =
             InformerSet::new(api.transport(component("kube-controller-manager"), "gantry"), tasks.clone());
-        let server = Self { api, pki, informers, store, clock };
+        let server = Self { api, pki, informers, store, clock, believed };
         // Controllers, scheduler and agents may do nothing before there are roles.
         server.bootstrap(settings, advertise, port).await;
         bootstrapped.store(true, Ordering::Release);
@@ -136,8 +143,10 @@ impl Server {
             secure_port: port,
             cluster_dns: settings.dns.then_some(settings.cluster_dns),
             dns_endpoint: settings.dns.then_some(gateway.into()),
-            client_ca_pem: self.pki.cluster.certificate_pem().to_owned(),
-            front_proxy_ca_pem: self.pki.front_proxy.certificate_pem().to_owned(),
+            cluster_ca_pem: self.pki.cluster.certificate_pem().to_owned(),
+            client_ca_pem: self.believed.clients.pem(),
+            front_proxy_ca_pem: self.believed.proxies.pem(),
+            request_header: settings.identify.request_header().unwrap_or_else(RequestHeader::usual),
         };
         let transport = self.api.transport(User::apiserver(), "gantry");
         until_done(|| bootstrap::run(Arc::clone(&transport), &options)).await;
@@ -230,11 +239,20 @@ async fn start_api(
     clock: &Arc<dyn Clock>,
     deps: Deps,
     tasks: &Tasks,
-) -> Result<(server::ApiServer, TokenKey)> {
+) -> Result<(server::ApiServer, TokenKey, Believed)> {
     let options = server::Options { store, kinds: gantry_kinds::builtin(), clock: Arc::clone(clock) };
-    let token_key = TokenKey::from_pkcs8(&deps.pki.token_key)?;
-    let make = Box::new(move |transport| Ok(parts::parts(&deps, transport)?.parts));
-    Ok((server::ApiServer::start(options, make, tasks).await?, token_key))
+    let made = Arc::new(OnceLock::new());
+    let (told, group) = (Arc::clone(&made), tasks.clone());
+    let make = Box::new(move |transport| {
+        let parts::Made { parts, token_key, clients, proxies, .. } = parts::parts(&deps, transport)?;
+        // The closure is called once.
+        told.get_or_init(|| (token_key, Believed { clients, proxies }));
+        Ok(parts)
+    });
+    let api = server::ApiServer::start(options, make, &group).await?;
+    let made = Arc::into_inner(made).and_then(OnceLock::into_inner);
+    let (token_key, believed) = made.ok_or_else(|| Error::bug("the server's parts were not made"))?;
+    Ok((api, token_key, believed))
 }
 
 /// The address that others reach this server at.

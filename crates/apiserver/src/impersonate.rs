@@ -365,3 +365,132 @@ pub(crate) fn domain_prefixed_path(key: &str) -> Result<(), String> {
     let why = gantry_api::names::regex_error("Invalid path", "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+", &[]);
     invalid(path, &why)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authorize::{Asked, Rules};
+    use http::Method;
+
+    /// Allows what is listed: `VERB GROUP RESOURCE[/SUB] NAMESPACE NAME`.
+    struct Listed(&'static [&'static str]);
+
+    impl Authorizer for Listed {
+        fn authorize<'a>(&'a self, a: &'a Attributes<'a>) -> Asked<'a> {
+            let dash = |text: &'a str| if text.is_empty() { "-" } else { text };
+            let what = match a.subresource {
+                "" => a.resource.to_owned(),
+                subresource => format!("{}/{subresource}", a.resource),
+            };
+            let asked = format!("{} {} {what} {} {}", a.verb, dash(a.group), dash(a.namespace), dash(a.name));
+            let found = self.0.contains(&asked.as_str());
+            if found { Decision::Allow(String::new()) } else { Decision::NoOpinion(String::new()) }.into()
+        }
+
+        fn rules_for(&self, _user: &User, _namespace: &str) -> Rules {
+            Rules::default()
+        }
+    }
+
+    async fn ask(
+        requestor: User,
+        headers: &[(&str, &str)],
+        allowed: &'static [&'static str],
+    ) -> Result<User, String> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().expect("a header's name");
+            map.append(name, value.parse().expect("a header's value"));
+        }
+        let query = crate::query::Query::parse("");
+        let info = crate::route::resolve(&Method::GET, "/api/v1/namespaces/shop/pods", &query);
+        let user = effective_user(&mut map, requestor, &info, &Listed(allowed)).await;
+        if user.is_ok() {
+            assert!(map.is_empty(), "the headers go no further");
+        }
+        user.map_err(|error| error.message().to_owned())
+    }
+
+    fn joe() -> User {
+        User::new("joe", [AUTHENTICATED])
+    }
+
+    #[tokio::test]
+    async fn whoever_may_impersonate_becomes_that_one() {
+        let jane = &[("impersonate-user", "jane")];
+        let legacy = ask(joe(), jane, &["impersonate - users - jane"]).await;
+        assert_eq!(legacy, Ok(User::new("jane", [AUTHENTICATED])));
+        let constrained = &[
+            "impersonate-on:user-info:list - pods shop -",
+            "impersonate:user-info authentication.k8s.io users - jane",
+        ];
+        assert_eq!(ask(joe(), jane, constrained).await, legacy);
+        let account = &[("impersonate-user", "system:serviceaccount:shop:builder")];
+        let wanted = ["system:serviceaccounts", "system:serviceaccounts:shop", AUTHENTICATED];
+        for allowed in [
+            &["impersonate - serviceaccounts shop builder"][..],
+            &[
+                "impersonate-on:serviceaccount:list - pods shop -",
+                "impersonate:serviceaccount authentication.k8s.io serviceaccounts shop builder",
+            ],
+        ] {
+            let user = ask(joe(), account, allowed).await;
+            assert_eq!(user, Ok(User::new("system:serviceaccount:shop:builder", wanted)));
+        }
+        let node = &[("impersonate-user", "system:node:n")];
+        let constrained = &[
+            "impersonate-on:arbitrary-node:list - pods shop -",
+            "impersonate:arbitrary-node authentication.k8s.io nodes - n",
+        ];
+        let as_node = Ok(User::new("system:node:n", ["system:nodes", AUTHENTICATED]));
+        assert_eq!(ask(joe(), node, constrained).await, as_node);
+        let mut agent = User::new("system:serviceaccount:kube-system:agent", []);
+        agent.extra = Arc::new(BTreeMap::from([(NODE_NAME.to_owned(), vec!["n".to_owned()])]));
+        let own = &[
+            "impersonate-on:associated-node:list - pods shop -",
+            "impersonate:associated-node authentication.k8s.io nodes - *",
+        ];
+        assert_eq!(ask(agent, node, own).await, as_node);
+        assert!(ask(joe(), node, own).await.is_err(), "somebody else's node");
+        assert_eq!(ask(joe(), &[], &[]).await, Ok(joe()));
+    }
+
+    #[tokio::test]
+    async fn each_part_is_asked_for_and_refusals_name_it() {
+        let all = &[
+            ("impersonate-user", "jane"),
+            ("impersonate-uid", "7"),
+            ("impersonate-group", "devs"),
+            ("impersonate-extra-acme.io%2fteam", "t"),
+        ];
+        let allowed = &[
+            "impersonate - users - jane",
+            "impersonate authentication.k8s.io uids - 7",
+            "impersonate - groups - devs",
+            "impersonate authentication.k8s.io userextras/acme.io/team - t",
+        ];
+        let jane = ask(joe(), all, allowed).await.expect("allowed");
+        assert_eq!((&*jane.uid, jane.is_in("devs"), jane.is_in(AUTHENTICATED)), ("7", true, true));
+        assert_eq!(jane.extra["acme.io/team"], ["t"]);
+        let why = ask(joe(), all, &[]).await.expect_err("refused");
+        let wanted = r#"pods is forbidden: User "joe" cannot impersonate-on:user-info:list resource "pods" in API group "" in the namespace "shop""#;
+        assert_eq!(why, wanted);
+        let why = ask(joe(), &[("impersonate-group", "devs")], &[]).await.expect_err("refused");
+        let wanted = r#"requested &user.DefaultInfo{Name:"", UID:"", Groups:[]string{"devs"}, Extra:map[string][]string(nil)} without impersonating a user name"#;
+        assert_eq!(why, wanted);
+        let masters = &[("impersonate-user", "jane"), ("impersonate-group", MASTERS)];
+        let constrained = &[
+            "impersonate-on:user-info:list - pods shop -",
+            "impersonate:user-info authentication.k8s.io users - jane",
+        ];
+        let why = ask(joe(), masters, constrained).await.expect_err("refused");
+        assert!(why.ends_with("impersonating the system:masters group is not allowed"), "{why}");
+        let anonymous = ask(
+            joe(),
+            &[("impersonate-user", "system:anonymous")],
+            &["impersonate - users - system:anonymous"],
+        )
+        .await;
+        assert_eq!(anonymous, Ok(User::anonymous()));
+    }
+}

@@ -17,6 +17,8 @@ use gantry_api::status::Result;
 use gantry_api::storage::StorageClass;
 use gantry_client::Transport;
 
+use crate::identify::RequestHeader;
+
 pub(crate) use rbac::node_rules;
 use write::Writer;
 
@@ -33,10 +35,14 @@ pub struct Options {
     pub cluster_dns: Option<Ipv4Addr>,
     /// Where DNS really answers, behind that service.
     pub dns_endpoint: Option<IpAddr>,
-    /// The certificate of the authority of client certificates, as PEM.
+    /// The certificate of the cluster's authority, as PEM: whom those who join believe.
+    pub cluster_ca_pem: String,
+    /// The certificates of the authorities of client certificates, as PEM.
     pub client_ca_pem: String,
     /// The certificate of the front proxy's authority, as PEM.
     pub front_proxy_ca_pem: String,
+    /// Which headers of front proxies are believed.
+    pub request_header: RequestHeader,
 }
 
 /// The namespaces that every cluster has.
@@ -101,7 +107,7 @@ const KUBECONFIG: &str = "kubeconfig";
 /// Where the cluster is and whom to trust there: for those who join. The bootstrap signer adds its signatures.
 fn cluster_info(options: &Options) -> ConfigMap {
     use base64::Engine;
-    let authority = base64::engine::general_purpose::STANDARD.encode(&options.client_ca_pem);
+    let authority = base64::engine::general_purpose::STANDARD.encode(&options.cluster_ca_pem);
     let server = std::net::SocketAddr::new(options.advertise_address, options.secure_port);
     let kubeconfig = format!(
         "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {authority}\n    server: https://{server}\n  name: \"\"\ncontexts: null\ncurrent-context: \"\"\nkind: Config\npreferences: {{}}\nusers: null\n"
@@ -125,15 +131,16 @@ fn cluster_info_change(new: &ConfigMap, old: &ConfigMap) -> Option<ConfigMap> {
 
 /// How extension API servers know requests that this server passes on.
 fn authentication(options: &Options) -> ConfigMap {
-    let list = |items: &[&str]| serde_json::json!(items).to_string();
+    let list = |items: &[String]| serde_json::json!(items).to_string();
+    let headers = &options.request_header;
     let data = [
         ("client-ca-file", options.client_ca_pem.clone()),
-        ("requestheader-allowed-names", list(&["front-proxy-client"])),
+        ("requestheader-allowed-names", list(&headers.allowed_names)),
         ("requestheader-client-ca-file", options.front_proxy_ca_pem.clone()),
-        ("requestheader-extra-headers-prefix", list(&["X-Remote-Extra-"])),
-        ("requestheader-group-headers", list(&["X-Remote-Group"])),
-        ("requestheader-uid-headers", list(&["X-Remote-Uid"])),
-        ("requestheader-username-headers", list(&["X-Remote-User"])),
+        ("requestheader-extra-headers-prefix", list(&headers.extra_header_prefixes)),
+        ("requestheader-group-headers", list(&headers.group_headers)),
+        ("requestheader-uid-headers", list(&headers.uid_headers)),
+        ("requestheader-username-headers", list(&headers.username_headers)),
     ];
     ConfigMap {
         metadata: named("kube-system", "extension-apiserver-authentication"),

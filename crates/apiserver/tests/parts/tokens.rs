@@ -33,8 +33,10 @@ pub(crate) async fn bootstrapped() -> Cluster {
         secure_port: 6443,
         cluster_dns: None,
         dns_endpoint: None,
+        cluster_ca_pem: String::new(),
         client_ca_pem: String::new(),
         front_proxy_ca_pem: String::new(),
+        request_header: gantry_apiserver::identify::RequestHeader::usual(),
     };
     gantry_apiserver::bootstrap::run(cluster.transport.clone(), &options).await.expect("the first objects");
     cluster.namespace("shop").await;
