@@ -39,6 +39,17 @@ pub(crate) fn node_rules() -> Vec<PolicyRule> {
 /// Writes what is missing of them.
 pub(super) async fn run(writer: &Writer) -> Result<()> {
     let defaults = Defaults::read();
+    // What a binding refers to cannot be changed: one that refers to something else makes room.
+    let another = |new: &RoleRef, old: &RoleRef| (&new.kind, &new.name) != (&old.kind, &old.name);
+    let (a, b) = tokio::join!(
+        writer.remove(&defaults.cluster_bindings, |new, old| {
+            another(&new.role_ref, &old.role_ref) && !is_protected(old)
+        }),
+        writer.remove(&defaults.bindings, |new, old| {
+            another(&new.role_ref, &old.role_ref) && !is_protected(old)
+        }),
+    );
+    a.and(b)?;
     let (a, b, c, d) = tokio::join!(
         writer.reconcile(defaults.cluster_roles, cluster_role_change),
         writer.reconcile(defaults.roles, role_change),
@@ -62,17 +73,56 @@ fn complete(wanted: Option<&Vec<PolicyRule>>, existing: Option<&Vec<PolicyRule>>
     (!missing.is_empty()).then(|| [slice(existing), missing].concat())
 }
 
-fn cluster_role_change(new: &ClusterRole, old: &ClusterRole) -> Option<ClusterRole> {
-    if is_protected(old) || (new.aggregation_rule.is_some() && old.aggregation_rule.is_some()) {
-        return None;
+/// Labels and annotations with those that are missing; `None` if none is.
+fn metadata_change(new: &ObjectMeta, old: &ObjectMeta) -> Option<ObjectMeta> {
+    let mut merged = old.clone();
+    let add = |into: &mut Option<BTreeMap<String, String>>, from: &Option<BTreeMap<String, String>>| {
+        for (key, value) in from.iter().flatten() {
+            into.get_or_insert_default().entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    };
+    add(&mut merged.labels, &new.labels);
+    add(&mut merged.annotations, &new.annotations);
+    (merged != *old).then_some(merged)
+}
+
+/// The existing selectors and those that are missing.
+fn aggregate_change(new: &ClusterRole, old: &ClusterRole) -> Option<AggregationRule> {
+    let wanted = new.aggregation_rule.as_ref()?.cluster_role_selectors.as_ref()?;
+    let mut all = old.aggregation_rule.as_ref()?.cluster_role_selectors.clone().unwrap_or_default();
+    let before = all.len();
+    for selector in wanted {
+        if !all.contains(selector) {
+            all.push(selector.clone());
+        }
     }
-    let rules = complete(new.rules.as_ref(), old.rules.as_ref())?;
-    Some(ClusterRole { rules: Some(rules), ..old.clone() })
+    (all.len() > before).then_some(AggregationRule { cluster_role_selectors: Some(all) })
+}
+
+fn cluster_role_change(new: &ClusterRole, old: &ClusterRole) -> Option<ClusterRole> {
+    let mut changed = old.clone();
+    if let Some(metadata) = metadata_change(&new.metadata, &old.metadata) {
+        changed.metadata = metadata;
+    }
+    if new.aggregation_rule.is_none() || old.aggregation_rule.is_none() {
+        if let Some(rules) = complete(new.rules.as_ref(), old.rules.as_ref()) {
+            changed.rules = Some(rules);
+        }
+    } else if let Some(rule) = aggregate_change(new, old) {
+        changed.aggregation_rule = Some(rule);
+    }
+    (changed != *old && !is_protected(old)).then_some(changed)
 }
 
 fn role_change(new: &Role, old: &Role) -> Option<Role> {
-    let rules = complete(new.rules.as_ref(), old.rules.as_ref()).filter(|_| !is_protected(old))?;
-    Some(Role { rules: Some(rules), ..old.clone() })
+    let mut changed = old.clone();
+    if let Some(metadata) = metadata_change(&new.metadata, &old.metadata) {
+        changed.metadata = metadata;
+    }
+    if let Some(rules) = complete(new.rules.as_ref(), old.rules.as_ref()) {
+        changed.rules = Some(rules);
+    }
+    (changed != *old && !is_protected(old)).then_some(changed)
 }
 
 /// The existing subjects and those that are missing.
@@ -91,13 +141,25 @@ fn join(wanted: Option<&Vec<Subject>>, existing: Option<&Vec<Subject>>) -> Optio
 }
 
 fn cluster_binding_change(new: &ClusterRoleBinding, old: &ClusterRoleBinding) -> Option<ClusterRoleBinding> {
-    let subjects = join(new.subjects.as_ref(), old.subjects.as_ref()).filter(|_| !is_protected(old))?;
-    Some(ClusterRoleBinding { subjects: Some(subjects), ..old.clone() })
+    let mut changed = old.clone();
+    if let Some(metadata) = metadata_change(&new.metadata, &old.metadata) {
+        changed.metadata = metadata;
+    }
+    if let Some(subjects) = join(new.subjects.as_ref(), old.subjects.as_ref()) {
+        changed.subjects = Some(subjects);
+    }
+    (changed != *old && !is_protected(old)).then_some(changed)
 }
 
 fn binding_change(new: &RoleBinding, old: &RoleBinding) -> Option<RoleBinding> {
-    let subjects = join(new.subjects.as_ref(), old.subjects.as_ref()).filter(|_| !is_protected(old))?;
-    Some(RoleBinding { subjects: Some(subjects), ..old.clone() })
+    let mut changed = old.clone();
+    if let Some(metadata) = metadata_change(&new.metadata, &old.metadata) {
+        changed.metadata = metadata;
+    }
+    if let Some(subjects) = join(new.subjects.as_ref(), old.subjects.as_ref()) {
+        changed.subjects = Some(subjects);
+    }
+    (changed != *old && !is_protected(old)).then_some(changed)
 }
 
 fn metadata(namespace: &str, name: &str) -> ObjectMeta {
@@ -454,5 +516,13 @@ mod tests {
         );
         existing.metadata.annotations = Some(BTreeMap::from([(AUTO_UPDATE.to_owned(), "false".to_owned())]));
         assert_eq!(cluster_role_change(&wanted, &existing), None);
+        let view = of("view");
+        let mut existing = view.clone();
+        existing.metadata.labels = Some(BTreeMap::from([("mine".to_owned(), "x".to_owned())]));
+        existing.aggregation_rule = Some(AggregationRule { cluster_role_selectors: None });
+        let changed = cluster_role_change(&view, &existing).expect("a change");
+        assert_eq!(changed.label("mine"), Some("x"));
+        assert_eq!(changed.label("kubernetes.io/bootstrapping"), Some("rbac-defaults"));
+        assert_eq!(changed.aggregation_rule, view.aggregation_rule);
     }
 }

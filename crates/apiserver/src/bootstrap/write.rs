@@ -7,7 +7,7 @@ use futures::StreamExt;
 use gantry_api::meta::MetaExt;
 use gantry_api::status::Result;
 use gantry_api::{Object, ObjectKey};
-use gantry_client::{Api, ListParams, Transport};
+use gantry_client::{Api, DeleteOptions, ListParams, Transport};
 
 /// Writes under way at one time; the store flushes them together.
 const AT_ONCE: usize = 64;
@@ -77,6 +77,21 @@ impl Writer {
         });
         let outcomes: Vec<Result<()>> = outcomes.buffer_unordered(AT_ONCE).collect().await;
         outcomes.into_iter().collect()
+    }
+
+    /// Deletes those that exist where `wrong(wanted, existing)` holds.
+    pub(super) async fn remove<K: Object>(&self, wanted: &[K], wrong: impl Fn(&K, &K) -> bool) -> Result<()> {
+        let api = self.api::<K>();
+        let existing = self.existing(&api, wanted).await?;
+        for new in wanted {
+            let Some(old) = existing.get(&new.key()).filter(|old| wrong(new, old)) else { continue };
+            let options = DeleteOptions { uid: Some(old.uid().to_owned()), ..DeleteOptions::default() };
+            match api.delete(&new.key(), &options).await {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// One list for many objects, single reads for a few.
