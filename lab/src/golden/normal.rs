@@ -7,32 +7,13 @@ use serde_json::Value;
 pub struct Names {
     /// The namespace.
     pub namespace: String,
-    /// UIDs seen so far.
-    pub uids: Vec<String>,
 }
 
 /// The texts of an answer in the form that all runs share.
-pub fn normal(mut value: Value, names: &mut Names) -> Value {
-    note_uids(&value, &mut names.uids);
+pub fn normal(mut value: Value, names: &Names) -> Value {
     ages(&mut value);
     walk(&mut value, names);
     value
-}
-
-fn note_uids(value: &Value, uids: &mut Vec<String>) {
-    match value {
-        Value::Object(map) => {
-            if let Some(uid) = map.get("uid").and_then(Value::as_str)
-                && uid.len() == 36
-                && !uids.iter().any(|known| known == uid)
-            {
-                uids.push(uid.to_owned());
-            }
-            map.values().for_each(|value| note_uids(value, uids));
-        }
-        Value::Array(list) => list.iter().for_each(|value| note_uids(value, uids)),
-        _ => {}
-    }
 }
 
 fn walk(value: &mut Value, names: &Names) {
@@ -78,10 +59,24 @@ fn texts(text: &str, names: &Names) -> String {
     if !names.namespace.is_empty() {
         text = text.replace(&names.namespace, "{ns}");
     }
-    for uid in &names.uids {
-        text = text.replace(uid, "<uid>");
+    while let Some(at) = uid(&text) {
+        text.replace_range(at..at + UID, "<uid>");
     }
     text
+}
+
+/// Bytes of a UID.
+const UID: usize = 36;
+
+/// Where the first UID of a text begins.
+fn uid(text: &str) -> Option<usize> {
+    let is_uid = |bytes: &[u8]| {
+        bytes.iter().enumerate().all(|(i, byte)| match i {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+    };
+    text.as_bytes().windows(UID).position(is_uid)
 }
 
 /// The cells of a table that say how old something is, or which address it has.
@@ -113,7 +108,7 @@ mod tests {
 
     #[test]
     fn what_differs_between_runs_is_replaced() {
-        let mut names = Names { namespace: "golden-7".into(), uids: Vec::new() };
+        let names = Names { namespace: "golden-7".into() };
         let uid = "0f6f1d2c-0000-4000-8000-000000000001";
         let found = normal(
             json!({
@@ -121,7 +116,7 @@ mod tests {
                     "labels": {"owner": uid}, "creationTimestamp": "2026-01-01T00:00:00Z"},
                 "spec": {"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": [{"nodePort": 30001}]},
             }),
-            &mut names,
+            &names,
         );
         let expected = json!({
             "metadata": {"uid": "<uid>", "resourceVersion": "<revision>", "namespace": "{ns}",
@@ -129,6 +124,6 @@ mod tests {
             "spec": {"clusterIP": "<address>", "clusterIPs": ["<address>"], "ports": [{"nodePort": "<port>"}]},
         });
         assert_eq!(found, expected);
-        assert_eq!(normal(json!({"spec": {"clusterIP": "None"}}), &mut names)["spec"]["clusterIP"], "None");
+        assert_eq!(normal(json!({"spec": {"clusterIP": "None"}}), &names)["spec"]["clusterIP"], "None");
     }
 }

@@ -93,7 +93,7 @@ pub async fn replay(server: &dyn Server, fixture: &Fixture) -> anyhow::Result<Fi
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let run = RUNS.fetch_add(1, Ordering::Relaxed);
     let namespace = format!("golden-{}-{run}", std::process::id());
-    let mut names = Names { namespace: namespace.clone(), uids: Vec::new() };
+    let names = Names { namespace: namespace.clone() };
     let made = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
     let answer = server.send(request("POST", "/api/v1/namespaces", Some(&made))).await?;
     if answer.code != 201 {
@@ -102,7 +102,7 @@ pub async fn replay(server: &dyn Server, fixture: &Fixture) -> anyhow::Result<Fi
     let mut created = Vec::new();
     let mut replayed = fixture.clone();
     for step in &mut replayed.steps {
-        play(server, step, &mut names, &mut created).await.with_context(|| step.send.clone())?;
+        play(server, step, &names, &mut created).await.with_context(|| step.send.clone())?;
     }
     created.push(format!("/api/v1/namespaces/{namespace}"));
     for path in created {
@@ -115,7 +115,7 @@ pub async fn replay(server: &dyn Server, fixture: &Fixture) -> anyhow::Result<Fi
 async fn play(
     server: &dyn Server,
     step: &mut Step,
-    names: &mut Names,
+    names: &Names,
     created: &mut Vec<String>,
 ) -> anyhow::Result<()> {
     let (method, path) = step.send.split_once(' ').context("a method and a path")?;
@@ -152,7 +152,7 @@ async fn play_row(
     row: &Row,
     body: &Value,
     sent: &Sent,
-    names: &mut Names,
+    names: &Names,
 ) -> anyhow::Result<RowAnswer> {
     let mut changed = body.clone();
     merge(&mut changed, &placed(&row.with, &names.namespace));

@@ -38,6 +38,9 @@ pub fn defaults(spec: &mut PodSpec) {
         or_else(&mut container.termination_message_policy, "File");
         env_defaults(container.env.as_mut());
         container.resources.get_or_insert_default();
+        for port in container.ports.iter_mut().flatten() {
+            port.protocol.get_or_insert_with(|| "TCP".into());
+        }
     }
     for volume in spec.volumes.iter_mut().flatten() {
         volume_defaults(volume);
