@@ -9,7 +9,7 @@ use gantry_api::{ApiError, Resource, conditions, time};
 use serde_json::Value;
 
 use super::write::{Change, Current, Mutate, modify};
-use super::{Answer, Call, lifecycle};
+use super::{Answer, Call, lifecycle, preconditions};
 use crate::admission::{Body, Operation, VerbOptions};
 use crate::limits::UPDATE_ATTEMPTS;
 use crate::query::WriteOptions;
@@ -73,7 +73,7 @@ impl Mutate for Binds<'_> {
             resource_version: self.binding.metadata.resource_version.clone(),
             ..ObjectMeta::default()
         };
-        lifecycle::check_both(call, &wanted, current.object.metadata(), current.revision)?;
+        preconditions::check_both(call, &wanted, current.object.metadata(), current.revision)?;
         let mut new = current.object.clone_box();
         let pod = new.downcast_mut::<Pod>().ok_or_else(|| ApiError::internal("a pod that is no pod"))?;
         assign(call, pod, &self.binding)?;

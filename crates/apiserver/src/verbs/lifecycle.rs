@@ -2,17 +2,16 @@
 
 use std::time::SystemTime;
 
-use gantry_api::field::{Error, Path};
+use gantry_api::field::Error;
 use gantry_api::metav1::{ObjectMeta, OwnerReference};
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Resource, core, time};
 use gantry_kinds::{AnyObject, rules};
 
-use super::Call;
 use super::write::{Change, Current};
+use super::{Call, preconditions};
 use crate::admission::{AdmissionPlugin, Body, Operation, Passes, VerbOptions, chain};
 use crate::query::WriteOptions;
-use crate::route::RequestInfo;
 use crate::{custom, managed};
 
 /// What an update changes.
@@ -186,7 +185,7 @@ pub(crate) async fn update(
     ensure_namespace(call, new.metadata_mut())?;
     managed::check_after_admission(call, &mut *new, entries);
     dedup_owners(call, new.metadata_mut(), true);
-    check_revision(call, new.metadata(), current.revision)?;
+    preconditions::check_revision(call, new.metadata(), current.revision)?;
     for plugin in &plugins {
         plugin.allocate(&admission, &mut *new, Some(old)).await?;
     }
@@ -207,7 +206,7 @@ pub(crate) fn update_admitted(
     current: &Current,
 ) -> Result<Change> {
     let old = &*current.object;
-    check_revision(call, new.metadata(), current.revision)?;
+    preconditions::check_revision(call, new.metadata(), current.revision)?;
     before_update(call, Part::Main, &mut *new, old)?;
     if is_finished(&*new, old) { Ok(Change::Remove(new)) } else { Ok(Change::Put(new)) }
 }
@@ -311,128 +310,4 @@ fn is_finished(new: &dyn AnyObject, old: &dyn AnyObject) -> bool {
         && new.metadata().finalizers.as_ref().is_none_or(Vec::is_empty)
         && old_meta.deletion_timestamp.is_some()
         && old_meta.deletion_grace_period_seconds.unwrap_or(0) == 0
-}
-
-/// The name of an object in upstream's store, which some messages name.
-fn storage_key(call: &Call<'_>) -> String {
-    let resource = call.served.resource();
-    let own_group = call.served.entry.custom
-        || matches!(&*resource.group, "apiextensions.k8s.io" | "apiregistration.k8s.io");
-    let collection = match (&*resource.group, &*resource.plural) {
-        (group, plural) if own_group => format!("{group}/{plural}"),
-        ("", "nodes") => "minions".to_owned(),
-        ("", "services") => "services/specs".to_owned(),
-        ("", "endpoints") => "services/endpoints".to_owned(),
-        ("", "replicationcontrollers") => "controllers".to_owned(),
-        ("networking.k8s.io", "ingresses") => "ingress".to_owned(),
-        (_, plural) => plural.to_owned(),
-    };
-    let namespace = if call.namespace.is_empty() { String::new() } else { format!("{}/", call.namespace) };
-    format!("/registry/{collection}/{namespace}{}", call.name)
-}
-
-fn failed_precondition(call: &Call<'_>, what: &str, wanted: &str, found: &str) -> ApiError {
-    let why = format!(
-        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}",
-        storage_key(call)
-    );
-    ApiError::conflict(call.served.resource(), call.name, why)
-}
-
-/// Checks the UID that an update names against the stored one.
-///
-/// # Errors
-/// 409
-pub(crate) fn check_uid(call: &Call<'_>, new: &ObjectMeta, current: &ObjectMeta) -> Result<()> {
-    let wanted = new.uid.as_deref().unwrap_or("");
-    let found = current.uid.as_deref().unwrap_or("");
-    if wanted.is_empty() || wanted == found {
-        return Ok(());
-    }
-    Err(failed_precondition(call, "UID", wanted, found))
-}
-
-/// An update that is to create may not name a UID.
-///
-/// # Errors
-/// 409
-pub(crate) fn check_no_uid(call: &Call<'_>, new: &ObjectMeta) -> Result<()> {
-    check_uid(call, new, &ObjectMeta::default())
-}
-
-/// Checks UID and revision where both are preconditions (a binding's).
-///
-/// # Errors
-/// 409
-pub(crate) fn check_both(
-    call: &Call<'_>,
-    wanted: &ObjectMeta,
-    current: &ObjectMeta,
-    revision: u64,
-) -> Result<()> {
-    check_uid(call, wanted, current)?;
-    let found = revision.to_string();
-    match wanted.resource_version.as_deref() {
-        None | Some("") => Ok(()),
-        Some(wanted) if wanted == found => Ok(()),
-        Some(wanted) => Err(failed_precondition(call, "ResourceVersion", wanted, &found)),
-    }
-}
-
-/// Whoever creates by an update or an apply needs to be allowed to create as well.
-///
-/// # Errors
-/// 403
-pub(crate) async fn authorize_create(call: &Call<'_>) -> Result<()> {
-    let resource = call.served.resource();
-    let info = RequestInfo {
-        is_resource: true,
-        verb: "create",
-        group: resource.group.to_string(),
-        version: resource.version.to_string(),
-        resource: resource.plural.to_string(),
-        subresource: call.subresource.to_owned(),
-        namespace: call.namespace.to_owned(),
-        name: call.name.to_owned(),
-        name_in_path: true,
-        ..RequestInfo::default()
-    };
-    call.core.authorize(call.user, &info).await
-}
-
-/// Checks the `resourceVersion` that an update names against what is stored.
-///
-/// # Errors
-/// 409, or 422 where the kind wants a `resourceVersion`.
-pub(crate) fn check_revision(call: &Call<'_>, new: &ObjectMeta, revision: u64) -> Result<()> {
-    let resource = call.served.resource();
-    match new.resource_version.as_deref().unwrap_or("") {
-        "" | "0" if unconditional(call) => Ok(()),
-        "" | "0" => {
-            let path = Path::new("metadata").child("resourceVersion");
-            let error = Error::invalid(&path, 0, "must be specified for an update");
-            let by_plural = Resource { kind: resource.plural.clone(), ..resource.clone() };
-            Err(ApiError::invalid(&by_plural, call.name, &[error]))
-        }
-        text => match text.parse::<u64>() {
-            Ok(wanted) if wanted == revision => Ok(()),
-            Ok(_) => Err(ApiError::stale(resource, call.name)),
-            Err(_) => {
-                let quoted = gantry_api::field::quote(text);
-                let why = format!(
-                    "resourceVersion: Invalid value: {quoted}: strconv.ParseUint: parsing {quoted}: invalid syntax"
-                );
-                Err(ApiError::new(500, "", why))
-            }
-        },
-    }
-}
-
-fn unconditional(call: &Call<'_>) -> bool {
-    call.served.kind.unconditional_update()
-}
-
-/// Whether a PUT of what is not there creates it.
-pub(crate) fn may_create_by_update(call: &Call<'_>) -> bool {
-    call.subresource.is_empty() && call.served.kind.create_on_update()
 }

@@ -10,6 +10,7 @@ pub(crate) mod get;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod patch;
+pub(crate) mod preconditions;
 pub(crate) mod scale;
 pub(crate) mod subresources;
 pub(crate) mod update;

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::lifecycle::Part;
 use super::write::{Change, Current, Mutate, modify};
-use super::{Answer, Call, Input, create, decode, lifecycle, update};
+use super::{Answer, Call, Input, create, decode, lifecycle, preconditions, update};
 use crate::apply::{self, Applied};
 use crate::limits::PATCH_ATTEMPTS;
 use crate::managed;
@@ -296,7 +296,7 @@ impl Patching<'_> {
         }
         lifecycle::ensure_namespace(call, object.metadata_mut())?;
         update::check_name(call, object.metadata())?;
-        lifecycle::authorize_create(call).await?;
+        preconditions::authorize_create(call).await?;
         let stored = create::create_applied(call, object, self.options).await?;
         Ok(Answer::object(201, stored))
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::lifecycle;
 use super::patch::{Form, Patch};
 use super::write::{Change, Current, Mutate, modify};
-use super::{Answer, Call, Input, decode, get, update};
+use super::{Answer, Call, Input, decode, get, preconditions, update};
 use crate::admission::{Body, Operation, VerbOptions};
 use crate::apply::{self, OneVersion, ScaleMapping, Writer};
 use crate::limits::{PATCH_ATTEMPTS, UPDATE_ATTEMPTS};
@@ -146,7 +146,7 @@ impl Scaling<'_> {
         let patch = match &self.wanted {
             Wanted::Scale(scale) => {
                 let wanted = ObjectMeta { uid: text(scale, "/metadata/uid"), ..ObjectMeta::default() };
-                lifecycle::check_uid(call, &wanted, meta)?;
+                preconditions::check_uid(call, &wanted, meta)?;
                 return Ok(self.tracked(before, scale.clone()));
             }
             Wanted::Patch(patch) => patch,

@@ -8,7 +8,7 @@ use gantry_kinds::AnyObject;
 
 use super::lifecycle::{self, Part};
 use super::write::{Change, Current, Mutate, modify};
-use super::{Answer, Call, Input, create, decode};
+use super::{Answer, Call, Input, create, decode, preconditions};
 use crate::limits::UPDATE_ATTEMPTS;
 use crate::managed;
 use crate::query::WriteOptions;
@@ -27,10 +27,10 @@ pub(crate) async fn update(call: &Call<'_>, input: &Input<'_>, options: &WriteOp
     call.served.kind.defaults(&mut *object);
     let mut replacement = Replacement { call, part, object, options };
     match modify(call, UPDATE_ATTEMPTS, options.dry_run, &mut replacement).await {
-        Err(error) if error.is_not_found() && lifecycle::may_create_by_update(call) => {
+        Err(error) if error.is_not_found() && preconditions::may_create_by_update(call) => {
             let mut object = replacement.object;
-            lifecycle::check_no_uid(call, object.metadata())?;
-            lifecycle::authorize_create(call).await?;
+            preconditions::check_no_uid(call, object.metadata())?;
+            preconditions::authorize_create(call).await?;
             object.metadata_mut().resource_version = None;
             Ok(Answer::object(201, create::create_object(call, object, options).await?))
         }
@@ -73,7 +73,7 @@ impl Mutate for Replacement<'_> {
         let Some(current) = current else {
             return Err(ApiError::not_found(call.served.resource(), call.name));
         };
-        lifecycle::check_uid(call, self.object.metadata(), current.object.metadata())?;
+        preconditions::check_uid(call, self.object.metadata(), current.object.metadata())?;
         let mut new = self.object.clone_box();
         managed::track(call, &mut *new, Some(current), self.options)?;
         lifecycle::update(call, self.part, new, current, self.options).await
