@@ -44,7 +44,7 @@ impl PublicKey {
         }
         let point = |size: usize| {
             let (x, y) = (bytes("x")?, bytes("y")?);
-            let padded = |b: &[u8]| [vec![0; size.checked_sub(b.len()).unwrap_or(0)], b.to_vec()].concat();
+            let padded = |b: &[u8]| [vec![0; size.saturating_sub(b.len())], b.to_vec()].concat();
             Some([vec![4], padded(&x), padded(&y)].concat())
         };
         let key = match (text("kty")?, text("crv")) {
