@@ -42,10 +42,12 @@ pub(super) const CHECKS: &[Check] = &[
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 fn app_armor(meta: &ObjectMeta, spec: &PodSpec) -> Option<Forbidden> {
-    let is_bad = |kind: &str| !matches!(kind, "RuntimeDefault" | "Localhost");
     let mut values = BTreeSet::new();
-    let mut note =
-        |kind: Option<&str>| kind.filter(|k| is_bad(k)).is_some_and(|k| values.insert(k.to_owned()) || true);
+    let mut note = |kind: Option<&str>| {
+        let bad = kind.filter(|kind| !matches!(*kind, "RuntimeDefault" | "Localhost"));
+        values.extend(bad.map(str::to_owned));
+        bad.is_some()
+    };
     let pod = spec.security_context.as_ref().and_then(|s| s.app_armor_profile.as_ref());
     let pod = note(pod.map(|p| p.type_.as_str()));
     let bad = names(spec, |c| {
