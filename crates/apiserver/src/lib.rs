@@ -29,6 +29,7 @@ pub mod openapi;
 pub mod parts;
 mod pipeline;
 pub mod pki;
+mod policy_types;
 mod query;
 mod resources;
 mod respond;

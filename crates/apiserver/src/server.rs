@@ -86,6 +86,7 @@ impl ApiServer {
             documents: Documents::default(),
         });
         crate::custom::start(&core, &later, tasks).await?;
+        crate::policy_types::start(&core, &later, tasks)?;
         started.send_replace(Some(Arc::clone(&core)));
         Ok(Self { core, later })
     }

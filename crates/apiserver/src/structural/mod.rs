@@ -10,6 +10,8 @@ mod rules;
 mod tests;
 mod validate;
 
+pub(crate) use cel::object_type;
+
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 

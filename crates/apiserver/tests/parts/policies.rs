@@ -338,3 +338,56 @@ async fn failing_mutations_refuse_the_request() {
     );
     lab.end().await;
 }
+
+#[tokio::test]
+async fn types_are_checked_against_the_matched_kinds() {
+    let lab = Lab::new().await;
+    let text = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "max-retries": {"type": "integer"}, "when": {"type": "string", "format": "date-time"}}}}});
+    lab.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &json!({
+        "metadata": {"name": "crontabs.stable.example.com"},
+        "spec": {"group": "stable.example.com", "scope": "Namespaced",
+            "names": {"plural": "crontabs", "singular": "crontab", "kind": "CronTab"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": text}}]}}))
+        .await;
+    let served = "/apis/stable.example.com/v1/namespaces/default/crontabs";
+    while lab.send("GET", served, &Value::Null).await.code != 200 {
+        tokio::task::yield_now().await;
+    }
+    let rule = |group: &str, resource: &str| json!({"apiGroups": [group], "apiVersions": ["v1"], "resources": [resource], "operations": ["*"]});
+    let spec = json!({
+    "paramKind": {"apiVersion": "stable.example.com/v1", "kind": "CronTab"},
+    "matchConstraints": {"resourceRules": [rule("apps", "deployments"), rule("stable.example.com", "crontabs")]},
+    "variables": [{"name": "replicas", "expression": "object.spec.replicas"}],
+    "validations": [
+        {"expression": "params.spec.max__dash__retries < 3 && params.spec.when < timestamp('2030-01-01T00:00:00Z')"},
+        {"expression": "object.metadata.name != 'a'", "messageExpression": "string(params.spec.maxRetries)"},
+        {"expression": "variables.replicas > '1'"},
+    ]});
+    let policy = json!({"metadata": {"name": "typed"}, "spec": spec});
+    lab.create(&format!("{GROUP}/validatingadmissionpolicies"), &policy).await;
+    let status = loop {
+        let path = format!("{GROUP}/validatingadmissionpolicies/typed");
+        let status = lab.send("GET", &path, &Value::Null).await.json()["status"].clone();
+        if status["observedGeneration"] == 1 {
+            break status;
+        }
+        tokio::task::yield_now().await;
+    };
+    let underlined = |at: usize, text: &str, what: &str| {
+        format!("compilation failed: ERROR: <input>:1:{at}: {what}\n | {text}\n | {}^", ".".repeat(at - 1))
+    };
+    let field = underlined(19, "string(params.spec.maxRetries)", "undefined field 'maxRetries'");
+    let overload = "found no matching overload for '_>_' applied to '(int, string)'";
+    let overload = underlined(20, "variables.replicas > '1'", overload);
+    let kinds = ["apps/v1, Kind=Deployment", "stable.example.com/v1, Kind=CronTab"];
+    assert_eq!(
+        status["typeChecking"],
+        json!({"expressionWarnings": [
+            {"fieldRef": "spec.validations[1].messageExpression",
+                "warning": format!("{}: {field}\n\n{}: {field}\n", kinds[0], kinds[1])},
+            {"fieldRef": "spec.validations[2].expression", "warning": format!("{}: {overload}\n", kinds[0])},
+        ]})
+    );
+    lab.end().await;
+}

@@ -87,6 +87,27 @@ pub fn compile(
     compile_in(&environment(site, has_params, variables), expression, wanted)
 }
 
+/// Compiles an expression of a validating policy where `object`, `oldObject` and `params` are of known types; any result will
+/// do. `variables` are those of the policy, name and expression.
+///
+/// # Errors
+/// The complaint of the compiler, in upstream's words.
+pub fn check_types(
+    expression: &str,
+    has_params: bool,
+    variables: &[(&str, &str)],
+    types: &[Type; 3],
+) -> Result<(), String> {
+    let mut known = Vec::with_capacity(variables.len());
+    for (name, source) in variables {
+        let env = environment_of(Site::Validation, has_params, &known, types.clone());
+        let ty = compile_in(&env, source, &[]).map_or(Type::Dyn, |program| variable_type(program.output()));
+        known.push(((*name).to_owned(), ty));
+    }
+    compile_in(&environment_of(Site::Validation, has_params, &known, types.clone()), expression, &[])
+        .map(drop)
+}
+
 fn compile_in(env: &Env, expression: &str, wanted: &[Type]) -> Result<Program, String> {
     let program =
         Program::compile(expression, env).map_err(|issues| format!("compilation failed: {issues}"))?;
@@ -118,8 +139,8 @@ fn environment(site: Site, has_params: bool, variables: &[(String, Type)]) -> En
     environment_of(site, has_params, variables, [Type::Dyn, Type::Dyn, Type::Dyn])
 }
 
-/// The same, where `object`, `oldObject` and `params` are of these types: for type checks.
-pub fn environment_of(
+/// The same, where `object`, `oldObject` and `params` are of these types.
+fn environment_of(
     site: Site,
     has_params: bool,
     variables: &[(String, Type)],

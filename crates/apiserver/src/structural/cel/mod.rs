@@ -21,6 +21,11 @@ use serde_json::{Map, Value};
 pub use definition::problems;
 use rule::{Definition, OLD_SELF, Rule, SELF};
 
+/// The type of a custom resource's objects; `None` if its schema says nothing.
+pub fn object_type(schema: &Structural, name: &str) -> Option<gantry_cel::Type> {
+    data::data(schema, true, name).ty.clone()
+}
+
 /// The rules at and below a place of a schema.
 #[derive(Debug, Default)]
 pub struct Rules {
