@@ -59,6 +59,11 @@ kinds! {
     crate::rbac::cluster_role_binding::ClusterRoleBindingKind => "io.k8s.api.rbac.v1.ClusterRoleBinding",
     crate::rbac::role::RoleKind => "io.k8s.api.rbac.v1.Role",
     crate::rbac::role_binding::RoleBindingKind => "io.k8s.api.rbac.v1.RoleBinding",
+    crate::resource::device_class::DeviceClassKind => "io.k8s.api.resource.v1.DeviceClass",
+    crate::resource::resource_claim::ResourceClaimKind => "io.k8s.api.resource.v1.ResourceClaim",
+    crate::resource::resource_claim_template::ResourceClaimTemplateKind =>
+        "io.k8s.api.resource.v1.ResourceClaimTemplate",
+    crate::resource::resource_slice::ResourceSliceKind => "io.k8s.api.resource.v1.ResourceSlice",
     crate::scheduling::priority_class::PriorityClassKind => "io.k8s.api.scheduling.v1.PriorityClass",
     crate::storage::csi_driver::CSIDriverKind => "io.k8s.api.storage.v1.CSIDriver",
     crate::storage::csi_node::CSINodeKind => "io.k8s.api.storage.v1.CSINode",

@@ -6,7 +6,7 @@ use gantry_api::field::{Error, Path};
 
 use super::at::At;
 use super::quantities::{check_container_name, check_name};
-pub use super::quantities::{is_integer, is_overcommittable, is_quota};
+pub use super::quantities::{is_extended, is_integer, is_overcommittable, is_quota};
 use crate::kind::Errors;
 
 /// A standard resource, or a qualified name.
