@@ -7,6 +7,7 @@ mod core;
 mod flowcontrol;
 mod networking;
 mod policy;
+mod resource;
 mod storage;
 mod workloads;
 
