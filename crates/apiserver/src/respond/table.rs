@@ -11,12 +11,16 @@ use serde_json::{Value, json};
 use super::forms::partial;
 use super::negotiate::Include;
 
-const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
+
 
 /// `columnDefinitions`
 pub(super) fn columns(kind: &dyn AnyKind) -> Value {
-    let mut columns =
-        vec![json!({"name": "Name", "type": "string", "format": "name", "description": NAME, "priority": 0})];
+    let mut columns = Vec::new();
+    if kind.name_first() {
+        columns.push(
+            json!({"name": "Name", "type": "string", "format": "name", "description": gantry_kinds::table::NAME, "priority": 0}),
+        );
+    }
     columns.extend(kind.columns().iter().map(|c| {
         json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority})
     }));
@@ -32,7 +36,8 @@ pub(super) fn row(
     now: SystemTime,
 ) -> Result<String> {
     let decoded = kind.decode(object.bytes(), false).map_err(ApiError::internal)?.object;
-    let mut cells = vec![Value::from(decoded.metadata().name.clone().unwrap_or_default())];
+    let name = kind.name_first().then(|| Value::from(kind.name_cell(&*decoded)));
+    let mut cells: Vec<Value> = name.into_iter().collect();
     cells.extend(kind.cells(&*decoded, now));
     let cells = Value::Array(cells);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

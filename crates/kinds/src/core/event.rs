@@ -2,13 +2,14 @@
 
 use std::time::SystemTime;
 
-use gantry_api::core::Event;
+use gantry_api::core::{Event, ObjectReference};
+use gantry_api::metav1::{MicroTime, Time};
 use gantry_api::time::{human_duration, since, system_time};
 use serde_json::Value;
 
 use crate::common::event::Facts;
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
-use crate::table::Column;
+use crate::table::{Column, NAME};
 
 /// The kind.
 pub struct EventKind;
@@ -37,51 +38,25 @@ impl Kind for EventKind {
     }
 
     fn cells(event: &Event, now: SystemTime) -> Vec<Value> {
-        let object = &event.involved_object;
         let source = event.source.clone().unwrap_or_default();
-        let from = match (source.component.as_deref().unwrap_or(""), source.host.as_deref().unwrap_or("")) {
-            ("", _) => [event.reporting_component.clone(), event.reporting_instance.clone()]
-                .into_iter()
-                .flatten()
-                .filter(|s| !s.is_empty())
-                .collect::<Vec<_>>()
-                .join(", "),
-            (component, "") => component.to_owned(),
-            (component, host) => format!("{component}, {host}"),
+        let shown = Shown {
+            first: event.first_timestamp.as_ref(),
+            last: event.last_timestamp.as_ref(),
+            at: event.event_time.as_ref(),
+            series: event
+                .series
+                .as_ref()
+                .map(|s| (s.last_observed_time.as_ref(), s.count.unwrap_or_default())),
+            count: event.count.unwrap_or_default(),
+            about: &event.involved_object,
+            component: [source.component, event.reporting_component.clone()],
+            instance: [source.host, event.reporting_instance.clone()],
+            message: event.message.as_deref(),
+            kind: event.type_.as_deref(),
+            reason: event.reason.as_deref(),
+            name: event.metadata.name.as_deref(),
         };
-        let micro = |t: &gantry_api::metav1::MicroTime| {
-            human_duration(now.duration_since(system_time(&t.0)).unwrap_or_default())
-        };
-        let first = match (&event.first_timestamp, &event.event_time) {
-            (Some(at), _) => human_duration(since(at, now)),
-            (None, Some(at)) => micro(at),
-            (None, None) => "<unknown>".into(),
-        };
-        let mut last =
-            event.last_timestamp.as_ref().map_or(first.clone(), |at| human_duration(since(at, now)));
-        let mut count = event.count.filter(|c| *c != 0).unwrap_or(1);
-        if let Some(series) = &event.series {
-            last = series.last_observed_time.as_ref().map_or(last, micro);
-            count = series.count.unwrap_or(count);
-        }
-        let kind = object.kind.as_deref().unwrap_or("").to_lowercase();
-        let target = match object.name.as_deref().filter(|n| !n.is_empty()) {
-            Some(name) => format!("{kind}/{name}"),
-            None => kind,
-        };
-        let text = |value: &Option<String>| Value::from(value.clone().unwrap_or_default());
-        vec![
-            last.into(),
-            text(&event.type_),
-            text(&event.reason),
-            target.into(),
-            text(&object.field_path),
-            from.into(),
-            event.message.as_deref().unwrap_or("").trim().into(),
-            first.into(),
-            count.into(),
-            text(&event.metadata.name),
-        ]
+        shown.cells(now)
     }
 
     fn selectable() -> &'static [&'static str] {
@@ -120,20 +95,77 @@ impl Kind for EventKind {
     }
 }
 
+/// What a row says, whichever version the event is read in.
+pub(crate) struct Shown<'a> {
+    pub(crate) first: Option<&'a Time>,
+    pub(crate) last: Option<&'a Time>,
+    pub(crate) at: Option<&'a MicroTime>,
+    pub(crate) series: Option<(Option<&'a MicroTime>, i32)>,
+    pub(crate) count: i32,
+    pub(crate) about: &'a ObjectReference,
+    /// The first that is not empty counts.
+    pub(crate) component: [Option<String>; 2],
+    pub(crate) instance: [Option<String>; 2],
+    pub(crate) message: Option<&'a str>,
+    pub(crate) kind: Option<&'a str>,
+    pub(crate) reason: Option<&'a str>,
+    pub(crate) name: Option<&'a str>,
+}
+
+impl Shown<'_> {
+    pub(crate) fn cells(&self, now: SystemTime) -> Vec<Value> {
+        let micro = |at: Option<&MicroTime>| {
+            at.map_or_else(
+                || "<unknown>".to_owned(),
+                |t| human_duration(now.duration_since(system_time(&t.0)).unwrap_or_default()),
+            )
+        };
+        let ago = |at: Option<&Time>| at.map(|at| human_duration(since(at, now)));
+        let first = ago(self.first).unwrap_or_else(|| micro(self.at));
+        let mut last = ago(self.last).unwrap_or_else(|| first.clone());
+        let mut count = if self.count == 0 { 1 } else { self.count };
+        if let Some((at, times)) = self.series {
+            (last, count) = (micro(at), times);
+        }
+        let kind = self.about.kind.as_deref().unwrap_or("").to_lowercase();
+        let target = match self.about.name.as_deref().filter(|n| !n.is_empty()) {
+            Some(name) => format!("{kind}/{name}"),
+            None => kind,
+        };
+        let chosen = |list: &[Option<String>; 2]| {
+            list.iter().flatten().find(|s| !s.is_empty()).cloned().unwrap_or_default()
+        };
+        let mut from = chosen(&self.component);
+        let instance = chosen(&self.instance);
+        if !instance.is_empty() {
+            from = format!("{from}, {instance}");
+        }
+        let text = |value: Option<&str>| Value::from(value.unwrap_or_default());
+        vec![
+            last.into(),
+            text(self.kind),
+            text(self.reason),
+            target.into(),
+            text(self.about.field_path.as_deref()),
+            from.into(),
+            self.message.unwrap_or_default().trim().into(),
+            first.into(),
+            count.into(),
+            text(self.name),
+        ]
+    }
+}
+
 /// The columns, which have no name column in front upstream: `Last Seen` comes first.
 pub const COLUMNS: &[Column] = &[
-    Column::new("Last Seen", "string", "Time this event was last observed"),
-    Column::new(
-        "Type",
-        "string",
-        "Type of this event (Normal, Warning), new types could be added in the future",
-    ),
-    Column::new("Reason", "string", "Reason is why the action was taken. It is human-readable."),
-    Column::new("Object", "string", "Object this event is about."),
-    Column::wide("Subobject", "string", "Field path of the involved object."),
-    Column::wide("Source", "string", "Optional. The component reporting this event."),
+    Column::new("Last Seen", "string", "The time at which the most recent occurrence of this event was recorded."),
+    Column::new("Type", "string", "Type of this event (Normal, Warning), new types could be added in the future"),
+    Column::new("Reason", "string", "This should be a short, machine understandable string that gives the reason for the transition into the object's current status."),
+    Column::new("Object", "string", "The object that this event is about."),
+    Column::wide("Subobject", "string", "If referring to a piece of an object instead of an entire object, this string should contain a valid JSON/Go field access statement, such as desiredState.manifest.containers[2]. For example, if the object reference is to a container within a pod, this would take on a value like: \"spec.containers{name}\" (where \"name\" refers to the name of the container that triggered the event) or if no container name is specified \"spec.containers[2]\" (container with index 2 in this pod). This syntax is chosen only to have some well-defined way of referencing a part of an object."),
+    Column::wide("Source", "string", "The component reporting this event. Should be a short machine understandable string."),
     Column::new("Message", "string", "A human-readable description of the status of this operation."),
-    Column::wide("First Seen", "string", "Time this event was first observed"),
-    Column::wide("Count", "string", "Number of times this event has occurred"),
-    Column { format: "name", ..Column::wide("Name", "string", "Name must be unique within a namespace.") },
+    Column::wide("First Seen", "string", "The time at which the event was first recorded. (Time of server receipt is in TypeMeta.)"),
+    Column::wide("Count", "string", "The number of times this event has occurred."),
+    Column { format: "name", ..Column::wide("Name", "string", NAME) },
 ];

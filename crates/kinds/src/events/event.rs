@@ -3,12 +3,12 @@
 use std::time::SystemTime;
 
 use gantry_api::events::Event;
-use gantry_api::time::{human_duration, since, system_time};
 use gantry_api::{DecodeError, Object};
 use serde_json::{Map, Value};
 
 use crate::common::at::{At, Complaints, text};
 use crate::common::event::Facts;
+use crate::core::event::Shown;
 use crate::kind::{Errors, Kind, NameRule, Names, StoredAs, Verbs};
 use crate::table::Column;
 
@@ -69,46 +69,23 @@ impl Kind for EventKind {
     }
 
     fn cells(event: &Event, now: SystemTime) -> Vec<Value> {
-        let object = event.regarding.clone().unwrap_or_default();
-        let micro = |t: &gantry_api::metav1::MicroTime| {
-            human_duration(now.duration_since(system_time(&t.0)).unwrap_or_default())
+        let (about, source) =
+            (event.regarding.clone().unwrap_or_default(), event.deprecated_source.clone().unwrap_or_default());
+        let shown = Shown {
+            first: event.deprecated_first_timestamp.as_ref(),
+            last: event.deprecated_last_timestamp.as_ref(),
+            at: event.event_time.as_ref(),
+            series: event.series.as_ref().map(|s| (Some(&s.last_observed_time), s.count)),
+            count: event.deprecated_count.unwrap_or_default(),
+            about: &about,
+            component: [source.component, event.reporting_controller.clone()],
+            instance: [source.host, event.reporting_instance.clone()],
+            message: event.note.as_deref(),
+            kind: event.type_.as_deref(),
+            reason: event.reason.as_deref(),
+            name: event.metadata.name.as_deref(),
         };
-        let first = match (&event.deprecated_first_timestamp, &event.event_time) {
-            (Some(at), _) => human_duration(since(at, now)),
-            (None, Some(at)) => micro(at),
-            (None, None) => "<unknown>".into(),
-        };
-        let last = match (&event.series, &event.deprecated_last_timestamp) {
-            (Some(series), _) => micro(&series.last_observed_time),
-            (None, Some(at)) => human_duration(since(at, now)),
-            (None, None) => first.clone(),
-        };
-        let count = event
-            .series
-            .as_ref()
-            .map(|s| s.count)
-            .or(event.deprecated_count)
-            .filter(|c| *c != 0)
-            .unwrap_or(1);
-        let from: Vec<String> = [event.reporting_controller.clone(), event.reporting_instance.clone()]
-            .into_iter()
-            .flatten()
-            .filter(|s| !s.is_empty())
-            .collect();
-        let kind = object.kind.as_deref().unwrap_or("").to_lowercase();
-        let text = |value: &Option<String>| Value::from(value.clone().unwrap_or_default());
-        vec![
-            last.into(),
-            text(&event.type_),
-            text(&event.reason),
-            format!("{kind}/{}", object.name.as_deref().unwrap_or("")).into(),
-            text(&object.field_path),
-            from.join(", ").into(),
-            event.note.as_deref().unwrap_or("").trim().into(),
-            first.into(),
-            count.into(),
-            text(&event.metadata.name),
-        ]
+        shown.cells(now)
     }
 
     fn selectable() -> &'static [&'static str] {
