@@ -15,8 +15,8 @@ use crate::serve::Body;
 use crate::verbs::list::Page;
 use crate::verbs::watch::Watching;
 use crate::verbs::{
-    Answer, Call, Input, bind, create, decode, delete, delete_collection, get, list, patch, scale,
-    subresources, update, watch,
+    Answer, Call, Input, bind, components, create, decode, delete, delete_collection, get, list, patch,
+    scale, subresources, update, watch,
 };
 use crate::warnings::Warnings;
 
@@ -73,6 +73,16 @@ async fn verb(call: &Call<'_>, incoming: &Incoming<'_>) -> Result<Reply> {
     let (info, query, input) = (incoming.info, incoming.query, &incoming.input);
     let object = |answer| Ok(Reply::Object(answer, Some(call.served.clone())));
     let writes = |options: &str| WriteOptions::parse(query, incoming.user_agent, options);
+    if call.served.kind.read_only() {
+        return match (info.verb, call.subresource) {
+            ("list", _) => {
+                let page = components::list(call, &ListOptions::parse(query)?)?;
+                Ok(Reply::List(page, call.served.clone()))
+            }
+            ("get", "") => object(Answer::object(200, components::get(call)?)),
+            _ => Err(not_allowed()),
+        };
+    }
     match info.verb {
         "list" => Ok(Reply::List(list::list(call, &ListOptions::parse(query)?).await?, call.served.clone())),
         "watch" => {

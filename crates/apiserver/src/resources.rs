@@ -225,7 +225,8 @@ pub(crate) async fn builtin(
         };
         let conversion = stored.map_or(Conversion::Same, |stored| Conversion::Kind(Arc::new(stored)));
         let list_kind = format!("{}List", resource.kind);
-        let version = Version { kind: Arc::clone(kind), conversion, list_kind, deprecation: None };
+        let deprecation = kind.deprecation().map(str::to_owned);
+        let version = Version { kind: Arc::clone(kind), conversion, list_kind, deprecation };
         let names = storage.resource();
         let prefix = prefix(&names.group, &names.plural);
         let mut versions = match table.entry(&resource.group, &resource.plural) {

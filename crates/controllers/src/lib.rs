@@ -33,6 +33,7 @@ pub mod registry;
 pub mod replicaset;
 pub mod replicationcontroller;
 pub mod serviceaccounts;
+pub mod serviceaddresses;
 pub mod servicecidr;
 pub mod statefulset;
 pub mod tainteviction;

@@ -12,7 +12,7 @@ use crate::nodeipam::ClusterCidr;
 use crate::{
     bootstrap, certificates, clusterroles, cronjob, daemonset, deployment, disruption, disruption_targets,
     endpoints, endpointslices, endpointslices_mirror, garbage, job, legacytokens, namespaces, nodeipam,
-    nodelifecycle, nodettl, podgc, quota, replicaset, replicationcontroller, serviceaccounts, servicecidr,
+    nodelifecycle, nodettl, podgc, quota, replicaset, replicationcontroller, serviceaccounts, serviceaddresses, servicecidr,
     statefulset, tainteviction, ttl, volumes,
 };
 
@@ -159,6 +159,7 @@ impl Starter<'_> {
         });
         if serves("networking.k8s.io", "servicecidrs") && serves("networking.k8s.io", "ipaddresses") {
             self.start(|s| servicecidr::ServiceCidrs::new(&s.options.informers));
+            self.start(|s| serviceaddresses::ServiceAddresses::new(&s.options.informers));
         }
     }
 

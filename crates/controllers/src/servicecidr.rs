@@ -18,7 +18,7 @@ use crate::engine::{Controller, Moment, Plan, Watch, Write};
 
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
 /// What marks the addresses of services.
-const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io");
+pub(crate) const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io");
 /// Allocators may take this long to learn that a range is going.
 const GRACE: Duration = Duration::from_secs(10);
 const READY: &str = "Ready";

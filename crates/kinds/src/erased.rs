@@ -154,6 +154,14 @@ pub trait AnyKind: Send + Sync + 'static {
     }
     /// See [`Kind::columns`].
     fn columns(&self) -> Vec<OwnedColumn>;
+    /// See [`Kind::READ_ONLY`].
+    fn read_only(&self) -> bool {
+        false
+    }
+    /// See [`Kind::DEPRECATION`].
+    fn deprecation(&self) -> Option<&'static str> {
+        None
+    }
     /// See [`Kind::NAME_FIRST`].
     fn name_first(&self) -> bool {
         true
@@ -361,6 +369,14 @@ impl<K: Kind> AnyKind for Builtin<K> {
 
     fn columns(&self) -> Vec<OwnedColumn> {
         K::columns().iter().map(OwnedColumn::from).collect()
+    }
+
+    fn read_only(&self) -> bool {
+        K::READ_ONLY
+    }
+
+    fn deprecation(&self) -> Option<&'static str> {
+        K::DEPRECATION
     }
 
     fn name_first(&self) -> bool {

@@ -164,6 +164,12 @@ pub trait Kind: Send + Sync + 'static {
         crate::table::AGE_ONLY
     }
 
+    /// Whether objects are only read: they say how something is, and nobody stores them.
+    const READ_ONLY: bool = false;
+
+    /// What clients are warned of whenever they use the kind.
+    const DEPRECATION: Option<&'static str> = None;
+
     /// Whether the name is the first column (events show it last).
     const NAME_FIRST: bool = true;
 

@@ -17,6 +17,7 @@ kinds! {
     crate::core::config_map::ConfigMapKind => "io.k8s.api.core.v1.ConfigMap",
     crate::core::endpoints::EndpointsKind => "io.k8s.api.core.v1.Endpoints",
     crate::core::event::EventKind => "io.k8s.api.core.v1.Event",
+    crate::core::component_status::ComponentStatusKind => "io.k8s.api.core.v1.ComponentStatus",
     crate::core::limit_range::LimitRangeKind => "io.k8s.api.core.v1.LimitRange",
     crate::core::namespace::NamespaceKind => "io.k8s.api.core.v1.Namespace",
     crate::core::node::NodeKind => "io.k8s.api.core.v1.Node",

@@ -11,7 +11,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use gantry_api::core::{ConfigMap, Namespace};
-use gantry_api::metav1::ObjectMeta;
+use gantry_api::metav1::{Condition, ObjectMeta};
+use gantry_api::networking::{ServiceCIDR, ServiceCIDRSpec, ServiceCIDRStatus};
 use gantry_api::scheduling::PriorityClass;
 use gantry_api::status::Result;
 use gantry_api::storage::StorageClass;
@@ -64,6 +65,8 @@ pub async fn run(transport: Arc<dyn Transport>, options: &Options) -> Result<()>
 
 async fn others(writer: &Writer, options: &Options) -> Result<()> {
     writer.create_missing(vec![local_path()]).await?;
+    let range = service_cidr(options);
+    writer.with_status(range.clone(), |is| ready(is, &range)).await?;
     writer.reconcile(vec![cluster_info(options)], cluster_info_change).await?;
     writer.create_missing(priority_classes()).await?;
     writer.keep(vec![authentication(options)], |new, old| new.data == old.data).await
@@ -86,6 +89,37 @@ fn priority_classes() -> Vec<PriorityClass> {
         ..PriorityClass::default()
     };
     gantry_kinds::rules::SYSTEM_CLASSES.map(class).into()
+}
+
+/// The range that addresses of services come from.
+fn service_cidr(options: &Options) -> ServiceCIDR {
+    let (network, prefix) = options.service_cidr;
+    ServiceCIDR {
+        metadata: named("", "kubernetes"),
+        spec: Some(ServiceCIDRSpec { cidrs: Some(vec![format!("{network}/{prefix}")]) }),
+        status: None,
+    }
+}
+
+/// What the status of the default range says, where it says nothing about that yet.
+fn ready(range: &ServiceCIDR, wanted: &ServiceCIDR) -> Option<ServiceCIDR> {
+    let status = range.status.clone().unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
+    let known = conditions.iter().any(|c| c.type_ == "Ready" && c.status != "Unknown");
+    if known || range.spec != wanted.spec || range.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let ready = Condition {
+        type_: "Ready".to_owned(),
+        status: "True".to_owned(),
+        reason: String::new(),
+        message: "Kubernetes default Service CIDR is ready".to_owned(),
+        last_transition_time: range.metadata.creation_timestamp.clone()?,
+        observed_generation: None,
+    };
+    let others = conditions.into_iter().filter(|c| c.type_ != "Ready");
+    let conditions = Some(others.chain([ready]).collect());
+    Some(ServiceCIDR { status: Some(ServiceCIDRStatus { conditions }), ..range.clone() })
 }
 
 /// The default storage class: folders on the node where the pod runs.

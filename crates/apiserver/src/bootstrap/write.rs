@@ -94,6 +94,21 @@ impl Writer {
         Ok(())
     }
 
+    /// Creates the object where it is missing, and completes the status that `complete(existing)` gives back.
+    pub(super) async fn with_status<K: Object>(
+        &self,
+        wanted: K,
+        complete: impl FnOnce(&K) -> Option<K>,
+    ) -> Result<()> {
+        let api = self.api::<K>();
+        let key = wanted.key();
+        self.create_missing(vec![wanted]).await?;
+        match complete(&*api.get(&key).await?) {
+            Some(object) => api.update_status(&object).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// One list for many objects, single reads for a few.
     async fn existing<K: Object>(&self, api: &Api<K>, wanted: &[K]) -> Result<HashMap<ObjectKey, Arc<K>>> {
         const FEW: usize = 8;

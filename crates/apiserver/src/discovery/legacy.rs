@@ -164,6 +164,9 @@ pub(super) fn kinds<'a>(
 /// The verbs of a resource. Of a definition that is being deleted, nothing new may be made.
 pub(crate) fn verbs(entry: &Entry) -> &'static [&'static str] {
     let resource = entry.storage.resource();
+    if entry.storage.read_only() {
+        return &["get", "list"];
+    }
     if resource.group.is_empty() && resource.plural == "namespaces" {
         // They are deleted one by one.
         return &["create", "delete", "get", "list", "patch", "update", "watch"];
@@ -182,9 +185,12 @@ fn resource(entry: &Entry, kind: &dyn AnyKind, list: &mut Vec<Value>) {
     let names = kind.resource();
     let mut value = json!({
         "name": names.plural, "singularName": kind.singular(), "namespaced": names.namespaced,
-        "kind": names.kind, "verbs": verbs(entry), "storageVersionHash": storage_version_hash(entry),
+        "kind": names.kind, "verbs": verbs(entry),
     });
     if let Some(map) = value.as_object_mut() {
+        if !kind.read_only() {
+            map.insert("storageVersionHash".into(), storage_version_hash(entry).into());
+        }
         if !kind.short_names().is_empty() {
             map.insert("shortNames".into(), kind.short_names().into());
         }

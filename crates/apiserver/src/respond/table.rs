@@ -11,8 +11,6 @@ use serde_json::{Value, json};
 use super::forms::partial;
 use super::negotiate::Include;
 
-
-
 /// `columnDefinitions`
 pub(super) fn columns(kind: &dyn AnyKind) -> Value {
     let mut columns = Vec::new();

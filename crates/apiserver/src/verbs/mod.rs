@@ -1,6 +1,7 @@
 //! The verbs: what a request does once it may.
 
 pub(crate) mod bind;
+pub(crate) mod components;
 pub(crate) mod create;
 pub(crate) mod decode;
 pub(crate) mod delete;

@@ -19,6 +19,8 @@ impl Kind for EndpointsKind {
     const NAMES: Names =
         Names { singular: "endpoints", short: &["ep"], categories: &[], rule: NameRule::Subdomain };
     const VERBS: Verbs = Verbs { status: false, scale: false, connect: &[] };
+    const DEPRECATION: Option<&'static str> =
+        Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
     const CREATE_ON_UPDATE: bool = true;
 
     fn defaults(endpoints: &mut Endpoints) {

@@ -69,8 +69,10 @@ impl Kind for EventKind {
     }
 
     fn cells(event: &Event, now: SystemTime) -> Vec<Value> {
-        let (about, source) =
-            (event.regarding.clone().unwrap_or_default(), event.deprecated_source.clone().unwrap_or_default());
+        let (about, source) = (
+            event.regarding.clone().unwrap_or_default(),
+            event.deprecated_source.clone().unwrap_or_default(),
+        );
         let shown = Shown {
             first: event.deprecated_first_timestamp.as_ref(),
             last: event.deprecated_last_timestamp.as_ref(),
