@@ -6,6 +6,7 @@ mod custom;
 mod delete;
 mod evictions;
 mod forms;
+mod kinds;
 mod lists;
 mod patches;
 mod protobuf;
