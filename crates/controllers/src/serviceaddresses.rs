@@ -22,7 +22,7 @@ const ADDRESS: &str = "address";
 pub struct Addressed {
     key: ObjectKey,
     revision: u64,
-    addresses: Vec<String>,
+    addresses: Vec<Arc<str>>,
 }
 
 impl Projection for Addressed {
@@ -31,7 +31,7 @@ impl Projection for Addressed {
     fn project(service: Arc<Service>) -> Arc<Self> {
         let spec = service.spec.as_ref();
         let list = spec.and_then(|s| s.cluster_ips.as_ref()).into_iter().flatten();
-        let addresses = list.filter(|ip| ip.parse::<IpAddr>().is_ok()).cloned().collect();
+        let addresses = list.filter(|ip| ip.parse::<IpAddr>().is_ok()).map(|ip| ip.as_str().into()).collect();
         Arc::new(Self { key: service.key(), revision: MetaExt::revision(&*service), addresses })
     }
 
@@ -94,7 +94,7 @@ impl Controller for ServiceAddresses {
                     return Vec::new();
                 }
                 names.extend(new);
-                names.iter().map(|name| ObjectKey::cluster(name)).collect()
+                names.into_iter().map(ObjectKey::cluster).collect()
             }),
             Watch::each(&self.addresses),
         ]
