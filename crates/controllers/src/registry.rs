@@ -12,8 +12,8 @@ use crate::nodeipam::ClusterCidr;
 use crate::{
     bootstrap, certificates, clusterroles, cronjob, daemonset, deployment, disruption, disruption_targets,
     endpoints, endpointslices, endpointslices_mirror, garbage, job, legacytokens, namespaces, nodeipam,
-    nodelifecycle, nodettl, podgc, quota, replicaset, replicationcontroller, serviceaccounts, serviceaddresses, servicecidr,
-    statefulset, tainteviction, ttl, volumes,
+    nodelifecycle, nodettl, podgc, quota, replicaset, replicationcontroller, serviceaccounts,
+    serviceaddresses, servicecidr, statefulset, tainteviction, ttl, volumes,
 };
 
 /// All keys of all controllers are looked at again this often.
