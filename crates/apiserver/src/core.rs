@@ -12,6 +12,7 @@ use gantry_store::Store;
 
 use crate::authorize::{Attributes, Decision};
 use crate::cache::Hub;
+use crate::callout::Callout;
 use crate::discovery::Documents;
 use crate::health::Health;
 use crate::identify::User;
@@ -28,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) parts: Parts,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) health: Health,
+    /// Calls conversion webhooks and aggregated servers.
+    pub(crate) callout: Callout,
     pub(crate) in_flight: InFlight,
     /// OpenAPI.
     pub(crate) documents: Documents,

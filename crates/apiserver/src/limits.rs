@@ -65,3 +65,5 @@ pub const RELOAD_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Tries of an eviction against a disruption budget that others change as well (upstream's `EvictionsRetry`).
 pub const EVICTION_ATTEMPTS: usize = 20;
+/// Objects that a conversion webhook is given at once.
+pub const CONVERSION_BATCH: usize = 500;

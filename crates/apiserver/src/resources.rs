@@ -9,8 +9,11 @@ use gantry_api::status::Result;
 use gantry_api::{ApiError, Encoded, Resource};
 use gantry_base::Result as BaseResult;
 use gantry_kinds::AnyKind;
+use serde_json::Value;
 
-use crate::cache::{Cache, Hub, ROOT};
+use crate::cache::{self, Cache, Hub, ROOT};
+use crate::callout::Callout;
+use crate::custom::Converter;
 use crate::splice;
 use crate::virtual_resource::VirtualResource;
 
@@ -50,8 +53,9 @@ pub(crate) struct Version {
 pub(crate) enum Conversion {
     /// It is this version's.
     Same,
-    /// Versions differ in `apiVersion` only; what is read is pruned and defaulted by the schema as it is now.
-    Custom,
+    /// A custom resource: versions differ in `apiVersion` only, or are converted by a webhook. What is read is pruned
+    /// and defaulted by the schema as it is now.
+    Custom(Option<Arc<Converter>>),
     /// Another version of a built-in kind is stored.
     Kind(Arc<gantry_kinds::StoredAs>),
 }
@@ -80,14 +84,67 @@ impl Served {
         }
     }
 
-    /// Stored bytes in this version.
-    pub(crate) fn read_stored(&self, bytes: &Bytes) -> Result<Bytes> {
+    /// Stored bytes in this version. A webhook is not asked: what it converts must have been converted.
+    fn read_stored(&self, bytes: &Bytes) -> Result<Bytes> {
         self.convert(bytes, self.resource(), false)
     }
 
+    /// Stored bytes in this version.
+    ///
+    /// # Errors
+    /// They cannot be converted.
+    pub(crate) async fn read(&self, callout: &Callout, bytes: &Bytes) -> Result<Bytes> {
+        match self.converter() {
+            None => self.read_stored(bytes),
+            Some(converter) => {
+                let converted = webhook(converter, callout, &[bytes], self.resource()).await?;
+                converted.first().map_or_else(|| self.read_stored(bytes), |bytes| self.read_stored(bytes))
+            }
+        }
+    }
+
     /// This version's bytes as they are stored.
-    pub(crate) fn storable(&self, bytes: Bytes) -> Result<Bytes> {
-        self.convert(&bytes, self.entry.storage.resource(), true)
+    ///
+    /// # Errors
+    /// They cannot be converted.
+    pub(crate) async fn storable(&self, callout: &Callout, bytes: Bytes) -> Result<Bytes> {
+        let storage = self.entry.storage.resource();
+        let bytes = match self.converter() {
+            None => bytes,
+            Some(converter) => {
+                webhook(converter, callout, &[&bytes], storage).await?.into_iter().next().unwrap_or(bytes)
+            }
+        };
+        self.convert(&bytes, storage, true)
+    }
+
+    /// The webhook that converts the resource's versions.
+    pub(crate) fn converter(&self) -> Option<&Converter> {
+        match &self.conversion {
+            Conversion::Custom(Some(converter)) => Some(converter),
+            _ => None,
+        }
+    }
+
+    /// Cached objects in this version, where a webhook has to be asked; else as they are.
+    ///
+    /// # Errors
+    /// They cannot be converted.
+    pub(crate) async fn translated(
+        &self,
+        callout: &Callout,
+        entries: Vec<Arc<cache::Entry>>,
+    ) -> Result<Vec<Arc<cache::Entry>>> {
+        let Some(converter) = self.converter() else { return Ok(entries) };
+        let bytes: Vec<&Bytes> = entries.iter().map(|e| e.encoded.bytes()).collect();
+        let converted = webhook(converter, callout, &bytes, self.resource()).await?;
+        let prefix_len = self.entry.prefix.len();
+        let translate = |(entry, bytes): (&Arc<cache::Entry>, Bytes)| -> Result<Arc<cache::Entry>> {
+            let bytes = self.read_stored(&bytes)?;
+            let encoded = Arc::new(Encoded::new(bytes, entry.encoded.revision()));
+            Ok(Arc::new(cache::Entry::new(Arc::clone(&entry.key), prefix_len, encoded, &*self.kind)))
+        };
+        entries.iter().zip(converted).map(translate).collect()
     }
 
     fn convert(&self, bytes: &Bytes, to: &Resource, storing: bool) -> Result<Bytes> {
@@ -96,9 +153,9 @@ impl Served {
         };
         match &self.conversion {
             Conversion::Same => Ok(bytes.clone()),
-            Conversion::Custom if storing => splice::with_api_version(bytes, &to.api_version())
+            Conversion::Custom(_) if storing => splice::with_api_version(bytes, &to.api_version())
                 .ok_or_else(|| ApiError::internal(format!("an object of {to} has no apiVersion"))),
-            Conversion::Custom => {
+            Conversion::Custom(_) => {
                 let mut object = self.kind.decode(bytes, false).map_err(ApiError::internal)?.object;
                 self.kind.defaults(&mut *object);
                 Ok(Bytes::from(object.encode()))
@@ -108,13 +165,42 @@ impl Served {
         }
     }
 
-    /// A cached object in this version.
+    /// An object as it is stored, in this version.
+    ///
+    /// # Errors
+    /// It cannot be converted.
+    pub(crate) async fn fetched(&self, callout: &Callout, stored: &Arc<Encoded>) -> Result<Arc<Encoded>> {
+        if self.converter().is_none() {
+            return self.encoded(stored);
+        }
+        Ok(Arc::new(Encoded::new(self.read(callout, stored.bytes()).await?, stored.revision())))
+    }
+
+    /// A cached object in this version, which went through [`Served::translated`].
     pub(crate) fn encoded(&self, stored: &Arc<Encoded>) -> Result<Arc<Encoded>> {
         match self.conversion {
             Conversion::Same => Ok(Arc::clone(stored)),
             _ => Ok(Arc::new(Encoded::new(self.read_stored(stored.bytes())?, stored.revision()))),
         }
     }
+}
+
+async fn webhook(
+    converter: &Converter,
+    callout: &Callout,
+    objects: &[&Bytes],
+    to: &Resource,
+) -> Result<Vec<Bytes>> {
+    let api_version = to.api_version();
+    if objects.iter().all(|bytes| splice::type_meta(bytes).0 == api_version) {
+        return Ok(objects.iter().map(|bytes| (*bytes).clone()).collect());
+    }
+    let trees: Vec<Value> = objects
+        .iter()
+        .map(|bytes| serde_json::from_slice(bytes).map_err(ApiError::internal))
+        .collect::<Result<_>>()?;
+    let converted = converter.convert(callout, trees, &api_version).await?;
+    Ok(converted.iter().map(|tree| Bytes::from(tree.to_string())).collect())
 }
 
 /// Everything that is served now. Replaced as a whole when custom resources come and go.
@@ -158,7 +244,7 @@ impl Table {
             Some(Served {
                 entry: Arc::clone(entry),
                 kind: Arc::clone(&entry.storage),
-                conversion: Conversion::Custom,
+                conversion: entry.versions.first().map_or(Conversion::Custom(None), |v| v.conversion.clone()),
                 list_kind: String::new(),
                 deprecation: None,
             })

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use crate::admission::AdmissionPlugin;
 use crate::authorize::Authorizer;
 use crate::cache::Hub;
+use crate::callout::Callout;
 use crate::connect::Connector;
 use crate::core::Core;
 use crate::discovery::Documents;
@@ -70,7 +71,9 @@ impl ApiServer {
     pub async fn start(options: Options, make_parts: MakeParts, tasks: &Tasks) -> Result<Self> {
         let (started, later) = Later::new();
         let loopback = Loopback { server: later.clone(), user: User::apiserver(), agent: "gantry" };
-        let mut parts = make_parts(Arc::new(loopback))?;
+        let transport: Arc<dyn Transport> = Arc::new(loopback);
+        let callout = Callout::new(Arc::clone(&transport), tasks.clone());
+        let mut parts = make_parts(transport)?;
         let hub = Arc::new(Hub::new(Arc::clone(&options.store)));
         let virtuals = std::mem::take(&mut parts.virtuals);
         let table = resources::builtin(&options.kinds, virtuals, &hub).await?;
@@ -82,6 +85,7 @@ impl ApiServer {
             parts,
             clock: options.clock,
             health: Health::default(),
+            callout,
             in_flight: InFlight::default(),
             documents: Documents::default(),
         });

@@ -64,6 +64,17 @@ impl Selection {
         self
     }
 
+    /// The same without what it asks of fields that only the version knows that it was made for; `None` if it asks for
+    /// nothing of the kind.
+    pub(crate) fn of_any_version(&self) -> Option<Self> {
+        let is_own = |term: &Term| matches!(term.field, Field::Kind(_));
+        if !self.terms.iter().any(is_own) {
+            return None;
+        }
+        let terms = self.terms.iter().filter(|t| !is_own(t)).cloned().collect();
+        Some(Self { namespace: self.namespace.clone(), labels: self.labels.clone(), terms })
+    }
+
     pub(crate) fn matches(&self, entry: &Entry) -> bool {
         (self.namespace.is_empty() || self.namespace == entry.namespace())
             && self.terms.iter().all(|t| (t.value == read(entry, t.field)) == t.equal)

@@ -13,6 +13,7 @@ use gantry_base::Tasks;
 use gantry_client::{Api, Transport};
 use gantry_kinds::AnyKind;
 
+use super::convert::Converter;
 use super::kind::CustomKind;
 use super::names::{Taken, status};
 use crate::cache::{Cursor, Selection};
@@ -177,6 +178,7 @@ impl Controller {
         served.sort_by_key(|v| std::cmp::Reverse(priority(&v.name)));
         let list_kind =
             crd.spec.names.list_kind.clone().unwrap_or_else(|| format!("{}List", crd.spec.names.kind));
+        let converter = Converter::new(crd).map(Arc::new);
         let mut versions = Vec::new();
         for version in served {
             let kind: Arc<dyn AnyKind> = Arc::new(CustomKind::new(crd, version).map_err(invalid)?);
@@ -186,7 +188,7 @@ impl Controller {
             });
             versions.push(Version {
                 kind,
-                conversion: Conversion::Custom,
+                conversion: Conversion::Custom(converter.clone()),
                 list_kind: list_kind.clone(),
                 deprecation,
             });

@@ -98,7 +98,9 @@ pub(crate) struct CustomKind {
     verbs: Verbs,
     scale: Option<ScalePaths>,
     columns: Vec<(OwnedColumn, JsonPath)>,
-    selectable: Vec<(String, JsonPath)>,
+    /// The paths of all versions in one order, so that the watch cache can index any of them; and whether this version
+    /// has it.
+    selectable: Vec<(String, JsonPath, bool)>,
 }
 
 struct ScalePaths {
@@ -127,10 +129,15 @@ impl CustomKind {
         } else {
             columns.iter().map(column).collect::<Result<_, _>>()?
         };
-        let selectable = version.selectable_fields.iter().flatten().map(|field| {
+        let mut selectable: Vec<(String, JsonPath, bool)> = Vec::new();
+        for field in crd.spec.versions.iter().flat_map(|v| v.selectable_fields.iter().flatten()) {
             let name = field.json_path.trim_start_matches('.').to_owned();
-            Ok((name, JsonPath::parse(&field.json_path)?))
-        });
+            if !selectable.iter().any(|(known, ..)| *known == name) {
+                let mut own = version.selectable_fields.iter().flatten();
+                let own = own.any(|f| f.json_path == field.json_path);
+                selectable.push((name, JsonPath::parse(&field.json_path)?, own));
+            }
+        }
         Ok(Self {
             resource: Resource {
                 group: crd.spec.group.clone().into(),
@@ -150,7 +157,7 @@ impl CustomKind {
             },
             scale,
             columns,
-            selectable: selectable.collect::<Result<_, String>>()?,
+            selectable,
         })
     }
 
@@ -345,12 +352,14 @@ impl AnyKind for CustomKind {
     }
 
     fn selectable(&self) -> Vec<String> {
-        self.selectable.iter().map(|(name, _)| name.clone()).collect()
+        // The fields of other versions keep their places, but cannot be named.
+        let own = |(name, _, own): &(String, JsonPath, bool)| if *own { name.clone() } else { String::new() };
+        self.selectable.iter().map(own).collect()
     }
 
     fn selectable_values(&self, object: &dyn AnyObject) -> Vec<String> {
         let tree = dynamic(object).to_value();
-        self.selectable.iter().map(|(_, path)| path.first(&tree).map(text).unwrap_or_default()).collect()
+        self.selectable.iter().map(|(_, path, _)| path.first(&tree).map(text).unwrap_or_default()).collect()
     }
 
     fn scale(&self, object: &dyn AnyObject) -> Option<Scale> {

@@ -2,11 +2,13 @@
 //! from them.
 
 mod controller;
+mod convert;
 mod json_path;
 mod kind;
 mod names;
 
 pub(crate) use controller::start;
+pub(crate) use convert::Converter;
 pub(crate) use kind::CustomKind;
 
 use gantry_api::apiextensions::CustomResourceDefinition;

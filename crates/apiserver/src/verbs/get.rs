@@ -20,7 +20,7 @@ pub(crate) async fn get(call: &Call<'_>) -> Result<Arc<Encoded>> {
         Some(entry) => Arc::clone(&entry.encoded),
         None => Arc::new(Encoded::new(item.value, item.modified)),
     };
-    call.served.encoded(&encoded)
+    call.served.fetched(&call.core.callout, &encoded).await
 }
 
 /// The object as it is now, `None` if there is none.

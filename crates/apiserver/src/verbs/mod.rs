@@ -66,8 +66,13 @@ impl<'a> Call<'a> {
     /// # Errors
     /// It cannot be converted.
     pub(crate) async fn converted(&self, object: Value, from: &Served, to: &Served) -> Result<Value> {
-        let stored = from.storable(Bytes::from(object.to_string()))?;
-        let read = to.read_stored(&stored)?;
+        let callout = &self.core.callout;
+        let bytes = Bytes::from(object.to_string());
+        let read = match from.converter() {
+            // A webhook takes the direct way.
+            Some(_) => to.read(callout, &bytes).await?,
+            None => to.read(callout, &from.storable(callout, bytes).await?).await?,
+        };
         serde_json::from_slice(&read).map_err(ApiError::internal)
     }
 

@@ -1,5 +1,6 @@
 //! GET of a collection with `watch`: what is there (if wanted), then what happens.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,10 @@ use tokio::time::Instant;
 use super::Call;
 use super::list::selection;
 use crate::cache::{Cursor, Entry, Seen, Selection};
+use crate::callout::Callout;
 use crate::limits::{BOOKMARK_BEFORE_END, BOOKMARK_INTERVAL, MIN_WATCH_TIMEOUT};
 use crate::query::ListOptions;
+use crate::resources::Served;
 
 /// A watch under way.
 pub(crate) struct Watching {
@@ -26,6 +29,56 @@ pub(crate) struct Watching {
     bookmarks: bool,
     bookmark_at: Option<Instant>,
     deadline: Instant,
+    translator: Option<Translator>,
+}
+
+/// Shows objects in a version that a webhook makes.
+struct Translator {
+    served: Served,
+    callout: Callout,
+    /// What is asked of fields of that version, and the keys of the objects for which it holds.
+    fields: Option<(Selection, HashSet<Arc<str>>)>,
+}
+
+impl Translator {
+    async fn new(call: &Call<'_>, selection: &Selection, initial: bool) -> Result<Option<Self>> {
+        if call.served.converter().is_none() {
+            return Ok(None);
+        }
+        let (served, callout) = (call.served.clone(), call.core.callout.clone());
+        let Some(coarse) = selection.of_any_version() else {
+            return Ok(Some(Self { served, callout, fields: None }));
+        };
+        let mut shown = HashSet::new();
+        if !initial {
+            let entries = call.served.entry.cache.snapshot(&coarse, 0, None).entries;
+            let entries = served.translated(&callout, entries).await?;
+            shown.extend(entries.iter().filter(|e| selection.matches(e)).map(|e| Arc::clone(&e.key)));
+        }
+        Ok(Some(Self { served, callout, fields: Some((selection.clone(), shown)) }))
+    }
+
+    async fn translate(&mut self, seen: Vec<Seen>) -> Result<Vec<Seen>> {
+        let kinds: Vec<WatchKind> = seen.iter().map(|s| s.kind).collect();
+        let entries = seen.into_iter().map(|s| s.entry).collect();
+        let entries = self.served.translated(&self.callout, entries).await?;
+        let pairs = kinds.into_iter().zip(entries);
+        let Some((selection, shown)) = &mut self.fields else {
+            return Ok(pairs.map(|(kind, entry)| Seen { kind, entry }).collect());
+        };
+        let view = |(kind, entry): (WatchKind, Arc<Entry>)| {
+            let now = kind != WatchKind::Deleted && selection.matches(&entry);
+            let before = if now { !shown.insert(Arc::clone(&entry.key)) } else { shown.remove(&entry.key) };
+            let kind = match (before, now) {
+                (false, true) => WatchKind::Added,
+                (true, true) => WatchKind::Modified,
+                (true, false) => WatchKind::Deleted,
+                (false, false) => return None,
+            };
+            Some(Seen { kind, entry })
+        };
+        Ok(pairs.filter_map(view).collect())
+    }
 }
 
 /// What a watcher is told.
@@ -58,9 +111,11 @@ pub(crate) async fn watch(call: &Call<'_>, options: &ListOptions) -> Result<Watc
         bookmarks: options.bookmarks,
         bookmark_at: None,
         deadline,
+        translator: None,
     };
     match begin(call, options, selection).await {
-        Ok((initial, cursor, end)) => {
+        Ok((initial, cursor, end, translator)) => {
+            watching.translator = translator;
             watching.initial = initial.into_iter();
             watching.cursor = Some(cursor);
             watching.initial_end = end;
@@ -75,7 +130,7 @@ async fn begin(
     call: &Call<'_>,
     options: &ListOptions,
     selection: Selection,
-) -> Result<(Vec<Arc<Entry>>, Cursor, Option<u64>)> {
+) -> Result<(Vec<Arc<Entry>>, Cursor, Option<u64>, Option<Translator>)> {
     let cache = &call.served.entry.cache;
     let wants_initial = options.wants_initial_events();
     match options.revision {
@@ -84,15 +139,20 @@ async fn begin(
         // Who wants only what comes may wait for it here as well as anywhere.
         Some(_) => {}
     }
+    let translator = Translator::new(call, &selection, wants_initial).await?;
+    let selection = match &translator {
+        Some(_) => selection.of_any_version().unwrap_or(selection),
+        None => selection,
+    };
     if wants_initial {
         let (snapshot, cursor) = cache.snapshot_and_watch(selection)?;
-        return Ok((snapshot.entries, cursor, options.bookmarks.then_some(snapshot.revision)));
+        return Ok((snapshot.entries, cursor, options.bookmarks.then_some(snapshot.revision), translator));
     }
     let from = match options.revision {
         None | Some(0) => cache.revision(),
         Some(revision) => revision,
     };
-    Ok((Vec::new(), cache.watch(selection, from)?, None))
+    Ok((Vec::new(), cache.watch(selection, from)?, None, translator))
 }
 
 impl Watching {
@@ -103,6 +163,26 @@ impl Watching {
 
     /// What comes next; `None` at the end. An error is the last thing.
     pub(crate) async fn next(&mut self) -> Option<Result<Told>> {
+        loop {
+            let told = self.next_stored().await?;
+            let (Some(translator), Ok(Told::Events(_))) = (&mut self.translator, &told) else {
+                return Some(told);
+            };
+            let Ok(Told::Events(seen)) = told else { continue };
+            match translator.translate(seen).await {
+                Ok(seen) if seen.is_empty() => {}
+                Ok(seen) => return Some(Ok(Told::Events(seen))),
+                Err(error) => {
+                    self.cursor = None;
+                    self.initial = Vec::new().into_iter();
+                    self.initial_end = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+
+    async fn next_stored(&mut self) -> Option<Result<Told>> {
         if let Some(error) = self.refused.take() {
             return Some(Err(error));
         }
@@ -145,6 +225,9 @@ impl Watching {
 
     /// What else is there already, without waiting.
     pub(crate) fn more(&mut self) -> Result<Vec<Seen>, ApiError> {
+        if self.translator.is_some() {
+            return Ok(Vec::new());
+        }
         let initial: Vec<Seen> = self.initial.by_ref().take(INITIAL_BATCH).map(added).collect();
         if !initial.is_empty() || self.initial_end.is_some() {
             return Ok(initial);

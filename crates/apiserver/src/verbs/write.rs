@@ -76,9 +76,9 @@ pub(crate) async fn insert(
             None => Ok(unstamped(object)),
         };
     }
-    let stamped = Stamped::new(call, object, 0)?;
+    let stamped = Stamped::new(call, object, 0).await?;
     match commit_put(call, &stamped, Expect::Absent).await {
-        Ok(kv) => finished(call, kv),
+        Ok(kv) => finished(call, &stamped, kv),
         Err(StoreError::Conflict { current, .. }) => Err(already_exists(call, generated, current.as_deref())),
         Err(error) => Err(crate::errors::store(error)),
     }
@@ -130,7 +130,10 @@ async fn attempt(
     dry_run: bool,
     mutate: &mut dyn Mutate,
 ) -> Result<Attempt> {
-    let current = latest.map(|kv| decode_current(call, &kv)).transpose()?;
+    let current = match latest {
+        Some(kv) => Some(decode_current(call, &kv).await?),
+        None => None,
+    };
     let change = mutate.mutate(current.as_ref()).await?;
     let revision = current.as_ref().map_or(0, |c| c.revision);
     let expect = if current.is_none() { Expect::Absent } else { Expect::At(revision) };
@@ -146,14 +149,14 @@ async fn attempt(
                 return done(stamped_at(object, revision), false);
             }
             let stamped = match current {
-                None => Stamped::new(call, object, revision)?,
-                Some(current) => match unless_same(call, object, &current)? {
+                None => Stamped::new(call, object, revision).await?,
+                Some(current) => match unless_same(call, object, &current).await? {
                     Some(stamped) => stamped,
                     None => return done(Arc::new(Encoded::new(current.bytes, current.revision)), false),
                 },
             };
             match commit_put(call, &stamped, expect).await {
-                Ok(kv) => done(finished(call, kv)?, false),
+                Ok(kv) => done(finished(call, &stamped, kv)?, false),
                 Err(StoreError::Conflict { current, .. }) => Ok(Attempt::Overtaken(current.map(|kv| *kv))),
                 Err(error) => Err(crate::errors::store(error)),
             }
@@ -162,7 +165,7 @@ async fn attempt(
 }
 
 /// The object as it will be stored; `None` if that is what is stored already, the times of managed fields aside.
-fn unless_same(
+async fn unless_same(
     call: &Call<'_>,
     mut object: Box<dyn AnyObject>,
     current: &Current,
@@ -178,7 +181,7 @@ fn unless_same(
         }
         object.metadata_mut().managed_fields = new;
     }
-    let stamped = Stamped::new(call, object, current.revision)?;
+    let stamped = Stamped::new(call, object, current.revision).await?;
     Ok((current.bytes != stamped.bytes).then_some(stamped))
 }
 
@@ -202,8 +205,8 @@ async fn remove(
     }
 }
 
-fn decode_current(call: &Call<'_>, kv: &KeyValue) -> Result<Current> {
-    let bytes = call.served.read_stored(&kv.value)?;
+async fn decode_current(call: &Call<'_>, kv: &KeyValue) -> Result<Current> {
+    let bytes = call.served.read(&call.core.callout, &kv.value).await?;
     let decoded = call.served.kind.decode(&bytes, false).map_err(|e| {
         ApiError::internal(format!("the stored {} {} cannot be read: {e}", call.served.resource(), call.name))
     })?;
@@ -218,10 +221,10 @@ struct Stamped {
 }
 
 impl Stamped {
-    fn new(call: &Call<'_>, mut object: Box<dyn AnyObject>, revision: u64) -> Result<Self> {
+    async fn new(call: &Call<'_>, mut object: Box<dyn AnyObject>, revision: u64) -> Result<Self> {
         object.metadata_mut().resource_version = Some(revision.to_string());
         let bytes = Bytes::from(object.encode());
-        let stored = call.served.storable(bytes.clone())?;
+        let stored = call.served.storable(&call.core.callout, bytes.clone()).await?;
         let value = splice::unstamped(&stored);
         if let Value::Bytes(_) = value {
             return Err(ApiError::internal("an encoded object has no resourceVersion"));
@@ -250,7 +253,12 @@ async fn commit(call: &Call<'_>, op: Op) -> Result<OpResult, StoreError> {
         .ok_or_else(|| StoreError::Invalid("a commit without a result".to_owned()))
 }
 
-fn finished(call: &Call<'_>, kv: KeyValue) -> Result<Arc<Encoded>> {
+fn finished(call: &Call<'_>, stamped: &Stamped, kv: KeyValue) -> Result<Arc<Encoded>> {
+    if call.served.converter().is_some() {
+        // What was committed is not converted once more: that might fail.
+        let bytes = splice::with_revision(&stamped.bytes, kv.modified);
+        return Ok(Arc::new(Encoded::new(bytes.unwrap_or_else(|| stamped.bytes.clone()), kv.modified)));
+    }
     call.served.encoded(&Arc::new(Encoded::new(kv.value, kv.modified)))
 }
 

@@ -1,6 +1,7 @@
 //! The API server at its boundary: requests in, responses and events out.
 
 mod applying;
+mod conversion;
 mod crud;
 mod custom;
 mod delete;
