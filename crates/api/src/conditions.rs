@@ -35,7 +35,7 @@ conditions! {
     crate::core::PodCondition, crate::core::NodeCondition, crate::core::NamespaceCondition,
     crate::core::PersistentVolumeClaimCondition, crate::apps::DeploymentCondition, crate::apps::ReplicaSetCondition,
     crate::apps::StatefulSetCondition, crate::apps::DaemonSetCondition, crate::batch::JobCondition,
-    crate::apiextensions::CustomResourceDefinitionCondition,
+    crate::apiextensions::CustomResourceDefinitionCondition, crate::apiregistration::APIServiceCondition,
 }
 
 /// The condition of this type.

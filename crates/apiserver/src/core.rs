@@ -7,8 +7,9 @@ use arc_swap::ArcSwap;
 use gantry_api::field::quote;
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Resource};
-use gantry_base::Clock;
+use gantry_base::{Clock, Tasks};
 use gantry_store::Store;
+use tokio::sync::watch;
 
 use crate::authorize::{Attributes, Decision};
 use crate::cache::Hub;
@@ -26,12 +27,16 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) table: ArcSwap<Table>,
+    /// Told when the table changes.
+    pub(crate) table_changes: watch::Sender<()>,
     pub(crate) parts: Parts,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) health: Health,
     /// Calls conversion webhooks and aggregated servers.
     pub(crate) callout: Callout,
     pub(crate) in_flight: InFlight,
+    /// Runs proxied connections.
+    pub(crate) tasks: Tasks,
     /// OpenAPI.
     pub(crate) documents: Documents,
 }
@@ -48,6 +53,7 @@ impl Core {
             change(&mut table);
             table
         });
+        self.table_changes.send_replace(());
     }
 
     /// The version of the resource that a request names.

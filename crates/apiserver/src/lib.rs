@@ -4,6 +4,7 @@
 //! the same process enters at [`server::ApiServer::transport`], which skips TCP, TLS and HTTP and nothing else.
 
 pub mod admission;
+mod aggregate;
 pub mod apply;
 pub mod authorize;
 pub mod bootstrap;

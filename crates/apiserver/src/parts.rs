@@ -95,7 +95,7 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
         rbac: Arc::clone(&rbac),
         authorizer: Arc::clone(&authorizer),
         service_cidr: deps.service_cidr,
-        callout: Callout::new(Arc::clone(&transport), deps.tasks.clone()),
+        callout,
         options: deps.admission.clone(),
     })?;
     let parts = Parts {
@@ -104,10 +104,27 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
         admission,
         connector: Arc::new(connector(deps, lookup)?),
         tokens: Some(who.issuer),
+        front_proxy: Some(front_proxy(deps)?),
         virtuals: reviews::all(who.tokens, authorizer, clock()),
         discovery: who.discovery,
     };
     Ok(Made { parts, rbac, token_key, clients: who.clients, proxies: who.proxies })
+}
+
+/// Aggregated servers know us by a certificate of the front proxy's authority.
+fn front_proxy(deps: &Deps) -> Result<gantry_client::https::Identity> {
+    let leaf = Leaf {
+        common_name: "front-proxy-client",
+        organizations: &[],
+        hosts: &[],
+        usage: Usage::Client,
+        life: LEAF_LIFE,
+    };
+    let identity = deps.pki.front_proxy.issue(&leaf, deps.clock.now())?;
+    Ok(gantry_client::https::Identity {
+        certificate_pem: identity.certificate_pem.into_bytes(),
+        key_pem: identity.key_pem.into_bytes(),
+    })
 }
 
 /// Kubelets know us by a certificate of the cluster's authority.

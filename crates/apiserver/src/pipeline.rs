@@ -137,6 +137,10 @@ async fn answer(
     query: &Query,
     warnings: &Warnings,
 ) -> Result<Response<Body>> {
+    let remote = crate::aggregate::remote_for(&core.table.load(), &info.path);
+    if let Some(remote) = remote {
+        return crate::aggregate::pass(core, &remote, user, request).await;
+    }
     if !info.is_resource {
         return discovery::path(core, info, query, request.method(), request.headers());
     }

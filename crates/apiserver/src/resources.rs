@@ -11,6 +11,7 @@ use gantry_base::Result as BaseResult;
 use gantry_kinds::AnyKind;
 use serde_json::Value;
 
+use crate::aggregate::Remote;
 use crate::cache::{self, Cache, Hub, ROOT};
 use crate::callout::Callout;
 use crate::custom::Converter;
@@ -208,6 +209,8 @@ async fn webhook(
 pub(crate) struct Table {
     groups: BTreeMap<String, BTreeMap<String, Arc<Entry>>>,
     pub(crate) virtuals: Vec<Arc<dyn VirtualResource>>,
+    /// Groups and versions that other servers serve.
+    pub(crate) remotes: BTreeMap<(String, String), Arc<Remote>>,
 }
 
 impl Table {

@@ -45,6 +45,8 @@ pub struct Parts {
     pub connector: Arc<dyn Connector>,
     /// Issues service account tokens, if this server can.
     pub tokens: Option<Arc<dyn TokenIssuer>>,
+    /// How aggregated servers know us.
+    pub front_proxy: Option<gantry_client::https::Identity>,
     /// Reviews.
     pub virtuals: Vec<Arc<dyn VirtualResource>>,
     /// How others verify the tokens of service accounts.
@@ -76,6 +78,7 @@ impl ApiServer {
         let mut parts = make_parts(transport)?;
         let hub = Arc::new(Hub::new(Arc::clone(&options.store)));
         let virtuals = std::mem::take(&mut parts.virtuals);
+        let front_proxy = parts.front_proxy.take();
         let table = resources::builtin(&options.kinds, virtuals, &hub).await?;
         hub.start(tasks).await?;
         let core = Arc::new(Core {
@@ -87,10 +90,13 @@ impl ApiServer {
             health: Health::default(),
             callout,
             in_flight: InFlight::default(),
+            table_changes: tokio::sync::watch::Sender::new(()),
+            tasks: tasks.clone(),
             documents: Documents::default(),
         });
         crate::custom::start(&core, &later, tasks).await?;
         crate::policy_types::start(&core, &later, tasks)?;
+        crate::aggregate::start(&core, &later, front_proxy, tasks)?;
         started.send_replace(Some(Arc::clone(&core)));
         Ok(Self { core, later })
     }

@@ -40,6 +40,7 @@ pub fn open_parts() -> Parts {
         admission: Vec::new(),
         connector: Arc::new(NoConnector),
         tokens: None,
+        front_proxy: None,
         virtuals: Vec::new(),
         discovery: None,
     }

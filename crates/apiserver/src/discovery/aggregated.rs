@@ -45,7 +45,10 @@ pub(super) fn response(
     let items: Vec<Value> = if core {
         vec![group(table, "", &["v1".to_owned()])]
     } else {
-        legacy::group_versions(table).iter().map(|(name, versions)| group(table, name, versions)).collect()
+        crate::aggregate::group_versions(table)
+            .iter()
+            .map(|(name, versions)| group(table, name, versions))
+            .collect()
     };
     let document = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items,
@@ -54,12 +57,54 @@ pub(super) fn response(
 }
 
 fn group(table: &Table, name: &str, versions: &[String]) -> Value {
-    let versions: Vec<Value> = versions
-        .iter()
-        .map(|version| json!({"version": version, "resources": resources(table, name, version), "freshness": "Current"}))
-        .collect();
+    let versions: Vec<Value> = versions.iter().map(|name_of| version(table, name, name_of)).collect();
     let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
     json!({"metadata": metadata, "versions": versions})
+}
+
+/// One version of a group; that of another server as it was when it last answered.
+fn version(table: &Table, group: &str, version: &str) -> Value {
+    let Some(remote) = table.remotes.get(&(group.to_owned(), version.to_owned())) else {
+        return json!({"version": version, "resources": resources(table, group, version), "freshness": "Current"});
+    };
+    let known = remote.resources.as_ref().map(|list| foreign(list, group, version)).unwrap_or_default();
+    let fresh = remote.available && remote.resources.is_some();
+    json!({"version": version, "resources": known, "freshness": if fresh { "Current" } else { "Stale" }})
+}
+
+/// An `APIResourceList` in the new form.
+fn foreign(list: &[Value], group: &str, version: &str) -> Vec<Value> {
+    let text = |r: &Value, key: &str| r[key].as_str().unwrap_or("").to_owned();
+    let kind = |r: &Value| {
+        let or = |key: &str, default: &str| match text(r, key) {
+            found if found.is_empty() => default.to_owned(),
+            found => found,
+        };
+        json!({"group": or("group", group), "version": or("version", version), "kind": text(r, "kind")})
+    };
+    let mut all: Vec<Value> = Vec::new();
+    for r in list.iter().filter(|r| !text(r, "name").contains('/')) {
+        let mut resource = json!({
+            "resource": r["name"], "responseKind": kind(r), "scope": scope(r["namespaced"] == true),
+            "singularResource": text(r, "singularName"), "verbs": r["verbs"],
+        });
+        for key in ["shortNames", "categories"] {
+            if r[key].is_array() {
+                resource[key] = r[key].clone();
+            }
+        }
+        let prefix = format!("{}/", text(r, "name"));
+        let subs = list.iter().filter_map(|s| {
+            let name = s["name"].as_str()?.strip_prefix(&prefix)?;
+            Some(json!({"subresource": name, "responseKind": kind(s), "verbs": s["verbs"]}))
+        });
+        let subs: Vec<Value> = subs.collect();
+        if !subs.is_empty() {
+            resource["subresources"] = subs.into();
+        }
+        all.push(resource);
+    }
+    all
 }
 
 fn resources(table: &Table, group: &str, version: &str) -> Vec<Value> {

@@ -1,13 +1,12 @@
 //! Discovery group by group: `APIVersions`, `APIGroupList`, `APIGroup`, `APIResourceList`.
 
-use std::collections::BTreeMap;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use gantry_kinds::AnyKind;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::aggregate;
 use crate::resources::{Entry, Table};
 
 /// The verbs of a stored resource.
@@ -20,24 +19,6 @@ pub(super) fn core_versions() -> Value {
         "kind": "APIVersions", "versions": ["v1"],
         "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
     })
-}
-
-/// The groups other than the core one, each with its versions, the preferred one first.
-pub(super) fn group_versions(table: &Table) -> BTreeMap<String, Vec<String>> {
-    let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let kinds = table.entries().flat_map(|e| e.versions.iter().map(|v| v.kind.resource().clone()));
-    for resource in kinds.chain(table.virtuals.iter().map(|v| v.resource().clone())) {
-        if !resource.group.is_empty() {
-            let versions = groups.entry(resource.group.to_string()).or_default();
-            if !versions.iter().any(|v| *v == resource.version) {
-                versions.push(resource.version.to_string());
-            }
-        }
-    }
-    for versions in groups.values_mut() {
-        versions.sort_by_key(|v| std::cmp::Reverse(priority(v)));
-    }
-    groups
 }
 
 /// Stable versions before betas before alphas, the higher number first; anything else last.
@@ -64,13 +45,14 @@ fn group_value(group: &str, versions: &[String]) -> Value {
 
 /// `/apis`
 pub(super) fn groups(table: &Table) -> Value {
-    let groups: Vec<Value> = group_versions(table).iter().map(|(g, v)| group_value(g, v)).collect();
+    let groups: Vec<Value> =
+        aggregate::group_versions(table).iter().map(|(g, v)| group_value(g, v)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/<group>`
 pub(super) fn group(table: &Table, group: &str) -> Option<Value> {
-    let versions = group_versions(table).remove(group)?;
+    let (_, versions) = aggregate::group_versions(table).into_iter().find(|(name, _)| name == group)?;
     let mut value = group_value(group, &versions);
     value["kind"] = "APIGroup".into();
     value["apiVersion"] = "v1".into();

@@ -135,7 +135,7 @@ fn paths(core: &Core) -> Vec<String> {
     if core.parts.discovery.is_some() {
         paths.extend(["/.well-known/openid-configuration", "/openid/v1/jwks"].map(str::to_owned));
     }
-    for (group, versions) in legacy::group_versions(&core.table.load()) {
+    for (group, versions) in crate::aggregate::group_versions(&core.table.load()) {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
     }

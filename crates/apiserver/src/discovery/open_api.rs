@@ -13,10 +13,13 @@ use http::header::{
 };
 use http::{HeaderMap, Response, StatusCode};
 use parking_lot::Mutex;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::{GIT_VERSION, legacy};
+use crate::aggregate;
 use crate::core::Core;
-use crate::openapi::{self, Definition, Document, OpenApi, Served, Subresource};
+use crate::openapi::{self, Definition, Document, OpenApi, Packed, Served, Subresource};
 use crate::pipeline::{accepts_gzip, header};
 use crate::query::Query;
 use crate::resources::{Entry, Table, Version};
@@ -112,10 +115,18 @@ pub(super) fn response(
     query: &Query,
     headers: &HeaderMap,
 ) -> Result<Response<Body>> {
-    let documents = || core.documents.of(&core.table.load_full());
+    let table = core.table.load_full();
+    let documents = || core.documents.of(&table);
+    let merged = || merged_v2(&table, documents().v2());
     let wanted = form(header(headers, ACCEPT.as_str()));
     let mut response = match (parts, wanted) {
-        (["openapi", "v3"], _) => send(documents().index(), JSON, headers),
+        (["openapi", "v3"], _) => send(merged_index(&table, documents().index()), JSON, headers),
+        (["openapi", "v2"], Some(Form::Json)) if !table.remotes.is_empty() => send(merged().0, JSON, headers),
+        (["openapi", "v2"], Some(Form::Protobuf)) if !table.remotes.is_empty() => {
+            let (json, whole) = merged();
+            let document = Document { body: Packed::new(&openapi::gnostic_document(&whole)), ..json };
+            send(document, GNOSTIC_TYPE, headers)
+        }
         (["openapi", "v2"], Some(Form::Json)) => send(documents().v2(), JSON, headers),
         (["openapi", "v2"], Some(Form::Protobuf)) => send(documents().v2_protobuf(), GNOSTIC_TYPE, headers),
         (["openapi", "v3", path @ ..], Some(Form::Json)) => {
@@ -136,6 +147,31 @@ pub(super) fn response(
     };
     response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
     Ok(response)
+}
+
+/// A document that is ours only in part.
+fn packed(bytes: &[u8]) -> Document {
+    let hash = Sha256::digest(bytes).iter().map(|b| format!("{b:02X}")).collect();
+    Document { body: Packed::new(bytes), hash }
+}
+
+/// The index with the documents of other servers.
+fn merged_index(table: &Table, ours: Document) -> Document {
+    if table.remotes.is_empty() {
+        return ours;
+    }
+    match aggregate::v3_index(table, &Bytes::from(ours.body.plain())) {
+        Some(merged) => packed(&merged),
+        None => ours,
+    }
+}
+
+/// The v2 document with what other servers publish, packed and as a tree.
+fn merged_v2(table: &Table, ours: Document) -> (Document, Value) {
+    let whole = Bytes::from(ours.body.plain());
+    let merged = aggregate::merged_v2(table, &whole).unwrap_or(whole);
+    let tree = serde_json::from_slice(&merged).unwrap_or_default();
+    (packed(&merged), tree)
 }
 
 enum Form {

@@ -19,6 +19,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use gnostic::document as gnostic_document;
 pub use packed::Packed;
 pub use served::{Definition, Served, Subresource};
 

@@ -1,5 +1,6 @@
 //! The API server at its boundary: requests in, responses and events out.
 
+mod aggregate;
 mod applying;
 mod conversion;
 mod crud;

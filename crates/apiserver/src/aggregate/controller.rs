@@ -1,0 +1,195 @@
+//! Keeps the table of remote servers, their conditions and the local APIServices in step with what is there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use gantry_api::apiregistration::APIService;
+use gantry_api::conditions;
+use gantry_api::meta::MetaExt;
+use gantry_api::status::Result;
+use gantry_base::Tasks;
+use gantry_client::https::Identity;
+use gantry_client::{Api, Transport};
+
+use super::availability::{self, Checked};
+use super::remote::Remote;
+use super::{openapi, register};
+use crate::cache::{Cursor, Selection};
+use crate::core::Core;
+use crate::identify::User;
+use crate::loopback::{Later, Loopback};
+use crate::resources::Entry;
+
+/// How often servers that answer are looked at.
+const RECHECK: Duration = Duration::from_secs(10);
+/// How often those are that do not, or what could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Follows the APIServices until `tasks` end. `identity` is how remote servers know us.
+///
+/// # Errors
+/// The watch cache cannot be read.
+pub(crate) fn start(
+    core: &Arc<Core>,
+    later: &Later,
+    identity: Option<Identity>,
+    tasks: &Tasks,
+) -> gantry_base::Result<()> {
+    let Some(entry) = core.table.load().entry("apiregistration.k8s.io", "apiservices").cloned() else {
+        return Ok(());
+    };
+    let (_, cursor) = entry.cache.snapshot_and_watch(Selection::default())?;
+    let transport: Arc<dyn Transport> =
+        Arc::new(Loopback { server: later.clone(), user: User::apiserver(), agent: "kube-aggregator" });
+    let controller = Controller {
+        core: Arc::clone(core),
+        services: entry,
+        api: Api::new(Arc::clone(&transport), "kube-aggregator"),
+        transport,
+        identity,
+    };
+    tasks.spawn("aggregator", async move { controller.run(cursor).await });
+    Ok(())
+}
+
+struct Controller {
+    core: Arc<Core>,
+    services: Arc<Entry>,
+    api: Api<APIService>,
+    transport: Arc<dyn Transport>,
+    identity: Option<Identity>,
+}
+
+impl Controller {
+    fn all(&self) -> Vec<Arc<APIService>> {
+        let snapshot = self.services.cache.snapshot(&Selection::default(), 0, None);
+        snapshot.entries.iter().filter_map(|e| e.encoded.typed().ok()).collect()
+    }
+
+    async fn run(self, mut cursor: Cursor) {
+        let mut changes = self.core.table_changes.subscribe();
+        loop {
+            changes.borrow_and_update();
+            let again = self.reconcile().await;
+            let timer = async {
+                match again {
+                    Some(after) => tokio::time::sleep(after).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = timer => {}
+                changed = changes.changed() => if changed.is_err() { return },
+                next = cursor.next() => if let Err(error) = next {
+                    tracing::warn!(%error, "the watch of APIServices begins anew");
+                    match self.services.cache.snapshot_and_watch(Selection::default()) {
+                        Ok((_, fresh)) => cursor = fresh,
+                        Err(error) => {
+                            tracing::error!(%error, "APIServices cannot be watched");
+                            tokio::time::sleep(RETRY).await;
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// Does what is to be done; when to look again if nothing happens.
+    async fn reconcile(&self) -> Option<Duration> {
+        let services = self.all();
+        self.show(&services);
+        let table = self.core.table.load_full();
+        let registered = register::register(&table, &services, &self.api).await;
+        if let Err(error) = &registered {
+            tracing::warn!(%error, "a local APIService cannot be written");
+        }
+        let remotes: Vec<Arc<Remote>> = table.remotes.values().cloned().collect();
+        let checks = join_all(remotes.iter().map(|remote| self.check(remote, &services))).await;
+        let all_fine = registered.is_ok() && checks.iter().all(|fine| *fine);
+        match (remotes.is_empty(), all_fine) {
+            (_, false) => Some(RETRY),
+            (true, true) => None,
+            (false, true) => Some(RECHECK),
+        }
+    }
+
+    /// Puts the remote servers into the table.
+    fn show(&self, services: &[Arc<APIService>]) {
+        let before = self.core.table.load_full();
+        let mut remotes = BTreeMap::new();
+        for service in services {
+            let remote = Remote::new(service, &self.core.callout, self.identity.as_ref());
+            let Some(mut remote) = remote else { continue };
+            let key = (remote.group.clone(), remote.version.clone());
+            if let Some(known) = before.remotes.get(&key) {
+                remote.inherit(known);
+            }
+            remotes.insert(key, Arc::new(remote));
+        }
+        self.replace(&before.remotes, remotes);
+    }
+
+    fn replace(
+        &self,
+        before: &BTreeMap<(String, String), Arc<Remote>>,
+        remotes: BTreeMap<(String, String), Arc<Remote>>,
+    ) {
+        let same = before.len() == remotes.len()
+            && before.iter().zip(&remotes).all(|((k, a), (l, b))| k == l && a.same(b));
+        if !same {
+            self.core.change_table(|table| table.remotes.clone_from(&remotes));
+        }
+    }
+
+    /// Checks one server, notes what it says; whether it is there.
+    async fn check(&self, remote: &Arc<Remote>, services: &[Arc<APIService>]) -> bool {
+        let checked = availability::check(remote, &self.transport).await;
+        let fine = checked.status == "True";
+        if fine {
+            self.learn(remote, &checked).await;
+        }
+        let Some(service) = services.iter().find(|s| s.name() == remote.name) else { return fine };
+        match self.note(service, &checked).await {
+            Ok(()) => fine,
+            Err(error) if error.is_conflict() || error.is_not_found() => fine,
+            Err(error) => {
+                tracing::warn!(name = remote.name, %error, "the condition of an APIService cannot be written");
+                false
+            }
+        }
+    }
+
+    async fn learn(&self, remote: &Arc<Remote>, checked: &Checked) {
+        let mut known = Remote::clone(remote);
+        if let Some(resources) = &checked.resources {
+            known.resources = Some(Arc::new(resources.clone()));
+        }
+        openapi::learn(&mut known).await;
+        let key = (known.group.clone(), known.version.clone());
+        let current = self.core.table.load().remotes.get(&key).cloned();
+        // It may have been changed or removed while it was asked.
+        let Some(current) = current.filter(|c| c.configured == known.configured) else { return };
+        known.available = current.available;
+        if !known.same(&current) {
+            let known = Arc::new(known);
+            self.core.change_table(|table| drop(table.remotes.insert(key.clone(), Arc::clone(&known))));
+        }
+    }
+
+    async fn note(&self, service: &APIService, checked: &Checked) -> Result<()> {
+        let mut changed = service.clone();
+        let condition = checked.condition(self.core.now());
+        let list = &mut changed.status.get_or_insert_default().conditions;
+        let known = list.iter().flatten().find(|c| c.type_ == "Available");
+        let same = known.is_some_and(|c| {
+            (&c.status, &c.reason, &c.message) == (&condition.status, &condition.reason, &condition.message)
+        });
+        if same {
+            return Ok(());
+        }
+        conditions::set(list, condition);
+        self.api.update_status(&changed).await.map(drop)
+    }
+}
