@@ -11,30 +11,58 @@ pub(crate) use controller::start;
 pub(crate) use convert::Converter;
 pub(crate) use kind::CustomKind;
 
-use gantry_api::apiextensions::CustomResourceDefinition;
+use gantry_api::apiextensions::{CustomResourceDefinition, CustomResourceDefinitionVersion};
 use gantry_api::field::{Error, Path};
 use gantry_kinds::AnyObject;
+use serde_json::Value;
 
-use crate::structural::CustomSchema;
+use crate::structural::{CustomSchema, definition};
 
-/// What is wrong with the schemas of a definition; nothing for any other object.
-pub(crate) fn schema_errors(object: &dyn AnyObject) -> Vec<Error> {
+/// What is wrong with the schemas of a definition; nothing for any other object. `old` is what it replaces: faults that
+/// it had already are no reason to refuse what else is changed.
+pub(crate) fn schema_errors(object: &dyn AnyObject, old: Option<&dyn AnyObject>) -> Vec<Error> {
     let Some(crd) = object.downcast::<CustomResourceDefinition>() else { return Vec::new() };
+    let old = old.and_then(|o| o.downcast::<CustomResourceDefinition>());
+    if old.is_some_and(|old| old.spec == crd.spec) {
+        return Vec::new();
+    }
+    let versions = &crd.spec.versions;
+    // Upstream keeps a schema that all versions share at the top of the spec; its paths show that.
+    let shared = versions.iter().all(|v| v.schema == versions[0].schema);
+    let has_status =
+        |v: &CustomResourceDefinitionVersion| v.subresources.as_ref().is_some_and(|s| s.status.is_some());
     let mut errors = Vec::new();
-    for (i, version) in crd.spec.versions.iter().enumerate() {
+    for (i, version) in versions.iter().enumerate().take(if shared { 1 } else { versions.len() }) {
+        let path = Path::new("spec");
+        let path =
+            if shared { path.child("validation") } else { path.child("versions").index(i).child("schema") };
         let Some(schema) = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref()) else {
             continue;
         };
-        let path = Path::new("spec").child("versions").index(i).child("schema").child("openAPIV3Schema");
+        let status = if shared { versions.iter().any(has_status) } else { has_status(version) };
         let tree = serde_json::to_value(schema).unwrap_or_default();
-        match CustomSchema::parse(&tree) {
-            Ok(schema) => errors.extend(schema.problems(&path)),
-            Err(why) => errors.push(Error::forbidden(&path, why)),
+        errors.extend(errors_of(&tree, status, &path.child("openAPIV3Schema")));
+    }
+    if errors.is_empty() {
+        for (i, version) in versions.iter().enumerate() {
+            if let Err(why) = CustomKind::new(crd, version) {
+                let path = Path::new("spec").child("versions").index(i);
+                errors.push(Error::invalid(&path, version.name.as_str(), why));
+            }
         }
-        if let Err(why) = CustomKind::new(crd, version) {
-            let path = Path::new("spec").child("versions").index(i);
-            errors.push(Error::invalid(&path, version.name.as_str(), why));
-        }
+    }
+    errors
+}
+
+fn errors_of(schema: &Value, has_status: bool, path: &Path) -> Vec<Error> {
+    let mut errors = definition::root(schema, has_status, path);
+    let parsed = CustomSchema::parse(schema);
+    if let Ok(parsed) = &parsed {
+        errors.extend(parsed.problems(path));
+    }
+    errors.extend(definition::problems(schema, path));
+    if let (Err(why), true) = (parsed, errors.is_empty()) {
+        errors.push(Error::invalid(path, "", why));
     }
     errors
 }

@@ -9,6 +9,7 @@ use gantry_api::apiextensions::{
 };
 use gantry_api::field::quote;
 use gantry_api::{conditions, time};
+use gantry_kinds::rules::approval::{self, Approval};
 
 /// The names that other definitions of the group have.
 #[derive(Debug, Default)]
@@ -72,6 +73,9 @@ pub(super) fn status(
         None => (true, "NoConflicts", "no conflicts found"),
     };
     conditions::set(&mut status.conditions, condition("NamesAccepted", ok, reason, message, now));
+    if let Some(approved) = approval_condition(crd, now) {
+        conditions::set(&mut status.conditions, approved);
+    }
     if !conditions::is_true(status.conditions.as_ref(), "Established") {
         let established = if ok {
             condition(
@@ -87,6 +91,24 @@ pub(super) fn status(
         conditions::set(&mut status.conditions, established);
     }
     status
+}
+
+/// Who approved a definition in a group of the Kubernetes community; nothing for other groups.
+fn approval_condition(
+    crd: &CustomResourceDefinition,
+    now: SystemTime,
+) -> Option<CustomResourceDefinitionCondition> {
+    if !approval::is_protected(&crd.spec.group) {
+        return None;
+    }
+    let (state, message) = approval::state(crd.metadata.annotations.as_ref());
+    let (holds, reason) = match state {
+        Approval::Approved => (true, "ApprovedAnnotation"),
+        Approval::Invalid => (false, "InvalidAnnotation"),
+        Approval::Missing => (false, "MissingAnnotation"),
+        Approval::Bypassed => (false, "UnapprovedAnnotation"),
+    };
+    Some(condition("KubernetesAPIApprovalPolicyConformant", holds, reason, &message, now))
 }
 
 /// Takes over the names that are free; the last conflict otherwise.

@@ -3,6 +3,8 @@
 
 mod cel;
 mod check;
+mod defaults;
+pub mod definition;
 mod formats;
 mod parse;
 mod rules;
@@ -48,6 +50,9 @@ impl CustomSchema {
     /// `NonStructuralSchema`.
     pub fn problems(&self, path: &Path) -> Vec<Error> {
         let mut found = check::problems(&self.root, path);
+        if found.is_empty() {
+            found = defaults::problems(&self.root, path, &self.patterns);
+        }
         if found.is_empty() {
             // Rules on a schema that is not structural have no types.
             found = cel::problems(&self.root, path);

@@ -26,6 +26,20 @@ pub fn object(
     judge.found
 }
 
+/// What is wrong with a value whose place is `path`: a default.
+pub fn below(
+    value: &Value,
+    schema: &Structural,
+    patterns: &HashMap<String, Regex>,
+    path: &Path,
+) -> Vec<Error> {
+    let mut judge = Judge { patterns, found: Vec::new() };
+    judge.place(value, None, schema, path.as_str());
+    lists(value, schema, path, &mut judge.found);
+    embedded(value, schema, path, schema.embedded_resource, &mut judge.found);
+    judge.found
+}
+
 struct Judge<'a> {
     patterns: &'a HashMap<String, Regex>,
     found: Vec<Error>,

@@ -147,7 +147,7 @@ pub(crate) fn validate_new(call: &Call<'_>, object: &dyn AnyObject) -> Result<()
     let kind = &call.served.kind;
     let mut errors = rules::validate_metadata(object.metadata(), kind.resource(), kind.name_rule());
     errors.extend(kind.validate(object));
-    errors.extend(custom::schema_errors(object));
+    errors.extend(custom::schema_errors(object, None));
     refuse(call, object, &errors)?;
     for warning in kind.warnings(object) {
         call.warnings.add(warning);
@@ -263,7 +263,7 @@ fn before_update(call: &Call<'_>, part: Part, new: &mut dyn AnyObject, old: &dyn
     match part {
         Part::Main => {
             errors.extend(kind.validate_replacement(new, old));
-            errors.extend(custom::schema_errors(new));
+            errors.extend(custom::schema_errors(new, Some(old)));
         }
         Part::Status => errors.extend(kind.validate_status_update(new, old)),
         Part::Named(part) => errors.extend(kind.validate_part_update(part, new, old)),

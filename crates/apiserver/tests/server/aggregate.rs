@@ -154,7 +154,6 @@ async fn what_is_served_here_has_an_apiservice_too() {
     let condition = &apps["status"]["conditions"][0];
     assert_eq!((&condition["reason"], &condition["status"]), (&json!("Local"), &json!("True")));
     wanted("v1.").await;
-    wanted("v1.authorization.k8s.io").await;
     // One that was deleted comes back.
     assert_eq!(lab.send("DELETE", &format!("{SERVICES}/v1.apps"), &json!({})).await.code, 200);
     wanted("v1.apps").await;

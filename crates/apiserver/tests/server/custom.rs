@@ -144,3 +144,122 @@ async fn schemas_that_are_not_structural_are_refused() {
     assert_eq!(answer.code, 422, "{}", answer.json());
     lab.end().await;
 }
+
+/// Changes a definition at a JSON pointer.
+fn with(pointer: &str, value: Value) -> Value {
+    let mut crd = definition("widgets", "Widget");
+    let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+    crd.pointer_mut(parent).expect("a place")[key] = value;
+    crd
+}
+
+#[tokio::test]
+async fn definitions_are_checked_in_upstreams_words() {
+    let lab = Lab::new().await;
+    let schema = "/spec/versions/0/schema/openAPIV3Schema";
+    let color = &format!("{schema}/properties/spec/properties/color");
+    let at = "spec.validation.openAPIV3Schema";
+    let listed = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+        "items": {"type": "object", "properties": {"k": {"type": "string"}}}});
+    let table = [
+        (
+            "/spec/group",
+            json!("example"),
+            "spec.group: Invalid value: \"example\": should be a domain with at least one dot",
+        ),
+        (
+            "/spec/scope",
+            json!("World"),
+            "spec.scope: Unsupported value: \"World\": supported values: \"Cluster\", \"Namespaced\"",
+        ),
+        (
+            "/metadata/name",
+            json!("x.example.com"),
+            "metadata.name: Invalid value: \"x.example.com\": must be spec.names.plural+\".\"+spec.group",
+        ),
+        (
+            "/spec/preserveUnknownFields",
+            json!(true),
+            "spec.preserveUnknownFields: Invalid value: true: cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead",
+        ),
+        (
+            "/spec/versions/0/storage",
+            json!(false),
+            "spec.versions: Invalid value: [\"v1\"]: must have exactly one version marked as storage version",
+        ),
+        (
+            "/spec/versions/0/additionalPrinterColumns/0/type",
+            json!("text"),
+            "spec.additionalPrinterColumns[0].type: Invalid value: \"text\": must be one of boolean,date,integer,number,string",
+        ),
+        (
+            "/spec/versions/0/selectableFields",
+            json!([{"jsonPath": ".spec.nothing"}]),
+            "spec.selectableFields[0].jsonPath: Invalid value: \".spec.nothing\": is an invalid path: does not refer to a valid field",
+        ),
+        (
+            "/spec/conversion",
+            json!({"strategy": "Webhook"}),
+            "spec.conversion.webhookClientConfig: Required value: required when strategy is set to Webhook",
+        ),
+        (
+            color,
+            json!({}),
+            &format!(
+                "{at}.properties[spec].properties[color].type: Required value: must not be empty for specified object fields"
+            ),
+        ),
+        (
+            color,
+            json!({"type": "string", "default": 1}),
+            &format!(
+                "{at}.properties[spec].properties[color].default: Invalid value: \"integer\": {at}.properties[spec].properties[color].default in body must be of type string: \"integer\""
+            ),
+        ),
+        (
+            color,
+            json!({"type": "object", "default": {"x": 1}}),
+            &format!(
+                "{at}.properties[spec].properties[color].default: Invalid value: {{\"x\":1}}: must not have unknown fields"
+            ),
+        ),
+        (
+            color,
+            json!({"type": "array", "uniqueItems": true, "items": {"type": "string"}}),
+            &format!(
+                "{at}.properties[spec].properties[color].uniqueItems: Forbidden: uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
+            ),
+        ),
+        (
+            color,
+            listed,
+            &format!(
+                "{at}.properties[spec].properties[color].items.properties[k].default: Required value: this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
+            ),
+        ),
+        (
+            &format!("{schema}/nullable"),
+            json!(true),
+            &format!("{at}.nullable: Forbidden: nullable cannot be true at the root"),
+        ),
+    ];
+    for (pointer, value, expected) in table {
+        let answer = lab.send("POST", CRDS, &with(pointer, value)).await;
+        let message = answer.json()["message"].as_str().unwrap_or("").to_owned();
+        assert_eq!(answer.code, 422, "{pointer}: {message}");
+        assert!(message.contains(expected), "{pointer}:\n{message}\n{expected}");
+    }
+    let mut community = definition("widgets", "Widget");
+    community["metadata"]["name"] = json!("widgets.x.k8s.io");
+    community["spec"]["group"] = json!("x.k8s.io");
+    let answer = lab.send("POST", CRDS, &community).await;
+    assert!(answer.json()["message"].as_str().is_some_and(|m| m.contains("metadata.annotations[api-approved.kubernetes.io]: Required value: protected groups must have approval annotation \"api-approved.kubernetes.io\"")), "{}", answer.json());
+    community["metadata"]["annotations"] = json!({"api-approved.kubernetes.io": "unapproved, a test"});
+    lab.create(CRDS, &community).await;
+    eventually(&lab, &format!("{CRDS}/widgets.x.k8s.io"), |_, c| {
+        condition(c, "KubernetesAPIApprovalPolicyConformant") == "False"
+            && condition(c, "Established") == "True"
+    })
+    .await;
+    lab.end().await;
+}

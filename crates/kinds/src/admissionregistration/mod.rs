@@ -9,7 +9,7 @@ mod rules;
 pub mod validating_admission_policy;
 pub mod validating_admission_policy_binding;
 pub mod validating_webhook_configuration;
-mod webhooks;
+pub(crate) mod webhooks;
 
 /// The end of names that are for configurations in files of the server.
 const STATIC_SUFFIX: &str = ".static.k8s.io";

@@ -213,7 +213,7 @@ fn validate_client(client: &WebhookClientConfig, path: &Path, errors: &mut Error
 }
 
 /// An `https` URL without user, query and fragment.
-fn validate_url(url: &str, path: &Path, errors: &mut Errors) {
+pub(crate) fn validate_url(url: &str, path: &Path, errors: &mut Errors) {
     const FORM: &str = "; desired format: https://host[/path]";
     if url.bytes().any(|b| b < 0x20 || b == 0x7f) {
         let why = format!(
@@ -254,7 +254,8 @@ fn validate_url(url: &str, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn validate_service(service: &ServiceReference, path: &Path, errors: &mut Errors) {
+/// A service by its names, path and port.
+pub(crate) fn validate_service(service: &ServiceReference, path: &Path, errors: &mut Errors) {
     // Upstream's callers give the two names in the wrong order; the paths of the errors show it.
     check::required(&path.child("name"), Some(&service.namespace), errors);
     check::required(&path.child("namespace"), Some(&service.name), errors);

@@ -1,3 +1,5 @@
 //! The apiextensions.k8s.io group.
 
+pub mod approval;
 pub mod custom_resource_definition;
+mod validate;
