@@ -65,5 +65,7 @@ pub const RELOAD_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Tries of an eviction against a disruption budget that others change as well (upstream's `EvictionsRetry`).
 pub const EVICTION_ATTEMPTS: usize = 20;
+/// Largest page whose links are rewritten on its way through `proxy`.
+pub const MAX_PAGE_BYTES: usize = 16 << 20;
 /// Objects that a conversion webhook is given at once.
 pub const CONVERSION_BATCH: usize = 500;

@@ -24,4 +24,4 @@ pub use remote_command::{
     CommandStatus, RemoteCommandClient, RemoteCommandOptions, RemoteCommandStreams, TerminalSize,
     accept_remote_command, connect_remote_command, relay_remote_command,
 };
-pub use upgrade::{ConnectError, FullBody, Rejection};
+pub use upgrade::{ConnectError, FullBody, Rejection, is_upgrade_request};

@@ -2,7 +2,7 @@
 
 use gantry_api::ApiError;
 use gantry_api::status::Result;
-use gantry_stream::proxy_upgrade;
+use gantry_stream::{is_upgrade_request, proxy_upgrade};
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION, TE, TRANSFER_ENCODING,
     UPGRADE,
@@ -56,12 +56,6 @@ pub(crate) async fn pass(
     })
 }
 
-/// Whether the client wants to speak another protocol.
-fn is_upgrade(headers: &HeaderMap) -> bool {
-    let connection = headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok());
-    connection.flat_map(|v| v.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
-}
-
 /// What Go's `http.Error` writes.
 fn plain(code: u16, text: &str) -> Response<Body> {
     let mut response = Response::new(full(format!("{text}\n")));
@@ -92,7 +86,7 @@ async fn forward(
     }
     identify(headers, user)?;
     headers.remove(HOST);
-    if is_upgrade(headers) {
+    if is_upgrade_request(headers) {
         return Ok(upgrade(core, caller, request, &uri).await);
     }
     for name in [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {

@@ -10,7 +10,7 @@ use gantry_api::core::{Node, Pod};
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Object, Resource};
 use gantry_base::Tasks;
-use gantry_stream::{proxy_upgrade, websocket};
+use gantry_stream::{is_upgrade_request, proxy_upgrade, websocket};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, BodyStream};
@@ -107,6 +107,9 @@ impl Kubelets {
         if node.is_empty() {
             let why = format!("pod {} does not have a host assigned", about.name);
             return Err(ApiError::bad_request(why));
+        }
+        if !is_upgrade_request(request.headers()) {
+            return Err(ApiError::bad_request("Upgrade request required"));
         }
         let mut parameters = Parameters::default();
         if forward {

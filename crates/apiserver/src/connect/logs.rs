@@ -43,6 +43,12 @@ pub(super) fn parameters(pod: &Pod, query: &Query) -> Result<Parameters> {
         }
         parameters.add("sinceTime", text);
     }
+    if query.get("stream").is_some_and(|s| !matches!(s, "" | "All"))
+        && query.get("tailLines").is_some_and(|t| !t.is_empty())
+    {
+        let why = "`tailLines` and specific `stream` are mutually exclusive for now";
+        errors.push(Error::forbidden(&Path::root(), why));
+    }
     if let Some(stream) = query.get("stream").filter(|t| !t.is_empty()) {
         if !matches!(stream, "All" | "Stdout" | "Stderr") {
             errors.push(Error::not_supported(&Path::new("stream"), stream, &["All", "Stderr", "Stdout"]));

@@ -7,11 +7,14 @@ use gantry_api::core::{Endpoints, Pod, Service};
 use gantry_api::field::quote;
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Object};
-use http::header::LOCATION;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, LOCATION};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
 
 use super::kubelets::{About, Destination, Kubelets, Security};
-use crate::serve::{Body, empty};
+use super::rewrite::{self, Rewriter};
+use crate::limits::MAX_PAGE_BYTES;
+use crate::serve::{Body, empty, full};
 
 /// `scheme:name:port`, `name:port` or `name`.
 struct Name<'a> {
@@ -67,12 +70,55 @@ pub(super) async fn proxy(
     let path = if about.path.is_empty() { "/" } else { &about.path };
     let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
     let to = Destination { address, security, path: format!("{path}{query}") };
-    let prefix = uri.path().strip_suffix(about.path.as_str()).unwrap_or(uri.path()).to_owned();
+    let prefix = uri.path().strip_suffix(about.path.as_str()).unwrap_or(uri.path());
+    let host = request.headers().get(HOST).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    let rewriter =
+        Rewriter { prefix: prefix.trim_end_matches('/').to_owned(), target: address.to_string(), host };
+    let mut request = request;
+    forwarded(&mut request, &rewriter, path);
     let answer = kubelets.pass(request, &to).await;
     let mut answer =
         answer.map_err(|why| ApiError::unavailable(format!("error trying to reach service: {why}")))?;
-    relocate(&mut answer, &prefix, address);
-    Ok(answer)
+    if let Some(location) = answer.headers().get(LOCATION).and_then(|v| v.to_str().ok()) {
+        let rewritten = HeaderValue::from_str(&rewriter.url(location)).map_err(ApiError::internal)?;
+        answer.headers_mut().insert(LOCATION, rewritten);
+        return Ok(answer);
+    }
+    page(answer, &rewriter).await
+}
+
+/// Says which path the client asked for.
+fn forwarded(request: &mut Request<Body>, rewriter: &Rewriter, path: &str) {
+    let mut uri = rewrite::clean(&format!("{}{path}", rewriter.prefix));
+    if path.ends_with('/') && !uri.ends_with('/') {
+        uri.push('/');
+    }
+    if let Ok(value) = HeaderValue::from_str(&uri) {
+        request.headers_mut().insert(HeaderName::from_static("x-forwarded-uri"), value);
+    }
+}
+
+/// The `Content-Encoding` of a page; nothing for what is none.
+fn page_encoding(answer: &Response<Body>) -> Option<String> {
+    let header = |name| answer.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let media = header(CONTENT_TYPE).split(';').next().unwrap_or("").trim();
+    let is_page = media == "text/html" && answer.status() != StatusCode::SWITCHING_PROTOCOLS;
+    is_page.then(|| header(CONTENT_ENCODING).to_owned())
+}
+
+/// A page with its links rewritten; anything else as it is.
+async fn page(answer: Response<Body>, rewriter: &Rewriter) -> Result<Response<Body>> {
+    let Some(encoding) = page_encoding(&answer) else { return Ok(answer) };
+    let (mut parts, body) = answer.into_parts();
+    // A concrete error: a boxed one is not general enough for the compiler.
+    let body = Limited::new(body.map_err(std::io::Error::other), MAX_PAGE_BYTES).collect().await;
+    let body = body.map_err(|e| ApiError::unavailable(format!("error trying to reach service: {e}")))?;
+    let body = body.to_bytes();
+    let rewritten = rewriter.page(&encoding, &body);
+    let rewritten =
+        rewritten.map_err(|e| ApiError::unavailable(format!("error trying to reach service: {e}")))?;
+    parts.headers.remove(CONTENT_LENGTH);
+    Ok(Response::from_parts(parts, full(rewritten.unwrap_or(body))))
 }
 
 /// Relative links of a page only work if its path ends with a slash.
@@ -83,22 +129,6 @@ fn redirect(uri: &Uri) -> Result<Response<Body>> {
     *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
     response.headers_mut().insert(LOCATION, to);
     Ok(response)
-}
-
-/// A redirection to the same server comes back through the proxy.
-fn relocate(answer: &mut Response<Body>, prefix: &str, address: SocketAddr) {
-    let Some(location) = answer.headers().get(LOCATION).and_then(|v| v.to_str().ok()) else { return };
-    let Ok(uri) = location.parse::<Uri>() else { return };
-    let ours = uri
-        .authority()
-        .is_none_or(|a| a.as_str() == address.to_string() || a.as_str() == address.ip().to_string());
-    if !ours || !uri.path().starts_with('/') {
-        return;
-    }
-    let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
-    if let Ok(value) = HeaderValue::from_str(&format!("{prefix}{}{query}", uri.path())) {
-        answer.headers_mut().insert(LOCATION, value);
-    }
 }
 
 async fn pod(kubelets: &Kubelets, about: &About) -> Result<(SocketAddr, Security)> {

@@ -1,14 +1,16 @@
 //! Keeps what is served in step with the definitions, their conditions with what is served, and removes the objects
 //! of a definition that is being deleted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_api::apiextensions::{CustomResourceDefinition, CustomResourceDefinitionCondition};
+use gantry_api::apiextensions::{
+    CustomResourceDefinition, CustomResourceDefinitionCondition, CustomResourceDefinitionNames,
+};
 use gantry_api::meta::MetaExt;
 use gantry_api::status::Result;
-use gantry_api::{ApiError, ObjectKey, conditions, time};
+use gantry_api::{ApiError, Encoded, ObjectKey, conditions, time};
 use gantry_base::Tasks;
 use gantry_client::{Api, Transport};
 use gantry_kinds::AnyKind;
@@ -16,7 +18,7 @@ use gantry_kinds::AnyKind;
 use super::convert::Converter;
 use super::kind::CustomKind;
 use super::names::{Taken, status};
-use crate::cache::{Cursor, Selection};
+use crate::cache::{Cursor, Entry as CacheEntry, Selection};
 use crate::core::Core;
 use crate::discovery::priority;
 use crate::identify::User;
@@ -44,13 +46,58 @@ pub(crate) async fn start(core: &Arc<Core>, later: &Later, tasks: &Tasks) -> gan
         Arc::new(Loopback { server: later.clone(), user: User::apiserver(), agent: "gantry" });
     let controller =
         Controller { core: Arc::clone(core), definitions: entry, api: Api::new(transport, "gantry") };
-    for crd in controller.all() {
-        if is_established(&crd) {
-            controller.serve(&crd).await?;
+    for item in controller.all(&mut Settled::new()) {
+        if let Some(crd) = item.unsettled.as_ref().filter(|crd| is_established(crd)) {
+            controller.serve(crd, &item.encoded).await?;
         }
     }
     tasks.spawn("custom resources", async move { controller.run(cursor).await });
     Ok(())
+}
+
+/// What is kept of each definition that needs nothing, with the revision of which that is true.
+type Settled = HashMap<String, (u64, Arc<Brief>)>;
+
+/// The names of a definition.
+struct Brief {
+    name: String,
+    group: String,
+    plural: String,
+    accepted: Option<CustomResourceDefinitionNames>,
+    /// Whether it waits for names that others have.
+    waits: bool,
+}
+
+/// What upstream says of a version that is deprecated without a word.
+fn deprecation_warning(crd: &CustomResourceDefinition, version: &str) -> String {
+    let name = |version: &str| format!("{}/{version} {}", crd.spec.group, crd.spec.names.kind);
+    let better = crd.spec.versions.iter().filter(|v| v.served && v.deprecated != Some(true));
+    let better = better.filter(|v| priority(&v.name) > priority(version)).max_by_key(|v| priority(&v.name));
+    match better {
+        Some(better) => format!("{} is deprecated; use {}", name(version), name(&better.name)),
+        None => format!("{} is deprecated", name(version)),
+    }
+}
+
+impl Brief {
+    fn new(crd: &CustomResourceDefinition) -> Self {
+        let conditions = crd.status.as_ref().and_then(|s| s.conditions.as_ref());
+        Self {
+            name: crd.name().to_owned(),
+            group: crd.spec.group.clone(),
+            plural: crd.spec.names.plural.clone(),
+            accepted: crd.status.as_ref().and_then(|s| s.accepted_names.clone()),
+            waits: !conditions::is_true(conditions, "NamesAccepted") || crd.is_terminating(),
+        }
+    }
+}
+
+/// A definition in a pass.
+struct Item {
+    brief: Arc<Brief>,
+    encoded: Arc<Encoded>,
+    /// The definition, unless it is settled.
+    unsettled: Option<Arc<CustomResourceDefinition>>,
 }
 
 struct Controller {
@@ -63,15 +110,39 @@ fn is_established(crd: &CustomResourceDefinition) -> bool {
     conditions::is_true(crd.status.as_ref().and_then(|s| s.conditions.as_ref()), "Established")
 }
 
+/// What a pass did for a definition.
+enum Step {
+    /// It is as it should be.
+    Nothing,
+    /// It was written.
+    Wrote,
+    /// It waits for something that is no event of definitions.
+    Again,
+}
+
 impl Controller {
-    fn all(&self) -> Vec<Arc<CustomResourceDefinition>> {
+    /// All definitions. A definition is only read if it changed since it was last settled.
+    fn all(&self, known: &mut Settled) -> Vec<Item> {
         let snapshot = self.definitions.cache.snapshot(&Selection::default(), 0, None);
-        snapshot.entries.iter().filter_map(|e| e.encoded.typed().ok()).collect()
+        let names: BTreeSet<&str> = snapshot.entries.iter().map(|e| e.name()).collect();
+        known.retain(|name, _| names.contains(name.as_str()));
+        let item = |entry: &Arc<CacheEntry>| {
+            let encoded = Arc::clone(&entry.encoded);
+            if let Some((revision, brief)) = known.get(entry.name())
+                && *revision == encoded.revision()
+            {
+                return Some(Item { brief: Arc::clone(brief), encoded, unsettled: None });
+            }
+            let crd: Arc<CustomResourceDefinition> = encoded.typed().ok()?;
+            Some(Item { brief: Arc::new(Brief::new(&crd)), encoded, unsettled: Some(crd) })
+        };
+        snapshot.entries.iter().filter_map(item).collect()
     }
 
     async fn run(self, mut cursor: Cursor) {
+        let mut known = Settled::new();
         loop {
-            let settled = self.reconcile_all().await;
+            let settled = self.reconcile_all(&mut known).await;
             let next = async {
                 match cursor.next().await {
                     Ok(_) => Ok(()),
@@ -94,13 +165,20 @@ impl Controller {
     }
 
     /// Whether nothing is left to do until a definition changes.
-    async fn reconcile_all(&self) -> bool {
-        let all = self.all();
+    async fn reconcile_all(&self, known: &mut Settled) -> bool {
+        let all = self.all(known);
         self.forget_missing(&all).await;
         let mut settled = true;
-        for crd in &all {
-            match self.reconcile(crd, &all).await {
-                Ok(done) => settled &= done,
+        for item in &all {
+            let Some(crd) = &item.unsettled else { continue };
+            match self.reconcile(crd, &item.encoded, &all).await {
+                Ok(Step::Nothing) if !item.brief.waits => {
+                    let settled = (item.encoded.revision(), Arc::clone(&item.brief));
+                    known.insert(item.brief.name.clone(), settled);
+                }
+                // The event of what was written brings us here again.
+                Ok(Step::Nothing | Step::Wrote) => {}
+                Ok(Step::Again) => settled = false,
                 Err(error) if error.is_conflict() || error.is_not_found() => settled = false,
                 Err(error) => {
                     tracing::warn!(name = crd.name(), %error, "a custom resource definition cannot be established");
@@ -111,9 +189,9 @@ impl Controller {
         settled
     }
 
-    async fn forget_missing(&self, all: &[Arc<CustomResourceDefinition>]) {
+    async fn forget_missing(&self, all: &[Item]) {
         let present: BTreeSet<(&str, &str)> =
-            all.iter().map(|c| (c.spec.group.as_str(), c.spec.names.plural.as_str())).collect();
+            all.iter().map(|i| (i.brief.group.as_str(), i.brief.plural.as_str())).collect();
         let gone: Vec<Arc<Entry>> = {
             let table = self.core.table.load();
             let custom = table.entries().filter(|e| e.custom);
@@ -133,33 +211,36 @@ impl Controller {
     async fn reconcile(
         &self,
         crd: &CustomResourceDefinition,
-        all: &[Arc<CustomResourceDefinition>],
-    ) -> Result<bool> {
+        encoded: &Arc<Encoded>,
+        all: &[Item],
+    ) -> Result<Step> {
         if crd.is_terminating() {
-            return self.terminate(crd).await;
+            let done = self.terminate(crd).await?;
+            return Ok(if done { Step::Wrote } else { Step::Again });
         }
         if !crd.has_finalizer(FINALIZER) {
             let mut marked = crd.clone();
             marked.metadata.finalizers.get_or_insert_default().push(FINALIZER.into());
             self.api.update(&marked).await?;
-            // The event of this write brings us here again.
-            return Ok(true);
+            return Ok(Step::Wrote);
         }
-        let taken = Taken::by(all.iter().map(|c| &**c), &crd.spec.group, crd.metadata.name.as_deref());
+        let others = all.iter().filter(|i| i.brief.group == crd.spec.group && i.brief.name != crd.name());
+        let taken = Taken::by(others.filter_map(|i| i.brief.accepted.as_ref()));
         let status = status(crd, &taken, self.core.now());
         let established = conditions::is_true(status.conditions.as_ref(), "Established");
         if established {
-            self.serve(crd).await.map_err(ApiError::internal)?;
+            self.serve(crd, encoded).await.map_err(ApiError::internal)?;
         }
         if crd.status.as_ref() != Some(&status) {
             let changed = CustomResourceDefinition { status: Some(status), ..crd.clone() };
             self.api.update_status(&changed).await?;
+            return Ok(Step::Wrote);
         }
-        Ok(true)
+        Ok(Step::Nothing)
     }
 
     /// Puts the served versions of a definition into the table, if they are not there as they are.
-    async fn serve(&self, crd: &CustomResourceDefinition) -> gantry_base::Result<()> {
+    async fn serve(&self, crd: &CustomResourceDefinition, source: &Arc<Encoded>) -> gantry_base::Result<()> {
         let (group, plural) = (crd.spec.group.as_str(), crd.spec.names.plural.as_str());
         let generation = crd.generation();
         let known = self.core.table.load().entry(group, plural).cloned();
@@ -173,7 +254,7 @@ impl Controller {
             .iter()
             .find(|v| v.storage)
             .ok_or_else(|| invalid("no version is stored".to_owned()))?;
-        let storage: Arc<dyn AnyKind> = Arc::new(CustomKind::new(crd, stored).map_err(invalid)?);
+        let storage: Arc<dyn AnyKind> = Arc::new(CustomKind::stored(crd, stored, source).map_err(invalid)?);
         let mut served: Vec<_> = crd.spec.versions.iter().filter(|v| v.served).collect();
         served.sort_by_key(|v| std::cmp::Reverse(priority(&v.name)));
         let list_kind =
@@ -181,10 +262,13 @@ impl Controller {
         let converter = Converter::new(crd).map(Arc::new);
         let mut versions = Vec::new();
         for version in served {
-            let kind: Arc<dyn AnyKind> = Arc::new(CustomKind::new(crd, version).map_err(invalid)?);
+            let kind: Arc<dyn AnyKind> = if version.storage {
+                Arc::clone(&storage)
+            } else {
+                Arc::new(CustomKind::stored(crd, version, source).map_err(invalid)?)
+            };
             let deprecation = (version.deprecated == Some(true)).then(|| {
-                let name = format!("{group}/{} {}", version.name, crd.spec.names.kind);
-                version.deprecation_warning.clone().unwrap_or_else(|| format!("{name} is deprecated"))
+                version.deprecation_warning.clone().unwrap_or_else(|| deprecation_warning(crd, &version.name))
             });
             versions.push(Version {
                 kind,

@@ -19,6 +19,7 @@ use gantry_kinds::{AnyKind, AnyObject, Decoded, Errors, NameRule, Scale, Verbs};
 use serde_json::{Map, Value, json};
 
 use super::json_path::JsonPath;
+use super::lazy::Schema;
 use crate::structural::CustomSchema;
 
 /// An object of a custom resource: metadata, and a tree of the rest.
@@ -94,7 +95,7 @@ pub(crate) struct CustomKind {
     singular: String,
     short: Vec<String>,
     categories: Vec<String>,
-    schema: CustomSchema,
+    schema: Schema,
     verbs: Verbs,
     scale: Option<ScalePaths>,
     columns: Vec<(OwnedColumn, JsonPath)>,
@@ -110,7 +111,7 @@ struct ScalePaths {
 }
 
 impl CustomKind {
-    /// The kind of one version of a definition.
+    /// The kind of one version of a definition, all of which can be read.
     ///
     /// # Errors
     /// The schema or a path in it cannot be read.
@@ -118,9 +119,31 @@ impl CustomKind {
         crd: &CustomResourceDefinition,
         version: &CustomResourceDefinitionVersion,
     ) -> Result<Self, String> {
+        Self::with(crd, version, Schema::parsed(version)?)
+    }
+
+    /// The same of a definition that is stored as `source`; its schema is read when somebody needs it.
+    ///
+    /// # Errors
+    /// A path in it cannot be read.
+    pub(super) fn stored(
+        crd: &CustomResourceDefinition,
+        version: &CustomResourceDefinitionVersion,
+        source: &Arc<Encoded>,
+    ) -> Result<Self, String> {
+        Self::with(crd, version, Schema::stored(Arc::clone(source), &version.name))
+    }
+
+    fn parsed(&self) -> &CustomSchema {
+        self.schema.get()
+    }
+
+    fn with(
+        crd: &CustomResourceDefinition,
+        version: &CustomResourceDefinitionVersion,
+        schema: Schema,
+    ) -> Result<Self, String> {
         let names = &crd.spec.names;
-        let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
-        let schema = serde_json::to_value(schema).map_err(|e| e.to_string())?;
         let sub = version.subresources.as_ref();
         let scale = sub.and_then(|s| s.scale.as_ref()).map(scale_paths).transpose()?;
         let columns = version.additional_printer_columns.as_deref().unwrap_or_default();
@@ -149,7 +172,7 @@ impl CustomKind {
             singular: names.singular.clone().unwrap_or_default(),
             short: names.short_names.clone().unwrap_or_default(),
             categories: names.categories.clone().unwrap_or_default(),
-            schema: CustomSchema::parse(&schema)?,
+            schema,
             verbs: Verbs {
                 status: sub.is_some_and(|s| s.status.is_some()),
                 scale: scale.is_some(),
@@ -162,7 +185,7 @@ impl CustomKind {
     }
 
     fn object(&self, mut tree: Value) -> Result<Dynamic, DecodeError> {
-        self.schema.prune(&mut tree);
+        self.parsed().prune(&mut tree);
         let Value::Object(mut map) = tree else {
             return Err(DecodeError::new(
                 "json: cannot unmarshal value into Go value of type map[string]interface {}",
@@ -259,16 +282,16 @@ impl AnyKind for CustomKind {
     }
 
     fn schema(&self) -> Node<'_> {
-        self.schema.node()
+        self.parsed().node()
     }
 
     fn structural(&self) -> Option<Arc<Structural>> {
-        Some(Arc::new(self.schema.root().clone()))
+        Some(self.parsed().shared_root())
     }
 
     fn decode(&self, json: &[u8], strict: bool) -> Result<Decoded, DecodeError> {
         let tree: Value = serde_json::from_slice(json)?;
-        let unknown = if strict { unknown_fields(&tree, self.schema.node()) } else { Vec::new() };
+        let unknown = if strict { unknown_fields(&tree, self.parsed().node()) } else { Vec::new() };
         Ok(Decoded { object: Box::new(self.object(tree)?), unknown })
     }
 
@@ -279,7 +302,7 @@ impl AnyKind for CustomKind {
     fn defaults(&self, object: &mut dyn AnyObject) {
         let object = dynamic_mut(object);
         let mut tree = Value::Object(std::mem::take(&mut object.rest));
-        self.schema.default(&mut tree);
+        self.parsed().default(&mut tree);
         if let Value::Object(rest) = tree {
             object.rest = rest;
         }
@@ -316,11 +339,11 @@ impl AnyKind for CustomKind {
     }
 
     fn validate(&self, object: &dyn AnyObject) -> Errors {
-        self.schema.validate(&dynamic(object).to_value(), None)
+        self.parsed().validate(&dynamic(object).to_value(), None)
     }
 
     fn validate_update(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {
-        self.schema.validate(&dynamic(new).to_value(), Some(&dynamic(old).to_value()))
+        self.parsed().validate(&dynamic(new).to_value(), Some(&dynamic(old).to_value()))
     }
 
     fn validate_replacement(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {
@@ -332,10 +355,10 @@ impl AnyKind for CustomKind {
     }
 
     fn update_warnings(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Vec<String> {
-        if !self.schema.has_rules() {
+        if !self.parsed().has_rules() {
             return Vec::new();
         }
-        self.schema.forgiven(&dynamic(new).to_value(), &dynamic(old).to_value())
+        self.parsed().forgiven(&dynamic(new).to_value(), &dynamic(old).to_value())
     }
 
     fn warnings(&self, _object: &dyn AnyObject) -> Vec<String> {

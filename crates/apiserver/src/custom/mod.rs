@@ -5,6 +5,7 @@ mod controller;
 mod convert;
 mod json_path;
 mod kind;
+mod lazy;
 mod names;
 
 pub(crate) use controller::start;

@@ -19,15 +19,10 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    /// Those of all of `others` but `name` in `group`.
-    pub(super) fn by<'a>(
-        others: impl Iterator<Item = &'a CustomResourceDefinition>,
-        group: &str,
-        name: Option<&str>,
-    ) -> Self {
+    /// The names that the other definitions of the group have.
+    pub(super) fn by<'a>(others: impl Iterator<Item = &'a CustomResourceDefinitionNames>) -> Self {
         let mut taken = Self::default();
-        for crd in others.filter(|o| o.spec.group == group && o.metadata.name.as_deref() != name) {
-            let Some(names) = crd.status.as_ref().and_then(|s| s.accepted_names.as_ref()) else { continue };
+        for names in others {
             taken.resources.insert(names.plural.clone());
             taken.resources.extend(names.singular.clone());
             taken.resources.extend(names.short_names.clone().unwrap_or_default());

@@ -25,7 +25,7 @@ use serde_json::Value;
 /// The schema of one version of a custom resource.
 #[derive(Clone, Debug)]
 pub struct CustomSchema {
-    root: Structural,
+    root: Arc<Structural>,
     patterns: HashMap<String, Regex>,
     /// Compiled when the first object is written: most definitions have few or none.
     rules: Arc<OnceLock<Option<cel::Rules>>>,
@@ -42,7 +42,7 @@ impl CustomSchema {
         root.embedded_resource = true;
         let mut patterns = HashMap::new();
         collect_patterns(&root, &mut patterns);
-        Ok(Self { root, patterns, rules: Arc::default() })
+        Ok(Self { root: Arc::new(root), patterns, rules: Arc::default() })
     }
 
     /// Why the schema is not structural; `path` is where it lies in the definition, such as
@@ -68,6 +68,11 @@ impl CustomSchema {
     /// The schema itself.
     pub fn root(&self) -> &Structural {
         &self.root
+    }
+
+    /// The schema itself, shared.
+    pub fn shared_root(&self) -> Arc<Structural> {
+        Arc::clone(&self.root)
     }
 
     /// Removes the fields the schema does not know.

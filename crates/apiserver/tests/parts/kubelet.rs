@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gantry_api::core::{Node, Pod};
 use gantry_apiserver::pki::{LEAF_LIFE, Leaf, Usage, server_config};
+use gantry_apiserver::testing::http;
 use gantry_base::{Clock, SystemClock};
 use http::{Request, Response};
 use http_body_util::Full;
@@ -116,7 +117,12 @@ async fn requests_reach_the_kubelet_in_its_own_spelling() {
     let token = admin(&cluster).await;
     let send = async |method: &str, rest: &str| loop {
         let path = format!("/api/v1/namespaces/shop/pods/{rest}");
-        let answer = cluster.with_token(&token, method, &path, &serde_json::Value::Null).await;
+        let bearer = format!("Bearer {token}");
+        let plain = [("authorization", bearer.as_str())];
+        let upgrade = [plain[0], ("connection", "Upgrade"), ("upgrade", "SPDY/3.1")];
+        let headers =
+            if rest.contains("/log") || rest.ends_with("plain=1") { &plain[..] } else { &upgrade[..] };
+        let answer = http(&cluster.server, method, &path, headers, "").await;
         if answer.code != 403 {
             break (answer.code, String::from_utf8_lossy(&answer.bytes).into_owned());
         }
@@ -146,6 +152,12 @@ async fn requests_reach_the_kubelet_in_its_own_spelling() {
     let (code, text) = send("GET", "p/log").await;
     let wanted = "container \"waiting\" in pod \"p\" is waiting to start: ContainerCreating";
     assert_eq!((code, message(text)), (400, wanted.to_owned()));
+    let (code, text) = send("GET", "one/exec?command=sh&plain=1").await;
+    assert_eq!((code, message(text)), (400, "Upgrade request required".to_owned()));
+    let (code, text) = send("GET", "one/log?tailLines=-1").await;
+    let wanted =
+        "PodLogOptions \"one\" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0";
+    assert_eq!((code, message(text)), (422, wanted.to_owned()));
     let path = "/api/v1/nodes/n1/proxy/stats?x=1";
     let answer = cluster.with_token(&token, "GET", path, &serde_json::Value::Null).await;
     assert_eq!((answer.code, &answer.bytes[..]), (200, &b"/stats?x=1"[..]));
