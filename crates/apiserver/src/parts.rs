@@ -13,7 +13,7 @@ use crate::callout::Callout;
 use crate::connect::Kubelets;
 use crate::identify::{self, Authorities, TokenKey};
 use crate::lookup::Lookup;
-use crate::pki::{Pki, Renewed, Usage, Wanted, presenting_client_config};
+use crate::pki::{LEAF_LIFE, Leaf, Pki, Renewed, Usage, Wanted, presenting_client_config};
 use crate::reviews;
 use crate::server::Parts;
 

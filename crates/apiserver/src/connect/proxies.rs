@@ -3,13 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use gantry_api::core::{Endpoints, Pod, Service};
 use gantry_api::field::quote;
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Object};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, LOCATION};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 
 use super::kubelets::{About, Destination, Kubelets, Security};
 use super::rewrite::{self, Rewriter};
@@ -110,10 +111,18 @@ fn page_encoding(answer: &Response<Body>) -> Option<String> {
 async fn page(answer: Response<Body>, rewriter: &Rewriter) -> Result<Response<Body>> {
     let Some(encoding) = page_encoding(&answer) else { return Ok(answer) };
     let (mut parts, body) = answer.into_parts();
-    // A concrete error: a boxed one is not general enough for the compiler.
-    let body = Limited::new(body.map_err(std::io::Error::other), MAX_PAGE_BYTES).collect().await;
-    let body = body.map_err(|e| ApiError::unavailable(format!("error trying to reach service: {e}")))?;
-    let body = body.to_bytes();
+    let mut body = body;
+    let mut page = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|e| ApiError::unavailable(format!("error trying to reach service: {e}")))?;
+        page.extend_from_slice(&frame.into_data().unwrap_or_default());
+        if page.len() > MAX_PAGE_BYTES {
+            let why = format!("error trying to reach service: a page of more than {MAX_PAGE_BYTES} bytes");
+            return Err(ApiError::unavailable(why));
+        }
+    }
+    let body = Bytes::from(page);
     let rewritten = rewriter.page(&encoding, &body);
     let rewritten =
         rewritten.map_err(|e| ApiError::unavailable(format!("error trying to reach service: {e}")))?;
