@@ -104,8 +104,7 @@ impl Controller {
         let status = checked.status.get_or_insert_default();
         status.observed_generation = Some(generation);
         let warnings = Some(warnings).filter(|w| !w.is_empty());
-        status.type_checking =
-            Some(TypeChecking { expression_warnings: warnings, ..TypeChecking::default() });
+        status.type_checking = Some(TypeChecking { expression_warnings: warnings });
         self.api.update_status(&checked).await.map(drop)
     }
 
@@ -115,11 +114,7 @@ impl Controller {
         let mut look = |expression: &str, field: String| {
             let warning = checks.complaints(expression);
             if !warning.is_empty() {
-                warnings.push(ExpressionWarning {
-                    field_ref: field,
-                    warning,
-                    ..ExpressionWarning::default()
-                });
+                warnings.push(ExpressionWarning { field_ref: field, warning });
             }
         };
         for (i, validation) in spec.validations.iter().flatten().enumerate() {
