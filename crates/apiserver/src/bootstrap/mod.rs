@@ -3,6 +3,7 @@
 //!
 //! Everything is compared with what is there first, so that a restart writes nothing.
 
+mod fairness;
 mod rbac;
 mod services;
 mod write;
@@ -58,9 +59,13 @@ pub async fn run(transport: Arc<dyn Transport>, options: &Options) -> Result<()>
     let namespaces =
         NAMESPACES.iter().map(|name| Namespace { metadata: named("", name), ..Namespace::default() });
     writer.create_missing(namespaces.collect()).await?;
-    let (services, roles, rest) =
-        tokio::join!(services::run(&writer, options), rbac::run(&writer), others(&writer, options));
-    services.and(roles).and(rest)
+    let (services, roles, levels, rest) = tokio::join!(
+        services::run(&writer, options),
+        rbac::run(&writer),
+        fairness::run(&writer),
+        others(&writer, options)
+    );
+    services.and(roles).and(levels).and(rest)
 }
 
 async fn others(writer: &Writer, options: &Options) -> Result<()> {

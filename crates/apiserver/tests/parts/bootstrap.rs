@@ -13,7 +13,7 @@ use gantry_client::ListParams;
 
 use crate::{CIDR, Cluster};
 
-fn options(cluster: &Cluster) -> Options {
+pub(crate) fn options(cluster: &Cluster) -> Options {
     Options {
         service_cidr: CIDR,
         advertise_address: Ipv4Addr::new(192, 0, 2, 1).into(),

@@ -3,6 +3,7 @@
 mod addresses;
 mod admission;
 mod bootstrap;
+mod fairness;
 mod kubelet;
 mod limits;
 mod outside;
