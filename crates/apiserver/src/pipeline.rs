@@ -66,9 +66,11 @@ pub(crate) fn wish<'a>(headers: &'a HeaderMap, query: &'a Query) -> Wish<'a> {
 
 /// In which forms the resource can answer.
 fn endpoint(core: &Core, info: &RequestInfo) -> Endpoint {
-    let custom = core.table.load().entry(&info.group, &info.resource).is_some_and(|e| e.custom);
+    let table = core.table.load();
+    let custom = table.entry(&info.group, &info.resource).is_some_and(|e| e.custom);
     Endpoint {
-        transforms: true,
+        // Reviews have no metadata to make a table of.
+        transforms: table.find_virtual(&info.group, &info.version, &info.resource).is_none(),
         // A scale is a scale, whose ever it is.
         custom: custom && info.subresource != "scale",
         watch: info.verb == "watch",

@@ -73,6 +73,8 @@ pub struct StoredAs {
     pub read: fn(&[u8]) -> Result<Vec<u8>, DecodeError>,
     /// From this kind's form to the stored one.
     pub write: fn(&[u8]) -> Result<Vec<u8>, DecodeError>,
+    /// Selectable fields whose path differs: here, and in the stored form.
+    pub selectable: &'static [(&'static str, &'static str)],
 }
 
 /// Paths of fields.

@@ -31,9 +31,10 @@ enum Field {
 }
 
 impl Selection {
-    /// Objects of `kind` in `namespace` (empty: all) that both selectors pick.
+    /// Objects of `kind`, which are stored as `storage`, in `namespace` (empty: all) that both selectors pick.
     pub(crate) fn new(
         kind: &dyn AnyKind,
+        storage: &dyn AnyKind,
         namespace: &str,
         labels: &LabelSelector,
         fields: &FieldSelector,
@@ -43,9 +44,11 @@ impl Selection {
             let field = match term.field.as_str() {
                 "metadata.name" => Field::Name,
                 "metadata.namespace" if kind.resource().namespaced => Field::Namespace,
-                path => Field::Kind(
-                    selectable.iter().position(|s| s == path).ok_or_else(|| unsupported(kind, path))?,
-                ),
+                path => {
+                    let own = selectable.iter().position(|s| s == path);
+                    let own = own.ok_or_else(|| unsupported(kind, path))?;
+                    Field::Kind(stored_position(kind, storage, path).unwrap_or(own))
+                }
             };
             Ok(Term { field, value: term.value.clone(), equal: term.equal })
         });
@@ -115,6 +118,13 @@ fn read(entry: &Entry, field: Field) -> &str {
         Field::Namespace => entry.namespace(),
         Field::Kind(index) => entry.field(index),
     }
+}
+
+/// Where another stored kind keeps the field, since the values beside an entry are the stored kind's.
+fn stored_position(kind: &dyn AnyKind, storage: &dyn AnyKind, path: &str) -> Option<usize> {
+    let stored = kind.stored()?;
+    let renamed = stored.selectable.iter().find(|(here, _)| *here == path).map_or(path, |(_, there)| there);
+    storage.selectable().iter().position(|s| s == renamed)
 }
 
 fn unsupported(kind: &dyn AnyKind, path: &str) -> ApiError {

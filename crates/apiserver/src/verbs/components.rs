@@ -45,7 +45,7 @@ pub(crate) fn get(call: &Call<'_>) -> Result<Arc<Encoded>> {
 /// 400 for selectors that make no sense.
 pub(crate) fn list(call: &Call<'_>, options: &ListOptions) -> Result<Page> {
     let kind = &*call.served.kind;
-    let selection = Selection::new(kind, "", &options.labels, &options.fields)?.named(call.name);
+    let selection = Selection::new(kind, kind, "", &options.labels, &options.fields)?.named(call.name);
     let all = NAMES.iter().map(|name| {
         Arc::new(Entry::new(
             call.served.key("", name),

@@ -77,7 +77,8 @@ async fn select(call: &Call<'_>, options: &ListOptions, selection: Selection) ->
 /// # Errors
 /// 400 for fields that cannot be selected by, or that contradict the name.
 pub(crate) fn selection(call: &Call<'_>, options: &ListOptions) -> Result<Selection> {
-    let selection = Selection::new(&*call.served.kind, call.namespace, &options.labels, &options.fields)?;
+    let (kind, storage) = (&*call.served.kind, &*call.served.entry.storage);
+    let selection = Selection::new(kind, storage, call.namespace, &options.labels, &options.fields)?;
     let contradicts = !options.fields.is_everything() && selection.name() != Some(call.name);
     if !call.name.is_empty() && contradicts {
         return Err(ApiError::bad_request("fieldSelector metadata.name doesn't match requested name"));

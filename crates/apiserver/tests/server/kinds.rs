@@ -447,9 +447,18 @@ async fn versions_of_one_resource_show_the_same_objects() {
     let regarding = "/apis/events.k8s.io/v1/namespaces/default/events?fieldSelector=regarding.name=";
     lab.create(
         events,
-        &json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "default", "name": "p"}}),
+        &json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "default", "name": "p"}, "reportingComponent": "example.com/c"}),
     )
     .await;
     assert_eq!(lab.get(&format!("{regarding}p")).await.json()["items"].as_array().map(Vec::len), Some(1));
     assert_eq!(lab.get(&format!("{regarding}q")).await.json()["items"].as_array().map(Vec::len), Some(0));
+    let by = "/apis/events.k8s.io/v1/namespaces/default/events?fieldSelector=reportingController=";
+    assert_eq!(
+        lab.get(&format!("{by}example.com/c")).await.json()["items"].as_array().map(Vec::len),
+        Some(1)
+    );
+    assert_eq!(
+        lab.get(&format!("{by}example.com/d")).await.json()["items"].as_array().map(Vec::len),
+        Some(0)
+    );
 }

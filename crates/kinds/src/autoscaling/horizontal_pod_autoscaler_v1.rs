@@ -35,6 +35,7 @@ impl Kind for HorizontalPodAutoscalerV1Kind {
         resource: <v2::HorizontalPodAutoscaler as Object>::RESOURCE,
         read: |stored| Ok(from_v2(&v2::HorizontalPodAutoscaler::decode(stored)?)?.encode()),
         write: |bytes| Ok(to_v2(&v1::HorizontalPodAutoscaler::decode(bytes)?)?.encode()),
+        selectable: &[],
     });
 
     fn defaults(scaler: &mut v1::HorizontalPodAutoscaler) {

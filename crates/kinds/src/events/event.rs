@@ -26,6 +26,13 @@ impl Kind for EventKind {
         resource: <gantry_api::core::Event as Object>::RESOURCE,
         read: from_core,
         write: to_core,
+        selectable: &[
+            ("regarding.kind", "involvedObject.kind"),
+            ("regarding.name", "involvedObject.name"),
+            ("regarding.namespace", "involvedObject.namespace"),
+            ("regarding.uid", "involvedObject.uid"),
+            ("reportingController", "reportingComponent"),
+        ],
     });
     const NAME_FIRST: bool = false;
 
