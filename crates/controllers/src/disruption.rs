@@ -78,11 +78,14 @@ impl Disruption {
     }
 }
 
+/// The UID and the size of what controls a pod.
+type Owner = (String, i32);
+
 /// What the controller sees of a budget.
 pub struct Seen {
     budget: Arc<PodDisruptionBudget>,
     /// The pods that it selects, each with the UID and size of what controls it.
-    pods: Vec<(Arc<PodView>, Option<(String, i32)>)>,
+    pods: Vec<(Arc<PodView>, Option<Owner>)>,
 }
 
 fn selector(budget: &PodDisruptionBudget) -> Option<LabelSelector> {

@@ -100,7 +100,7 @@ impl AdmissionOptions {
     pub(super) fn configuration_of<T: Default + for<'de> Deserialize<'de>>(&self, name: &str) -> Result<T> {
         match self.configuration(name) {
             None => Ok(T::default()),
-            Some(value) => T::deserialize(value).context(Class::Invalid, &format!("{name}'s configuration")),
+            Some(value) => T::deserialize(value).context(Class::Invalid, format!("{name}'s configuration")),
         }
     }
 }
@@ -123,7 +123,7 @@ struct Plugin {
 }
 
 fn read<T: for<'de> Deserialize<'de>>(file: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(file).context(Class::Missing, &file.display().to_string())?;
+    let text = std::fs::read_to_string(file).context(Class::Missing, file.display().to_string())?;
     serde_saphyr::from_str(&text)
         .map_err(|e| Error::invalid(format!("admission configuration {}: {e}", file.display())))
 }

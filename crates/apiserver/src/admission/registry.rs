@@ -47,7 +47,6 @@ impl PluginDeps {
             callout: self.callout.clone(),
             namespaces: self.namespaces(),
             authorizer: Arc::clone(&self.authorizer),
-            clock: self.clock(),
         }
     }
 

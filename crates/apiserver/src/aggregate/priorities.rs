@@ -6,8 +6,11 @@ use std::collections::BTreeMap;
 use crate::discovery::priority;
 use crate::resources::Table;
 
+/// A group, its priority, and its versions with theirs.
+type Group = (&'static str, i32, &'static [(&'static str, i32)]);
+
 /// Group and version priorities of the groups that are built in; upstream's tables.
-const LOCAL: &[(&str, i32, &[(&str, i32)])] = &[
+const LOCAL: &[Group] = &[
     ("", 18_000, &[("v1", 1)]),
     ("apps", 17_800, &[("v1", 15)]),
     ("events.k8s.io", 17_750, &[("v1", 15), ("v1beta1", 5)]),

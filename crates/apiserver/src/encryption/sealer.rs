@@ -26,7 +26,7 @@ struct SealedResources {
 }
 
 enum Way {
-    AesGcm { prefix: Vec<u8>, key: LessSafeKey },
+    AesGcm { prefix: Vec<u8>, key: Box<LessSafeKey> },
     Identity,
 }
 
@@ -130,7 +130,7 @@ fn ways(provider: &Provider, found: &mut Vec<Way>) -> Result<()> {
         let unbound = UnboundKey::new(algorithm, &secret)
             .map_err(|_| Error::invalid(format!("key {:?} is not of 16 or 32 bytes", key.name)))?;
         let prefix = format!("k8s:enc:aesgcm:v1:{}:", key.name).into_bytes();
-        found.push(Way::AesGcm { prefix, key: LessSafeKey::new(unbound) });
+        found.push(Way::AesGcm { prefix, key: Box::new(LessSafeKey::new(unbound)) });
     }
     if provider.identity.is_some() {
         found.push(Way::Identity);

@@ -139,6 +139,30 @@ pub fn is_new_orphan(old: Option<&PodView>, new: Option<&PodView>) -> bool {
     })
 }
 
+/// Whether a pod refers to a secret of this name, in a volume, the environment or for pulling images.
+pub(crate) fn mentions_secret(pod: &Pod, name: &str) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    // References to secrets are many and of many shapes; all of them are written down in the pod.
+    fn mentions(value: &serde_json::Value, name: &str) -> bool {
+        match value {
+            serde_json::Value::Object(map) => map.iter().any(|(key, value)| match key.as_str() {
+                "secretName" => value == name,
+                "secretRef" | "secretKeyRef" | "nodePublishSecretRef" | "secret" => {
+                    value["name"] == name || mentions(value, name)
+                }
+                "imagePullSecrets" => {
+                    value.as_array().is_some_and(|list| list.iter().any(|one| one["name"] == name))
+                }
+                _ => mentions(value, name),
+            }),
+            serde_json::Value::Array(list) => list.iter().any(|value| mentions(value, name)),
+            _ => false,
+        }
+    }
+    // A spec that cannot be written down is no reason to delete anything.
+    serde_json::to_value(spec).map_or(true, |spec| mentions(&spec, name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,28 +196,4 @@ mod tests {
         let uids: Vec<&str> = order.iter().map(|p| &*p.uid).collect();
         assert_eq!(uids, ["unbound", "pending", "unready", "cheap", "crowded", "young", "restarted", "old"]);
     }
-}
-
-/// Whether a pod refers to a secret of this name, in a volume, the environment or for pulling images.
-pub(crate) fn mentions_secret(pod: &Pod, name: &str) -> bool {
-    let Some(spec) = &pod.spec else { return false };
-    // References to secrets are many and of many shapes; all of them are written down in the pod.
-    fn mentions(value: &serde_json::Value, name: &str) -> bool {
-        match value {
-            serde_json::Value::Object(map) => map.iter().any(|(key, value)| match key.as_str() {
-                "secretName" => value == name,
-                "secretRef" | "secretKeyRef" | "nodePublishSecretRef" | "secret" => {
-                    value["name"] == name || mentions(value, name)
-                }
-                "imagePullSecrets" => {
-                    value.as_array().is_some_and(|list| list.iter().any(|one| one["name"] == name))
-                }
-                _ => mentions(value, name),
-            }),
-            serde_json::Value::Array(list) => list.iter().any(|value| mentions(value, name)),
-            _ => false,
-        }
-    }
-    // A spec that cannot be written down is no reason to delete anything.
-    serde_json::to_value(spec).map_or(true, |spec| mentions(&spec, name))
 }

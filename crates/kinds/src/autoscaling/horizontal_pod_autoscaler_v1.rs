@@ -141,9 +141,9 @@ fn from_v2(from: &v2::HorizontalPodAutoscaler) -> Result<v1::HorizontalPodAutosc
 fn status_from_v2(status: &v2::HorizontalPodAutoscalerStatus) -> v1::HorizontalPodAutoscalerStatus {
     let current = status.current_metrics.iter().flatten();
     let cpu = current.filter(|m| m.type_ == "Resource").filter_map(|m| m.resource.as_ref());
-    let cpu = cpu.filter(|r| r.name == "cpu").filter_map(|r| r.current.average_utilization);
+    let mut cpu = cpu.filter(|r| r.name == "cpu").filter_map(|r| r.current.average_utilization);
     v1::HorizontalPodAutoscalerStatus {
-        current_cpu_utilization_percentage: cpu.last(),
+        current_cpu_utilization_percentage: cpu.next_back(),
         current_replicas: status.current_replicas.unwrap_or(0),
         desired_replicas: status.desired_replicas,
         last_scale_time: status.last_scale_time.clone(),

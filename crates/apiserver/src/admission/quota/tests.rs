@@ -96,8 +96,11 @@ fn a_write_is_charged_or_refused_in_upstreams_words() {
 fn an_update_is_charged_for_what_it_adds() {
     let room = quota("q", json!({}), json!({"requests.cpu": "10"}), json!({"requests.cpu": "3"}));
     let none = Config::default();
-    assert_eq!(said(&[room.clone()], &ask(&small("5"), Some(&small("2"))), &none), "0: requests.cpu=6");
-    assert_eq!(said(&[room.clone()], &ask(&small("1"), Some(&small("2"))), &none), "");
+    assert_eq!(
+        said(std::slice::from_ref(&room), &ask(&small("5"), Some(&small("2"))), &none),
+        "0: requests.cpu=6"
+    );
+    assert_eq!(said(std::slice::from_ref(&room), &ask(&small("1"), Some(&small("2"))), &none), "");
     let ending = quota("q", json!({"scopes": ["Terminating"]}), json!({"pods": "3"}), json!({"pods": "1"}));
     let mut dated = small("1");
     dated.spec.as_mut().expect("a spec").active_deadline_seconds = Some(5);

@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Resource};
-use gantry_base::Clock;
 use gantry_client::{Informer, Projection};
 
 use super::AdmissionRequest;
@@ -38,7 +37,6 @@ pub(super) struct Deps {
     pub(super) callout: Callout,
     pub(super) namespaces: Namespaces,
     pub(super) authorizer: Arc<dyn Authorizer>,
-    pub(super) clock: Arc<dyn Clock>,
 }
 
 /// The configurations of one kind.

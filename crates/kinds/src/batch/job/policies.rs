@@ -49,7 +49,7 @@ pub(super) fn check(spec: &JobSpec, at: &At<'_>, errors: &mut Errors) {
                 check_success_rule(spec, rule, &list.index(i), errors);
             }
         } else {
-            let rules: Vec<String> = policy.rules.iter().map(|rule| shown_success(rule)).collect();
+            let rules: Vec<String> = policy.rules.iter().map(shown_success).collect();
             let shown = gantry_api::field::verbatim(format!("{{\"Rules\":[{}]}}", rules.join(",")));
             errors.invalid(&at, shown, "requires indexed completion mode");
         }
