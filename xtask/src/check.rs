@@ -38,7 +38,7 @@ const PEERS: &[(&str, &str)] = &[("gantry-kubelet", "gantry-cni"), ("gantry-cel"
 /// Only these may depend on these: `apiserver` alone sees both kinds and store.
 const RESERVED: &[(&str, &[&str])] = &[
     ("gantry-store", &["gantry-apiserver", "gantry"]),
-    ("gantry-kinds", &["gantry-apiserver", "gantry-kubelet", "gantry"]),
+    ("gantry-kinds", &["gantry-apiserver", "gantry-kubelet", "gantry-controllers", "gantry"]),
     ("gantry-cri", &["gantry-kubelet", "gantry"]),
 ];
 
