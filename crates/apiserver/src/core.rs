@@ -15,9 +15,9 @@ use crate::authorize::{Attributes, Decision};
 use crate::cache::Hub;
 use crate::callout::Callout;
 use crate::discovery::Documents;
+use crate::fairness::Fairness;
 use crate::health::Health;
 use crate::identify::User;
-use crate::in_flight::InFlight;
 use crate::resources::{Served, Table};
 use crate::route::RequestInfo;
 use crate::server::Parts;
@@ -34,9 +34,9 @@ pub(crate) struct Core {
     pub(crate) health: Health,
     /// Calls conversion webhooks and aggregated servers.
     pub(crate) callout: Callout,
-    pub(crate) in_flight: InFlight,
     /// Runs proxied connections.
     pub(crate) tasks: Tasks,
+    pub(crate) fairness: Fairness,
     /// OpenAPI.
     pub(crate) documents: Documents,
 }

@@ -6,12 +6,15 @@ use std::time::Duration;
 pub const MAX_BODY_BYTES: usize = 3 << 20;
 /// Deepest nesting of JSON that is read; serde_json refuses at 128 by itself.
 pub const MAX_JSON_DEPTH: usize = 128;
-/// Requests that read at one time, watches and other long-running ones not counted.
+/// Requests that read at one time, watches and other long-running ones not counted. Together with
+/// [`MAX_WRITES_IN_FLIGHT`] it is what priority levels share (upstream's `ServerCL`).
 pub const MAX_READS_IN_FLIGHT: usize = 800;
 /// Requests that write at one time.
 pub const MAX_WRITES_IN_FLIGHT: usize = 400;
 /// A request that does not run long is broken off after this.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// A request waits no longer for its turn (upstream: a quarter of the request's timeout).
+pub const MAX_QUEUE_WAIT: Duration = Duration::from_secs(15);
 /// A connection that has not sent a request's headers after this is closed.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
 /// A TLS handshake takes no longer.

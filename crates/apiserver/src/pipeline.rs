@@ -14,6 +14,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::core::Core;
 use crate::dispatch::{self, Incoming};
+use crate::fairness::{self, Flow};
 use crate::identify::{Credentials, Memo, User};
 use crate::impersonate::effective_user;
 use crate::limits::{MAX_BODY_BYTES, REQUEST_TIMEOUT};
@@ -41,10 +42,14 @@ pub(crate) async fn handle(core: Arc<Core>, peer: Peer, request: Request<Body>) 
     let format_of_errors = wish(request.headers(), &query).of_error();
     let started = core.clock.monotonic();
     let warnings = Warnings::default();
-    let mut response = match enter(&core, &peer, request, &info, &query, &warnings).await {
+    let mut flow = None;
+    let mut response = match enter(&core, &peer, request, &info, &query, &warnings, &mut flow).await {
         Ok(response) => response,
         Err(error) => respond::error(&error, format_of_errors),
     };
+    if let Some(flow) = flow {
+        flow.mark(response.headers_mut());
+    }
     for warning in warnings.headers() {
         response.headers_mut().append(WARNING, warning);
     }
@@ -94,6 +99,7 @@ async fn enter(
     info: &RequestInfo,
     query: &Query,
     warnings: &Warnings,
+    flow: &mut Option<Flow>,
 ) -> Result<Response<Body>> {
     let credentials = Credentials {
         headers: request.headers(),
@@ -105,7 +111,14 @@ async fn enter(
     let user =
         core.parts.authenticator.authenticate(&credentials).await?.ok_or_else(ApiError::unauthorized)?;
     let user = effective_user(request.headers_mut(), user, info, &*core.parts.authorizer).await?;
-    let _place = core.in_flight.enter(info)?;
+    *flow = core.fairness.classify(&user, info);
+    let _seat = match flow {
+        Some(flow) => match flow.enter(&user, info).await {
+            Ok(seat) => seat,
+            Err(fairness::Refused) => return Ok(fairness::too_many_requests()),
+        },
+        None => None,
+    };
     core.authorize(&user, info).await?;
     let work = authorized(core, &user, request, info, query, warnings);
     if info.is_long_running() {

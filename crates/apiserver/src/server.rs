@@ -16,12 +16,12 @@ use crate::callout::Callout;
 use crate::connect::Connector;
 use crate::core::Core;
 use crate::discovery::Documents;
+use crate::fairness::Fairness;
 use crate::health::Health;
 use crate::identify::{Authenticator, Discovery, User};
-use crate::in_flight::InFlight;
 use crate::loopback::{Later, Loopback};
 use crate::virtual_resource::{TokenIssuer, VirtualResource};
-use crate::{resources, serve};
+use crate::{fairness, resources, serve};
 
 /// What every server is given.
 pub struct Options {
@@ -86,15 +86,16 @@ impl ApiServer {
             hub,
             table,
             parts,
-            clock: options.clock,
             health: Health::default(),
             callout,
-            in_flight: InFlight::default(),
             table_changes: tokio::sync::watch::Sender::new(()),
             tasks: tasks.clone(),
+            fairness: Fairness::new(Arc::clone(&options.clock)),
+            clock: options.clock,
             documents: Documents::default(),
         });
         crate::custom::start(&core, &later, tasks).await?;
+        fairness::start(&core, &later, tasks)?;
         crate::policy_types::start(&core, &later, tasks)?;
         crate::aggregate::start(&core, &later, front_proxy, tasks)?;
         started.send_replace(Some(Arc::clone(&core)));

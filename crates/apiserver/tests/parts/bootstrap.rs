@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gantry_api::ObjectKey;
 use gantry_api::core::{ConfigMap, Endpoints, Namespace, Service};
 use gantry_api::discovery::EndpointSlice;
+use gantry_api::flowcontrol::FlowSchema;
 use gantry_api::rbac::ClusterRole;
 use gantry_api::storage::StorageClass;
 use gantry_apiserver::bootstrap::{Options, run};
@@ -31,6 +32,13 @@ async fn revision(cluster: &Cluster) -> u64 {
     cluster.store.get("/registry/none", None).await.expect("a read").revision
 }
 
+/// Whether each flow schema has been told about its level, which the server does by and by.
+async fn all_told(cluster: &Cluster) -> bool {
+    let (schemas, _) = cluster.api::<FlowSchema>().list("", &ListParams::default()).await.expect("schemas");
+    let told = |s: &FlowSchema| s.status.as_ref().is_some_and(|status| status.conditions.is_some());
+    schemas.iter().all(|schema| told(schema))
+}
+
 #[tokio::test]
 async fn a_new_cluster_has_what_every_cluster_has_and_a_restart_writes_nothing() {
     let cluster = Cluster::new().await;
@@ -52,6 +60,9 @@ async fn a_new_cluster_has_what_every_cluster_has_and_a_restart_writes_nothing()
     let (roles, _) = cluster.api::<ClusterRole>().list("", &ListParams::default()).await.expect("roles");
     assert!(roles.len() > 60, "{}", roles.len());
 
+    while !all_told(&cluster).await {
+        tokio::task::yield_now().await;
+    }
     let before = revision(&cluster).await;
     run(Arc::clone(&cluster.transport), &options).await.expect("nothing to do");
     assert_eq!(revision(&cluster).await, before, "a restart writes nothing");
