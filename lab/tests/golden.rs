@@ -91,6 +91,8 @@ fn every_kind_has_a_fixture() {
     let missing: Vec<String> = kinds
         .iter()
         .map(|kind| kind.resource())
+        // Made up from the server's health; nobody writes one.
+        .filter(|r| r.plural != "componentstatuses")
         .filter(|r| !created.contains(&(r.api_version(), r.kind.to_string())))
         .map(ToString::to_string)
         .collect();

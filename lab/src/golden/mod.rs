@@ -10,7 +10,7 @@ mod normal;
 mod replay;
 
 pub use fixture::{Answer, Fixture, Row, RowAnswer, Step, all, folder};
-pub use normal::{Names, normal};
+pub use normal::{Names, normal, settled};
 pub use replay::{Https, Raw, Sent, Server, differences, replay};
 
 /// The user agent of all requests, hence the manager of all fields.

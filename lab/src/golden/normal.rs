@@ -16,6 +16,37 @@ pub fn normal(mut value: Value, names: &Names) -> Value {
     value
 }
 
+/// Resources that a controller of the server writes to as well, at a time of its own.
+const CONTROLLED: &[&str] =
+    &["customresourcedefinitions", "validatingadmissionpolicies", "flowschemas", "apiservices"];
+
+/// The answer without what a controller may have written meanwhile.
+pub fn settled(path: &str, mut value: Value) -> Value {
+    let segments = path.split(['/', '?']).filter(|s| !s.is_empty());
+    let mut at_resource = segments.skip_while(|s| !CONTROLLED.contains(s));
+    if at_resource.next().is_some() {
+        without_controllers(&mut value);
+    }
+    value
+}
+
+fn without_controllers(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            // What a refusal says in its status is the answer itself.
+            if map.get("kind").is_none_or(|kind| kind != "Status") {
+                map.retain(|key, _| !["status", "finalizers", "managedFields"].contains(&key.as_str()));
+            }
+            if let Some(Value::Array(cells)) = map.get_mut("cells") {
+                cells.truncate(1);
+            }
+            map.values_mut().for_each(without_controllers);
+        }
+        Value::Array(list) => list.iter_mut().for_each(without_controllers),
+        _ => {}
+    }
+}
+
 fn walk(value: &mut Value, names: &Names) {
     match value {
         Value::Object(map) => {

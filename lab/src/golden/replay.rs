@@ -10,7 +10,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::fixture::{Answer, Fixture, Row, RowAnswer, Step};
-use super::normal::{Names, normal};
+use super::normal::{Names, normal, settled};
 
 /// A request as it is sent.
 #[derive(Clone, Debug)]
@@ -143,7 +143,8 @@ async fn play(
         created.push(format!("{}/{name}", path.split('?').next().unwrap_or_default()));
     }
     let warnings = raw.warnings.iter().map(|w| w.replace(&names.namespace, "{ns}")).collect();
-    step.answer = Some(Answer { code: raw.code, warnings, body: normal(raw.body, names) });
+    let body = settled(&path, normal(raw.body, names));
+    step.answer = Some(Answer { code: raw.code, warnings, body });
     Ok(())
 }
 
