@@ -59,20 +59,19 @@ pub struct Quotas {
     pods: Informer<Charged<Pod>>,
     services: Informer<Charged<Service>>,
     claims: Informer<Charged<PersistentVolumeClaim>>,
-    /// None where devices are not served.
-    devices: Option<Informer<Charged<ResourceClaim>>>,
+    devices: Informer<Charged<ResourceClaim>>,
     inventory: Arc<Inventory>,
 }
 
 impl Quotas {
-    /// A controller that reads `informers` and `inventory`; `devices`: whether claims on devices are served.
-    pub fn new(informers: &InformerSet, inventory: Arc<Inventory>, devices: bool) -> Self {
+    /// A controller that reads `informers` and `inventory`.
+    pub fn new(informers: &InformerSet, inventory: Arc<Inventory>) -> Self {
         Self {
             quotas: informers.of(),
             pods: informers.of(),
             services: informers.of(),
             claims: informers.of(),
-            devices: devices.then(|| informers.of()),
+            devices: informers.of(),
             inventory,
         }
     }
@@ -104,7 +103,7 @@ pub struct Seen {
     pods: Vec<Arc<Charged<Pod>>>,
     services: Vec<Arc<Charged<Service>>>,
     claims: Vec<Arc<Charged<PersistentVolumeClaim>>>,
-    devices: Option<Vec<Arc<Charged<ResourceClaim>>>>,
+    devices: Vec<Arc<Charged<ResourceClaim>>>,
     counts: BTreeMap<String, Option<usize>>,
 }
 
@@ -151,20 +150,15 @@ impl Controller for Quotas {
     type Seen = Seen;
 
     fn watches(&self) -> Vec<Watch> {
-        let (q1, q2, q3, q4) =
-            (self.quotas.clone(), self.quotas.clone(), self.quotas.clone(), self.quotas.clone());
-        let mut watches = vec![
+        let [q1, q2, q3, q4, q5] = std::array::from_fn(|_| self.quotas.clone());
+        vec![
             Watch::on(&self.quotas, wants_recount),
             Watch::on(&self.pods, move |delta| changed(delta, &q1)),
             Watch::on(&self.services, move |delta| changed(delta, &q2)),
             Watch::on(&self.claims, move |delta| changed(delta, &q3)),
+            Watch::on(&self.devices, move |delta| changed(delta, &q5)),
             self.inventory.watch(move |_, change| gone(change, &q4)),
-        ];
-        if let Some(devices) = &self.devices {
-            let quotas = self.quotas.clone();
-            watches.push(Watch::on(devices, move |delta| changed(delta, &quotas)));
-        }
-        watches
+        ]
     }
 
     fn observe(&self, key: &ObjectKey) -> Option<Seen> {
@@ -174,7 +168,7 @@ impl Controller for Quotas {
             pods: self.pods.in_namespace(&key.namespace),
             services: self.services.in_namespace(&key.namespace),
             claims: self.claims.in_namespace(&key.namespace),
-            devices: self.devices.as_ref().map(|d| d.in_namespace(&key.namespace)),
+            devices: self.devices.in_namespace(&key.namespace),
             counts: self.counts(&key.namespace, &hard),
             quota,
         })
@@ -217,9 +211,7 @@ fn used(seen: &Seen, spec: &ResourceQuotaSpec, hard: &Amounts, moment: &Moment) 
     sum(Measure::Pods, seen.pods.iter().map(|c| &c.measured), spec, hard, moment, &mut total)?;
     sum(Measure::Services, seen.services.iter().map(|c| &c.measured), spec, hard, moment, &mut total)?;
     sum(Measure::Claims, seen.claims.iter().map(|c| &c.measured), spec, hard, moment, &mut total)?;
-    if let Some(devices) = &seen.devices {
-        sum(Measure::Devices, devices.iter().map(|c| &c.measured), spec, hard, moment, &mut total)?;
-    }
+    sum(Measure::Devices, seen.devices.iter().map(|c| &c.measured), spec, hard, moment, &mut total)?;
     let scoped = !gantry_kinds::quota::selectors(spec).is_empty();
     for (name, count) in &seen.counts {
         if let Some(count) = count {
@@ -268,11 +260,12 @@ mod tests {
             pods: Informer::detached(),
             services: Informer::detached(),
             claims: Informer::detached(),
-            devices: None,
+            devices: Informer::detached(),
             inventory: Arc::new(Inventory::detached()),
         };
         model.feed(&controller.quotas);
         model.feed(&controller.pods);
+        model.feed(&controller.devices);
         model.feed(&controller.services);
         model.feed(&controller.claims);
         (model, controller)

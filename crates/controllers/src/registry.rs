@@ -90,11 +90,6 @@ impl Controllers {
     }
 }
 
-/// Whether the server has this resource: what is not served cannot be followed.
-fn serves(group: &str, plural: &str) -> bool {
-    gantry_kinds::builtin().iter().any(|k| k.resource().group == group && k.resource().plural == plural)
-}
-
 struct Starter<'a> {
     options: Options,
     tasks: &'a Tasks,
@@ -155,12 +150,10 @@ impl Starter<'_> {
         self.start(|s| garbage::Garbage::new(s.inventory()));
         self.start(|s| {
             let inventory = s.inventory();
-            quota::Quotas::new(&s.options.informers, inventory, serves("resource.k8s.io", "resourceclaims"))
+            quota::Quotas::new(&s.options.informers, inventory)
         });
-        if serves("networking.k8s.io", "servicecidrs") && serves("networking.k8s.io", "ipaddresses") {
-            self.start(|s| servicecidr::ServiceCidrs::new(&s.options.informers));
-            self.start(|s| serviceaddresses::ServiceAddresses::new(&s.options.informers));
-        }
+        self.start(|s| servicecidr::ServiceCidrs::new(&s.options.informers));
+        self.start(|s| serviceaddresses::ServiceAddresses::new(&s.options.informers));
     }
 
     fn clock(&self) -> Arc<dyn Clock> {

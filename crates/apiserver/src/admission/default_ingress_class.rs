@@ -8,6 +8,7 @@ use gantry_api::status::Result;
 use gantry_client::{Informer, InformerSet};
 use gantry_kinds::AnyObject;
 
+use super::common::default_class;
 use super::{AdmissionPlugin, AdmissionRequest, Operation};
 
 /// Marks the default class.
@@ -23,15 +24,6 @@ pub(super) struct DefaultIngressClass {
 impl DefaultIngressClass {
     pub(super) fn new(informers: &InformerSet) -> Self {
         Self { classes: informers.of() }
-    }
-
-    /// The newest of the default classes; of several as old as each other, the first by name.
-    fn default_class(&self) -> Option<String> {
-        let classes = self.classes.list();
-        let defaults = classes.iter().filter(|c| c.annotation(DEFAULT) == Some("true"));
-        let made = |c: &IngressClass| c.metadata.creation_timestamp.as_ref().map(|t| t.0);
-        let newest = defaults.min_by(|a, b| made(b).cmp(&made(a)).then_with(|| a.name().cmp(b.name())));
-        newest.map(|c| c.name().to_owned())
     }
 }
 
@@ -60,7 +52,7 @@ impl AdmissionPlugin for DefaultIngressClass {
         }
         let spec = ingress.spec.get_or_insert_default();
         if spec.ingress_class_name.is_none() {
-            spec.ingress_class_name = self.default_class();
+            spec.ingress_class_name = default_class(&self.classes, &[DEFAULT]);
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use gantry_api::storage::StorageClass;
 use gantry_client::{Informer, InformerSet};
 use gantry_kinds::AnyObject;
 
+use super::common::default_class;
 use super::{AdmissionPlugin, AdmissionRequest, Operation};
 
 /// Marks the default class; the second is the older name.
@@ -25,18 +26,6 @@ pub(super) struct DefaultStorageClass {
 impl DefaultStorageClass {
     pub(super) fn new(informers: &InformerSet) -> Self {
         Self { classes: informers.of() }
-    }
-
-    /// The newest of the default classes; of several as old as each other, the first by name.
-    fn default_class(&self) -> Option<String> {
-        let is_default = |c: &StorageClass| DEFAULT.iter().any(|key| c.annotation(key) == Some("true"));
-        let classes = self.classes.list();
-        let mut defaults: Vec<_> = classes.iter().filter(|c| is_default(c)).collect();
-        defaults.sort_by(|a, b| {
-            let made = |c: &StorageClass| c.metadata.creation_timestamp.as_ref().map(|t| t.0);
-            made(b).cmp(&made(a)).then_with(|| a.name().cmp(b.name()))
-        });
-        defaults.first().map(|c| c.name().to_owned())
     }
 }
 
@@ -65,7 +54,7 @@ impl AdmissionPlugin for DefaultStorageClass {
         }
         let spec = claim.spec.get_or_insert_default();
         if spec.storage_class_name.is_none() {
-            spec.storage_class_name = self.default_class();
+            spec.storage_class_name = default_class(&self.classes, &DEFAULT);
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use gantry_base::error::Context;
 use gantry_base::{Class, Error, Result, Tasks};
-use gantry_client::https::Token;
+use gantry_client::https::{Io, Token};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -20,7 +20,7 @@ use hyper_util::rt::TokioTimer;
 use rustls_pki_types::ServerName;
 
 use super::answer::{Answer, CallError};
-use super::dial::{Connection, DialError, Dialer};
+use super::dial::{DialError, Dialer};
 use super::resolve::Resolve;
 use super::{Config, Place, tls};
 use crate::limits::MAX_CALL_ANSWER_BYTES;
@@ -196,7 +196,7 @@ impl Caller {
     ///
     /// # Errors
     /// There is none.
-    pub async fn connect(&self) -> Result<Connection, String> {
+    pub async fn connect(&self) -> Result<Io, String> {
         self.inner.upgrades.dial().await.map_err(|e| e.0)
     }
 

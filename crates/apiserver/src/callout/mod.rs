@@ -16,7 +16,7 @@ mod tls;
 
 pub use answer::{Answer, CallError};
 pub use caller::{Caller, Request};
-pub use dial::Connection;
+pub(crate) use dial::describe;
 pub use resolve::{Resolve, Services};
 
 use std::collections::HashMap;

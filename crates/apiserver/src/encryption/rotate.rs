@@ -3,8 +3,8 @@
 use gantry_base::{Error, Result};
 use gantry_store::{Batch, Expect, Op, RangeRequest, Store as _, StoreError};
 
+use super::sealer::Sealer;
 use super::store::EncryptedStore;
-use crate::cache::ROOT;
 
 /// How many values are read at once.
 const PAGE: usize = 500;
@@ -26,9 +26,22 @@ pub struct Rotated {
 pub async fn reseal(store: &EncryptedStore) -> Result<Rotated> {
     let sealer = store.sealer();
     let mut done = Rotated::default();
+    for prefix in sealer.prefixes() {
+        reseal_below(store, &sealer, &prefix, &mut done).await?;
+    }
+    Ok(done)
+}
+
+async fn reseal_below(
+    store: &EncryptedStore,
+    sealer: &Sealer,
+    prefix: &str,
+    done: &mut Rotated,
+) -> Result<()> {
     let mut after: Option<gantry_store::Key> = None;
     loop {
-        let request = RangeRequest { start_after: after.as_deref(), limit: PAGE, ..RangeRequest::all(ROOT) };
+        let request =
+            RangeRequest { start_after: after.as_deref(), limit: PAGE, ..RangeRequest::all(prefix) };
         let page = store.inner().range(request).await.map_err(Error::from)?;
         for item in page.items.iter().filter(|item| sealer.covers(&item.key)) {
             done.covered += 1;
@@ -49,7 +62,7 @@ pub async fn reseal(store: &EncryptedStore) -> Result<Rotated> {
         }
         after = page.items.last().map(|item| item.key.clone());
         if !page.more || after.is_none() {
-            return Ok(done);
+            return Ok(());
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Seals and opens values.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use gantry_base::{Error, Result};
 use gantry_store::{Revision, Value};
@@ -7,7 +9,8 @@ use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, U
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::config::{EncryptionConfig, Provider, Rule};
-use crate::resources::split_key;
+use crate::cache::ROOT;
+use crate::resources::{prefix, split_key};
 
 /// How each sealed value begins.
 const SEALED: &[u8] = b"k8s:enc:";
@@ -43,6 +46,24 @@ impl Sealer {
     /// Whether values under this key of the store are under a rule.
     pub fn covers(&self, key: &str) -> bool {
         self.rule(key).is_some()
+    }
+
+    /// Where the values are that a rule may cover.
+    pub fn prefixes(&self) -> Vec<Arc<str>> {
+        let patterns = self.rules.iter().flat_map(|rule| &rule.patterns);
+        let mut prefixes: Vec<Arc<str>> = patterns
+            .map(|pattern| match pattern.split_once('.') {
+                None => prefix("", pattern),
+                Some(("*", _)) => ROOT.into(),
+                Some((name, group)) => prefix(group, name),
+            })
+            .collect();
+        if prefixes.iter().any(|prefix| **prefix == *ROOT) {
+            return vec![ROOT.into()];
+        }
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        prefixes
     }
 
     /// The value as it goes to the disk.

@@ -9,7 +9,7 @@ mod request;
 mod transport;
 mod watch;
 
-pub use config::{Basic, HttpsConfig, Identity, REQUEST_TIMEOUT, Token};
+pub use config::{Basic, HttpsConfig, Identity, REQUEST_TIMEOUT, Token, unverified};
 pub use dial::Io;
 pub use request::{ByteStream, MAX_BODY, Reply, Request, UNREACHABLE};
 pub use transport::query;

@@ -77,13 +77,14 @@ impl Kind for ReplicaSetKind {
             &at,
             &mut errors,
         );
-        let (ready, available) =
-            (("readyReplicas", status.ready_replicas), ("availableReplicas", status.available_replicas));
-        let counts = [("fullyLabeledReplicas", status.fully_labeled_replicas), ready, available];
-        let why = "cannot be greater than status.replicas";
-        workload::check_below(&counts, status.replicas, why, &at, &mut errors);
-        let ready = ready.1.unwrap_or(0);
-        workload::check_below(&[available], ready, "cannot be greater than readyReplicas", &at, &mut errors);
+        workload::check_ready(
+            status.replicas,
+            status.fully_labeled_replicas,
+            status.ready_replicas,
+            status.available_replicas,
+            &at,
+            &mut errors,
+        );
         errors
     }
 

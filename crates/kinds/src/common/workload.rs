@@ -136,6 +136,21 @@ pub fn check_below(counts: &[(&str, Option<i32>)], limit: i32, why: &str, at: &A
     }
 }
 
+/// Of a number of equal pods, no more are labeled, ready or available than there are, nor available than ready.
+pub fn check_ready(
+    replicas: i32,
+    labeled: Option<i32>,
+    ready: Option<i32>,
+    available: Option<i32>,
+    at: &At<'_>,
+    errors: &mut Errors,
+) {
+    let available = ("availableReplicas", available);
+    let counts = [("fullyLabeledReplicas", labeled), ("readyReplicas", ready), available];
+    check_below(&counts, replicas, "cannot be greater than status.replicas", at, errors);
+    check_below(&[available], ready.unwrap_or(0), "cannot be greater than readyReplicas", at, errors);
+}
+
 /// The count of collisions only grows.
 pub fn check_collisions(new: Option<i32>, old: Option<i32>, at: &At<'_>, errors: &mut Errors) {
     if old.is_some_and(|old| new.is_none_or(|new| new < old)) {

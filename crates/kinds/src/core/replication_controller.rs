@@ -66,29 +66,28 @@ impl Kind for ReplicationControllerKind {
 
     fn validate_status_update(new: &ReplicationController, _old: &ReplicationController) -> Errors {
         let mut errors = Errors::new();
-        let path = Path::new("status");
+        let at = At::root("status");
         let Some(status) = &new.status else { return errors };
-        let (labeled, ready, available) = (
-            status.fully_labeled_replicas.unwrap_or(0),
-            status.ready_replicas.unwrap_or(0),
-            status.available_replicas.unwrap_or(0),
+        let wide = |count: Option<i32>| count.map(i64::from);
+        workload::check_counts(
+            &[
+                ("replicas", wide(Some(status.replicas))),
+                ("fullyLabeledReplicas", wide(status.fully_labeled_replicas)),
+                ("readyReplicas", wide(status.ready_replicas)),
+                ("availableReplicas", wide(status.available_replicas)),
+                ("observedGeneration", status.observed_generation),
+            ],
+            &at,
+            &mut errors,
         );
-        let counts =
-            [("fullyLabeledReplicas", labeled), ("readyReplicas", ready), ("availableReplicas", available)];
-        check::non_negative(&path.child("replicas"), status.replicas, &mut errors);
-        for (field, count) in counts {
-            check::non_negative(&path.child(field), count, &mut errors);
-        }
-        let observed = status.observed_generation.unwrap_or(0);
-        check::non_negative(&path.child("observedGeneration"), observed, &mut errors);
-        for (field, count) in counts.into_iter().filter(|(_, count)| *count > status.replicas) {
-            let why = "cannot be greater than status.replicas";
-            errors.push(Error::invalid(&path.child(field), count, why));
-        }
-        if available > ready {
-            let why = "cannot be greater than readyReplicas";
-            errors.push(Error::invalid(&path.child("availableReplicas"), available, why));
-        }
+        workload::check_ready(
+            status.replicas,
+            status.fully_labeled_replicas,
+            status.ready_replicas,
+            status.available_replicas,
+            &at,
+            &mut errors,
+        );
         errors
     }
 
@@ -102,11 +101,8 @@ impl Kind for ReplicationControllerKind {
     }
 
     fn update_warnings(new: &ReplicationController, old: &ReplicationController) -> Vec<String> {
-        let template = new.spec.as_ref().and_then(|s| s.template.as_ref());
-        match template.filter(|_| new.metadata.generation != old.metadata.generation) {
-            Some(template) => template_warnings(template, &At::root("spec").child("template")),
-            None => Vec::new(),
-        }
+        let generations = (new.metadata.generation, old.metadata.generation);
+        workload::update_warnings(generations, new.spec.as_ref().and_then(|s| s.template.as_ref()))
     }
 
     fn columns() -> &'static [Column] {
