@@ -15,6 +15,7 @@ use gantry_base::Tasks;
 use gantry_client::{Api, Transport};
 use gantry_kinds::AnyKind;
 
+use super::FINALIZER;
 use super::convert::Converter;
 use super::kind::CustomKind;
 use super::names::{Taken, status};
@@ -27,8 +28,6 @@ use crate::resources::{Conversion, Entry, Version, prefix};
 use crate::verbs::{Call, delete};
 use crate::warnings::Warnings;
 
-/// Keeps a definition until its objects are gone.
-const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// How soon a definition is looked at again whose objects are not gone yet, or that could not be written.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -215,14 +214,8 @@ impl Controller {
         all: &[Item],
     ) -> Result<Step> {
         if crd.is_terminating() {
-            let done = self.terminate(crd).await?;
+            let done = self.terminate(crd, encoded).await?;
             return Ok(if done { Step::Wrote } else { Step::Again });
-        }
-        if !crd.has_finalizer(FINALIZER) {
-            let mut marked = crd.clone();
-            marked.metadata.finalizers.get_or_insert_default().push(FINALIZER.into());
-            self.api.update(&marked).await?;
-            return Ok(Step::Wrote);
         }
         let others = all.iter().filter(|i| i.brief.group == crd.spec.group && i.brief.name != crd.name());
         let taken = Taken::by(others.filter_map(|i| i.brief.accepted.as_ref()));
@@ -299,11 +292,16 @@ impl Controller {
     }
 
     /// Deletes the objects; when they are gone, lets the definition go. Whether it is done.
-    async fn terminate(&self, crd: &CustomResourceDefinition) -> Result<bool> {
+    async fn terminate(&self, crd: &CustomResourceDefinition, encoded: &Arc<Encoded>) -> Result<bool> {
         if !crd.has_finalizer(FINALIZER) {
             return Ok(true);
         }
         let (group, plural) = (crd.spec.group.as_str(), crd.spec.names.plural.as_str());
+        let known = self.core.table.load().entry(group, plural).is_some();
+        if !known && is_established(crd) {
+            // The server was restarted meanwhile: its objects are still there.
+            self.serve(crd, encoded).await.map_err(ApiError::internal)?;
+        }
         let Some(entry) = self.core.table.load().entry(group, plural).cloned() else {
             return self.release(crd).await;
         };

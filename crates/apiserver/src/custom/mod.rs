@@ -67,3 +67,6 @@ fn errors_of(schema: &Value, has_status: bool, path: &Path) -> Vec<Error> {
     }
     errors
 }
+
+/// Keeps a definition until its objects are gone; put on it by its deletion, taken off by the controller.
+pub(crate) const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";

@@ -6,18 +6,18 @@ use async_trait::async_trait;
 use gantry_api::field::{Error, Path};
 use gantry_api::metav1::{self, ObjectMeta, Status, StatusDetails};
 use gantry_api::status::Result;
-use gantry_api::{ApiError, Resource, core, time};
+use gantry_api::{ApiError, Resource, time};
 use gantry_kinds::AnyObject;
 use serde_json::Value;
 
 use super::write::{Change, Current, Mutate, Written, modify};
-use super::{Answer, Call, Input, decode, lifecycle};
+use super::{Answer, Call, Input, decode, lifecycle, marked};
 use crate::admission::{Operation, Passes, VerbOptions};
 use crate::limits::UPDATE_ATTEMPTS;
 use crate::query::{Query, parse_dry_run};
 
-const ORPHAN: &str = "orphan";
-const FOREGROUND: &str = "foregroundDeletion";
+pub(super) const ORPHAN: &str = "orphan";
+pub(super) const FOREGROUND: &str = "foregroundDeletion";
 
 /// `DeleteOptions`
 #[derive(Clone, Debug, Default)]
@@ -205,8 +205,8 @@ pub(crate) fn check_preconditions(
     revision: u64,
 ) -> Result<()> {
     let stored_uid = meta.uid.as_deref().unwrap_or("");
-    if is_namespace(call) {
-        return check_namespace(call, options, stored_uid, revision);
+    if marked::applies(call) {
+        return marked::check_preconditions(call, options, stored_uid, revision);
     }
     let resource = Resource { plural: call.served.resource().kind.clone(), ..call.served.resource().clone() };
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != stored_uid) {
@@ -225,38 +225,14 @@ pub(crate) fn check_preconditions(
     Ok(())
 }
 
-fn is_namespace(call: &Call<'_>) -> bool {
-    let resource = call.served.resource();
-    resource.group.is_empty() && resource.plural == "namespaces"
-}
-
-/// Namespaces have words of their own.
-fn check_namespace(call: &Call<'_>, options: &Options, uid: &str, revision: u64) -> Result<()> {
-    let revision = revision.to_string();
-    let checks =
-        [("UID", options.uid.as_deref(), uid), ("ResourceVersion", options.revision.as_deref(), &revision)];
-    for (what, wanted, found) in checks {
-        if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
-            let why = format!(
-                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
-            );
-            return Err(ApiError::conflict(call.served.resource(), call.name, why));
-        }
-    }
-    Ok(())
-}
-
 /// What a deletion request does to the object as it is.
 fn decide(call: &Call<'_>, options: &Options, old: &dyn AnyObject) -> Change {
     let mut object = old.clone_box();
     let now = call.core.now();
-    if let Some(namespace) = object.downcast_mut::<core::Namespace>()
-        && let Some(change) = decide_namespace(namespace, options, now)
-    {
-        return match change {
-            true => Change::Put(object),
-            false => Change::Keep,
-        };
+    match marked::decide(&mut *object, options, now) {
+        marked::Decision::Mark => return Change::Put(object),
+        marked::Decision::Wait => return Change::Keep,
+        marked::Decision::Ordinary => {}
     }
     let grace = match begin(call, options, &mut *object, now) {
         Grace::Pending => return Change::Keep,
@@ -273,29 +249,6 @@ fn decide(call: &Call<'_>, options: &Options, old: &dyn AnyObject) -> Change {
         }
         _ => Change::Remove(object),
     }
-}
-
-/// The first deletion of a namespace only marks it; a later one waits for the finalizers of its spec. `None`: it may
-/// go the ordinary way; otherwise whether it changed.
-fn decide_namespace(namespace: &mut core::Namespace, options: &Options, now: SystemTime) -> Option<bool> {
-    if namespace.metadata.deletion_timestamp.is_some() {
-        let kept = namespace.spec.as_ref().and_then(|s| s.finalizers.as_ref()).is_some_and(|f| !f.is_empty());
-        return kept.then_some(false);
-    }
-    namespace.metadata.deletion_timestamp = Some(time::time(now));
-    namespace.status.get_or_insert_default().phase = Some("Terminating".into());
-    let mut finalizers = namespace.metadata.finalizers.take().unwrap_or_default();
-    let policy = policy(options);
-    if policy.is_some() {
-        finalizers.retain(|f| f != ORPHAN && f != FOREGROUND);
-    }
-    match policy {
-        Some("Orphan") => finalizers.push(ORPHAN.into()),
-        Some("Foreground") => finalizers.push(FOREGROUND.into()),
-        _ => {}
-    }
-    namespace.metadata.finalizers = (!finalizers.is_empty()).then_some(finalizers);
-    Some(true)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -358,7 +311,7 @@ fn mark_deleting(meta: &mut ObjectMeta, now: SystemTime) {
 }
 
 /// The policy that the client named, also in its old form.
-fn policy(options: &Options) -> Option<&str> {
+pub(super) fn policy(options: &Options) -> Option<&str> {
     match options.orphan_dependents {
         Some(true) => Some("Orphan"),
         Some(false) => Some("Background"),

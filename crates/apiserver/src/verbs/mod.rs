@@ -10,6 +10,7 @@ pub(crate) mod evict;
 pub(crate) mod get;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
+mod marked;
 pub(crate) mod patch;
 pub(crate) mod preconditions;
 pub(crate) mod scale;
