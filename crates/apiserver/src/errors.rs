@@ -17,6 +17,15 @@ pub(crate) fn store(error: StoreError) -> ApiError {
             tracing::error!(%error, "a write was refused");
             ApiError::new(507, "InsufficientStorage", error.to_string())
         }
+        // As upstream passes on what etcd says.
+        StoreError::Unavailable(_) => {
+            tracing::warn!(%error, "the store cannot do it now");
+            ApiError::new(500, "", error.to_string())
+        }
+        StoreError::TimedOut(_) => {
+            tracing::warn!(%error, "the store does not answer");
+            ApiError::timeout(format!("request did not complete within requested timeout - {error}"), 0)
+        }
         StoreError::Closed => ApiError::unavailable("the server is shutting down"),
         _ => {
             tracing::error!(%error, "the store failed");

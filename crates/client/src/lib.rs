@@ -4,6 +4,7 @@
 //! [`https`] (list + watch over the network). [`Api`] and [`Informer`] sit on top and cannot tell which they have.
 
 pub mod api;
+pub mod election;
 pub mod https;
 pub mod informer;
 pub mod kubeconfig;
@@ -12,6 +13,7 @@ pub mod transport;
 pub mod views;
 
 pub use api::{Api, PatchKind};
+pub use election::{Candidate, Election, Terms};
 pub use https::HttpsTransport;
 pub use informer::{Delta, Index, Informer, InformerSet, Projection, Scope, Subscription};
 pub use transport::{

@@ -1,4 +1,4 @@
-//! Prints what the embedded store does: durable writes a second, their latency, and CPU for each.
+//! Prints what the stores do (etcd in a directory of its own): durable writes a second, their latency, and CPU for each.
 //!
 //! `cargo run --release -p gantry-store --example bench_store [-- <seconds per row> [<directory>]]`;
 //! with `open <directory>` it opens the store that is there and prints time and memory.
@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_base::{Clock, SystemClock};
-use gantry_store::{Batch, Durability, Embedded, Expect, Memory, Op, Options, RangeRequest, Store, Value};
+use gantry_store::testing::EtcdServers;
+use gantry_store::{
+    Batch, Durability, Embedded, Etcd, EtcdOptions, Expect, Memory, Op, Options, RangeRequest, Store, Value,
+};
 
 /// Bytes of a value.
 const VALUE: usize = 2048;
@@ -40,6 +43,13 @@ fn main() -> Result<(), Failure> {
             runtime.block_on(row(&name, store.clone(), writers, durability, Duration::from_secs(seconds)))?;
             runtime.block_on(store.close())?;
         }
+    }
+    for writers in [1, 16, 64, 128] {
+        let servers = EtcdServers::start(1);
+        let store = Arc::new(runtime.block_on(Etcd::connect(EtcdOptions::new(servers.urls())))?);
+        let duration = Duration::from_secs(seconds);
+        runtime.block_on(row("etcd", store.clone(), writers, Durability::Durable, duration))?;
+        runtime.block_on(store.close())?;
     }
     let dir = tempfile::tempdir_in(&base)?;
     opening(&runtime, dir.path().join("none"), 0)?;

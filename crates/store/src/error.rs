@@ -110,6 +110,21 @@ pub enum StoreError {
     /// A stored value that cannot be opened: it is sealed with a key that is not at hand, or damaged. Names the key.
     #[error("{0}")]
     Unreadable(String),
+    /// An engine behind a network cannot do it now, in its own words (`etcdserver: request timed out`). Whether a
+    /// write has happened is not known.
+    #[error("{0}")]
+    Unavailable(String),
+    /// An engine behind a network has not answered in time. Whether a write has happened is not known.
+    #[error("context deadline exceeded: {0}")]
+    TimedOut(String),
+    /// No server of an engine behind a network can be reached at the start.
+    #[error("cannot reach etcd at {servers}: {detail}")]
+    Unreachable {
+        /// Their addresses.
+        servers: String,
+        /// What went wrong with the last one.
+        detail: String,
+    },
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -122,6 +137,8 @@ impl StoreError {
             Self::Conflict { .. } => Class::Conflict,
             Self::Compacted { .. } => Class::Missing,
             Self::FutureRevision { .. } | Self::Full { .. } | Self::Closed => Class::Retry,
+            Self::Unavailable(_) | Self::TimedOut(_) => Class::Retry,
+            Self::Unreachable { .. } => Class::Refused,
             Self::TooLarge { .. } | Self::Invalid(_) => Class::Invalid,
             Self::Locked { .. } | Self::NewerFormat { .. } | Self::Open { .. } => Class::Refused,
             Self::Corrupt { .. } | Self::Failed { .. } | Self::Unreadable(_) => Class::Refused,

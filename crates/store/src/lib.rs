@@ -1,20 +1,23 @@
 //! Revisioned bytes: keys, values and revisions, and no kind.
 //!
-//! [`Store`] is the contract; the engines behind it are [`Memory`] (tests and simulation) and [`Embedded`]
-//! (the default: everything in memory, in front of a durable log). They share one index, so that they cannot
-//! differ in what a reader or a watcher sees.
+//! [`Store`] is the contract; the engines behind it are [`Memory`] (tests and simulation), [`Embedded`] (the
+//! default: everything in memory, in front of a durable log) and [`Etcd`] (several servers share it). The first two
+//! share one index, so that they cannot differ in what a reader or a watcher sees; all pass one test suite.
 
 mod embedded;
 mod error;
+mod etcd;
 mod index;
 mod memory;
 mod plan;
 mod retention;
 mod store;
+pub mod testing;
 mod watch;
 
 pub use embedded::{Embedded, Options};
 pub use error::StoreError;
+pub use etcd::{Etcd, EtcdOptions, EtcdTls, MAX_TXN_OPS};
 pub use memory::Memory;
 pub use retention::Retention;
 pub use store::{

@@ -20,7 +20,8 @@ use crate::{Result, StoreError};
 pub trait Store: Send + Sync + 'static {
     /// Reads `key` as it is now, or as it was at revision `at`.
     ///
-    /// Errors: [`StoreError::Compacted`], [`StoreError::FutureRevision`].
+    /// Errors: [`StoreError::Compacted`], [`StoreError::FutureRevision`], and from an engine behind a network
+    /// [`StoreError::Unavailable`] and [`StoreError::TimedOut`], as from all other methods.
     async fn get(&self, key: &str, at: Option<Revision>) -> Result<Read>;
 
     /// Reads the keys of a prefix in order, all at one revision.
@@ -68,7 +69,7 @@ pub type Key = Arc<str>;
 pub const MAX_KEY_BYTES: usize = 4 << 10;
 /// Most bytes in a value.
 pub const MAX_VALUE_BYTES: usize = 4 << 20;
-/// Most operations in a batch.
+/// Most operations in a batch; an engine behind a network may take fewer, and less in a value.
 pub const MAX_BATCH_OPS: usize = 4096;
 /// Most bytes in a batch, keys and values together.
 pub const MAX_BATCH_BYTES: usize = 32 << 20;
@@ -356,7 +357,7 @@ fn validate_op(op: &Op) -> Result<()> {
     }
 }
 
-fn within(what: &'static str, size: usize, limit: usize) -> Result<()> {
+pub(crate) fn within(what: &'static str, size: usize, limit: usize) -> Result<()> {
     if size > limit { Err(StoreError::TooLarge { what, size, limit }) } else { Ok(()) }
 }
 

@@ -14,7 +14,7 @@ pub struct Watch {
 /// Events that became visible together.
 #[derive(Clone, Debug)]
 pub struct WatchBatch {
-    /// The events in revision order, never empty.
+    /// The events in revision order. None from an engine behind a network, if only the position has moved.
     pub events: Arc<[Event]>,
     /// Every matching event up to this revision has now been delivered.
     pub revision: Revision,
@@ -23,8 +23,8 @@ pub struct WatchBatch {
 /// Where a [`Watch`] gets its events from: one per engine.
 #[async_trait::async_trait]
 pub trait WatchSource: Send + 'static {
-    /// Waits for the next matching events. Safe to drop before it ends: nothing is lost. After an error every
-    /// further call returns an error too.
+    /// Waits for the next matching events, or for the position to move. Safe to drop before it ends: nothing is
+    /// lost. After an error every further call returns an error too.
     async fn next(&mut self) -> Result<WatchBatch>;
 
     /// The next matching events if there are any now.
@@ -52,7 +52,9 @@ impl Watch {
     }
 
     /// Every matching event up to this revision has been returned. After [`Watch::try_next`] returned `None` it
-    /// is the store's revision at that time, whether or not the last writes matched.
+    /// is the store's revision at that time, whether or not the last writes matched; with an engine behind a network
+    /// it gets to each revision that [`Store::current_revision`](crate::Store::current_revision) has told, if
+    /// [`Watch::next`] goes on being called.
     pub fn position(&self) -> Revision {
         self.source.position()
     }
