@@ -63,29 +63,51 @@ impl Cluster {
     /// # Errors
     /// There is no binary, or the namespace cannot be made.
     pub fn prepare() -> anyhow::Result<Self> {
-        static COUNTER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("gt{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::SeqCst));
+        let name = unique_name();
+        Self::within(Namespace::make(&name)?, &name)
+    }
+
+    /// Places for a server and for an agent, whose networks reach each other.
+    ///
+    /// # Errors
+    /// There is no binary, or the namespaces cannot be made.
+    pub fn prepare_two() -> anyhow::Result<(Self, Self)> {
+        let (first, second) = (unique_name(), unique_name());
+        let (one, other) = Namespace::pair(&first, &second)?;
+        Ok((Self::within(one, &first)?, Self::within(other, &second)?))
+    }
+
+    fn within(namespace: Namespace, name: &str) -> anyhow::Result<Self> {
         // A short path: sockets below it may have 107 bytes.
-        let data = PathBuf::from("/tmp").join(&name);
+        let data = PathBuf::from("/tmp").join(name);
         std::fs::create_dir_all(&data)?;
-        let namespace = Namespace::make(&name)?;
         Ok(Self { process: Mutex::new(None), binary: binary()?, data, namespace })
     }
 
     /// Starts the process; it may be started again after [`Cluster::kill`].
     pub fn launch(&self) {
+        self.launch_as(&["up", "--node-name", "node-1"]);
+    }
+
+    /// Starts the process in another role.
+    pub fn launch_as(&self, role: &[&str]) {
         let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("a log file");
         let mut up = self.namespace.command(&self.binary);
-        up.args(["up", "--node-name", "node-1", "--log-level", "info", "--data-dir"]).arg(&self.data);
+        up.args(role).args(["--log-level", "info", "--data-dir"]).arg(&self.data);
         up.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
-        *self.process.lock().expect("no panic while starting") = Some(up.spawn().expect("gantry up starts"));
+        *self.process.lock().expect("no panic while starting") = Some(up.spawn().expect("gantry starts"));
     }
 
     /// Waits until the API answers and the node is ready.
     pub fn wait_ready(&self) {
+        self.wait_node("node-1");
+    }
+
+    /// Waits until a node is ready.
+    pub fn wait_node(&self, name: &str) {
         until("the node is ready", || {
             self.check_alive();
-            let node = self.kubectl(&["get", "node", "node-1", "-o", "json"]);
+            let node = self.kubectl(&["get", "node", name, "-o", "json"]);
             let node: Value = serde_json::from_str(&node.out).map_err(|_| node.err.clone())?;
             let ready = node["status"]["conditions"].as_array().into_iter().flatten();
             let ready = ready.filter(|c| c["type"] == "Ready" && c["status"] == "True").count();
@@ -93,13 +115,14 @@ impl Cluster {
         });
     }
 
-    fn check_alive(&self) {
+    /// Fails if the process has ended.
+    pub fn check_alive(&self) {
         let ended = {
             let mut process = self.process.lock().expect("no panic while looking");
             process.as_mut().and_then(|p| p.try_wait().ok().flatten())
         };
         if let Some(status) = ended {
-            panic!("gantry up has ended: {status}\n{}", self.log_tail(40));
+            panic!("gantry has ended: {status}\n{}", self.log_tail(40));
         }
     }
 
@@ -253,6 +276,11 @@ impl Drop for Cluster {
             other => eprintln!("gantry down: {other:?}"),
         }
     }
+}
+
+fn unique_name() -> String {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    format!("gt{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::SeqCst))
 }
 
 /// The `gantry` binary: `GANTRY_BIN`, or the one that cargo built beside this program.

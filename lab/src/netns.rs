@@ -7,6 +7,9 @@ use anyhow::{Context, bail};
 /// The address of the machine in its namespace: what stands for the outside.
 pub const NODE_IP: &str = "192.168.77.1";
 
+/// The address of the other machine where there are two.
+pub const OTHER_IP: &str = "192.168.77.2";
+
 /// A named network namespace with loopback and one address; removed when dropped.
 pub struct Namespace {
     name: String,
@@ -18,16 +21,38 @@ impl Namespace {
     /// # Errors
     /// `ip` (package iproute2) refuses: are we root?
     pub fn make(name: &str) -> anyhow::Result<Self> {
+        let namespace = Self::empty(name)?;
+        // Both ends stay here: one carries the address, the other makes it come up.
+        ip(&["-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", "peer0"])?;
+        ip(&["-n", name, "link", "set", "peer0", "up"])?;
+        namespace.address(NODE_IP)?;
+        Ok(namespace)
+    }
+
+    /// Makes two namespaces, with [`NODE_IP`] and [`OTHER_IP`], and a cable between them.
+    ///
+    /// # Errors
+    /// `ip` (package iproute2) refuses: are we root?
+    pub fn pair(first: &str, second: &str) -> anyhow::Result<(Self, Self)> {
+        let (one, other) = (Self::empty(first)?, Self::empty(second)?);
+        ip(&["-n", first, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", second])?;
+        one.address(NODE_IP)?;
+        other.address(OTHER_IP)?;
+        Ok((one, other))
+    }
+
+    fn empty(name: &str) -> anyhow::Result<Self> {
         ip(&["netns", "add", name])?;
         let namespace = Self { name: name.to_owned() };
         ip(&["-n", name, "link", "set", "lo", "up"])?;
-        // Both ends stay here: one carries the address, the other makes it come up.
-        ip(&["-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", "peer0"])?;
-        ip(&["-n", name, "address", "add", &format!("{NODE_IP}/24"), "dev", "eth0"])?;
-        ip(&["-n", name, "link", "set", "peer0", "up"])?;
-        ip(&["-n", name, "link", "set", "eth0", "up"])?;
-        ip(&["-n", name, "route", "add", "default", "via", "192.168.77.254"])?;
         Ok(namespace)
+    }
+
+    fn address(&self, address: &str) -> anyhow::Result<()> {
+        let name = &self.name;
+        ip(&["-n", name, "address", "add", &format!("{address}/24"), "dev", "eth0"])?;
+        ip(&["-n", name, "link", "set", "eth0", "up"])?;
+        ip(&["-n", name, "route", "add", "default", "via", "192.168.77.254"])
     }
 
     /// A command that runs in the namespace, with this machine's mounts (unlike `ip netns exec`).

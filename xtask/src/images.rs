@@ -6,14 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::run;
+use crate::{packages, run};
 
 /// Changes when the way of building does, so that no old archive is taken for a new one.
 const FORMAT: &str = "1";
@@ -146,7 +145,8 @@ fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
     header
 }
 
-fn hex_digest(content: &[u8]) -> String {
+/// The SHA-256 of `content`.
+pub fn hex_digest(content: &[u8]) -> String {
     format!("{:x}", Sha256::digest(content))
 }
 
@@ -284,16 +284,8 @@ fn downloaded_redis(out: &Path) -> anyhow::Result<PathBuf> {
     if root.join("usr/bin/redis-server").exists() {
         return Ok(root);
     }
-    let packages = root.join("packages");
-    std::fs::create_dir_all(&packages)?;
-    // apt drops its privileges for the download.
-    std::fs::set_permissions(&packages, std::fs::Permissions::from_mode(0o777))?;
-    let download =
-        run::output(Command::new("apt-get").arg("download").args(REDIS_PACKAGES).current_dir(&packages));
-    download.context("redis-server is neither installed nor to be had: apt-get install redis-server")?;
-    for entry in std::fs::read_dir(&packages)? {
-        run::checked(Command::new("dpkg-deb").arg("--extract").arg(entry?.path()).arg(&root))?;
-    }
+    packages::unpack(REDIS_PACKAGES, &root)
+        .context("redis-server is neither installed nor to be had: apt-get install redis-server")?;
     if !root.join("usr/bin/redis-server").exists() {
         bail!("the packages have no /usr/bin/redis-server");
     }

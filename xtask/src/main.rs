@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod clients;
 #[cfg(feature = "generators")]
 mod codegen;
 mod down;
@@ -36,6 +37,8 @@ enum Task {
     Bench(bench::Args),
     /// Build the images of the example and of the tests, without a registry.
     Images(images::Args),
+    /// Fetch the clients that the tests run: kubectl 1.20, the Python and npm clients, kopf.
+    Clients(clients::Args),
     /// Check what no compiler does: layers, registries, the length of the CI script.
     Check,
     /// Install the distribution's packages that are missing.
@@ -53,6 +56,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Images(args) => args.run(),
+        Task::Clients(args) => args.run(),
         Task::Check => check::run(),
         Task::Packages(args) => packages::run(&args),
         Task::Codegen(args) => generators::codegen(&args),

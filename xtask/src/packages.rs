@@ -1,10 +1,12 @@
 //! The distribution's packages that Gantry, its example and its tests need.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
-use crate::run;
+use crate::{clients, run};
 
 /// What a cluster with the example needs: a package and why.
 pub const FOR_A_CLUSTER: &[(&str, &str)] = &[
@@ -20,12 +22,13 @@ pub const FOR_TESTS: &[(&str, &str)] = &[
     ("docker-registry", "a real registry on loopback"),
     ("etcd-server", "the peer that the store is compared with"),
     ("iproute2", "network namespaces of the tests"),
+    ("python3-venv", "an environment of their own for the Python clients"),
 ];
 
 /// Options of `packages`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Also what the tests need.
+    /// Also what the tests need, the clients of `clients` among it.
     #[arg(long)]
     tests: bool,
 }
@@ -33,7 +36,11 @@ pub struct Args {
 /// Installs what is missing.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     install(FOR_A_CLUSTER)?;
-    if args.tests { install(FOR_TESTS) } else { Ok(()) }
+    if !args.tests {
+        return Ok(());
+    }
+    install(FOR_TESTS)?;
+    clients::run(&run::root().join(".cache/clients"))
 }
 
 /// Installs the packages of this list that are missing; says which and why.
@@ -61,6 +68,28 @@ pub fn install(list: &[(&str, &str)]) -> anyhow::Result<()> {
     install.args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get", "-qq", "-o", "Dpkg::Use-Pty=0"]);
     install.args(["install", "--yes", "--no-install-recommends"]).args(missing.iter().map(|(name, _)| *name));
     run::checked(&mut install)
+}
+
+/// Unpacks packages below `root` without installing them.
+///
+/// # Errors
+/// They cannot be had.
+pub fn unpack(packages: &[&str], root: &Path) -> anyhow::Result<()> {
+    let archives = root.join("packages");
+    std::fs::create_dir_all(&archives)?;
+    // apt drops its privileges for the download.
+    std::fs::set_permissions(&archives, std::fs::Permissions::from_mode(0o777))?;
+    let download =
+        || run::output(Command::new("apt-get").arg("download").args(packages).current_dir(&archives));
+    if download().is_err() {
+        // The lists may be old, or never have been read on this machine.
+        run::checked(run::as_root("apt-get").args(["-qq", "update"]))?;
+        download().with_context(|| format!("cannot download the packages {}", packages.join(" ")))?;
+    }
+    for entry in std::fs::read_dir(&archives)? {
+        run::checked(Command::new("dpkg-deb").arg("--extract").arg(entry?.path()).arg(root))?;
+    }
+    Ok(())
 }
 
 fn is_installed(package: &str) -> bool {

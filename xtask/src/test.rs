@@ -1,6 +1,6 @@
 //! All checks and tests: what CI runs.
 
-use crate::{check, images, packages, run};
+use crate::{check, clients, images, packages, run};
 
 /// Options of `test`.
 #[derive(clap::Args)]
@@ -43,12 +43,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let images = run::root().join(".cache/images");
     step("images", || images::run(&images).map(drop))?;
+    let fetched = run::root().join(".cache/clients");
+    step("clients", || clients::run(&fetched))?;
     step("tests", || {
         let mut command = run::cargo();
         // One command for all: another choice of packages would choose other features of the dependencies, and
         // compile them again. The `gantry` binary is built for that package's own tests, and lies beside the others.
         command.args(["test", "--workspace", "--no-fail-fast"]).args(&args.cargo);
-        command.env("GANTRY_IMAGES", &images);
+        command.env("GANTRY_IMAGES", &images).env("GANTRY_CLIENTS", &fetched);
         if args.long {
             command.env("GANTRY_CRASH_KILLS", "500").env("PROPTEST_CASES", "5000");
         }

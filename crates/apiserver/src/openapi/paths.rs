@@ -71,10 +71,15 @@ const LIST: [&str; 9] = [
 const WRITE: [&str; 3] = ["dryRun", "fieldManager", "fieldValidation"];
 const DELETE: [&str; 4] = ["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"];
 
+/// What operations of version 2 documents hold themselves, as kubectl up to 1.27 looks whether a server knows these only
+/// there.
+const UNSHARED: [&str; 2] = ["dryRun", "fieldValidation"];
+
 /// The parameters that a version 2 document refers to.
 pub fn shared_parameters() -> Value {
     PARAMETERS
         .iter()
+        .filter(|(name, ..)| !UNSHARED.contains(name))
         .map(|(name, ..)| ((*name).to_owned(), parameter(name, Dialect::V2)))
         .collect::<Map<_, _>>()
         .into()
@@ -190,8 +195,8 @@ impl Operation {
     fn parameters(&mut self, names: &[&str]) {
         for name in names {
             self.parameters.push(match self.dialect {
-                Dialect::V2 => json!({"$ref": format!("#/parameters/{name}")}),
-                Dialect::V3 => parameter(name, Dialect::V3),
+                Dialect::V2 if !UNSHARED.contains(name) => json!({"$ref": format!("#/parameters/{name}")}),
+                dialect => parameter(name, dialect),
             });
         }
     }

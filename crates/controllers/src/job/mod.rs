@@ -22,11 +22,13 @@ use gantry_api::{LabelSelector, ObjectKey, conditions};
 use gantry_client::views::{Phase, PodView};
 use gantry_client::{Delta, Informer, InformerSet};
 
-use crate::common::claim::Candidates;
+use crate::common::claim::{Candidates, ViewKey};
 use crate::common::number::count;
 use crate::common::pods as common_pods;
 use crate::engine::{Controller, Event, Moment, Plan, Watch, Write};
 
+/// The label with the name of a pod's Job; it stays when the Job is deleted and its pods are orphaned.
+const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 /// The finalizer of pods that are not counted yet.
 const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 /// The label of a pod's completion index.
@@ -61,6 +63,8 @@ pub enum Seen {
         selector: LabelSelector,
         /// Its pods.
         pods: Candidates,
+        /// Pods of an earlier Job of its name, still with their finalizer.
+        strays: Vec<Arc<PodView>>,
     },
     /// The pods of a Job that is gone, still with their finalizer.
     Gone(Vec<Arc<PodView>>),
@@ -74,6 +78,16 @@ fn is_tracked(pod: &PodView) -> bool {
     pod.finalizers.iter().any(|f| f == TRACKING)
 }
 
+/// The Job that has to let go of a pod that nobody controls: the one that it names, or a name that no Job has.
+fn stray_key(pod: &PodView) -> Option<ObjectKey> {
+    if !pod.owner_uid.is_empty() || !is_tracked(pod) {
+        return None;
+    }
+    let (own, labels) = (pod.view_key(), pod.labels.as_ref());
+    let name = labels.and_then(|labels| labels.get(JOB_NAME)).cloned();
+    Some(ObjectKey::new(own.namespace.clone(), name.unwrap_or_else(|| format!("{}/", own.name))))
+}
+
 fn jobs_of(delta: &Delta<PodView>, jobs: &Informer<Job>) -> Vec<ObjectKey> {
     let (old, new) = (delta.old.as_deref(), delta.new.as_deref());
     let mut keys: Vec<_> =
@@ -83,6 +97,7 @@ fn jobs_of(delta: &Delta<PodView>, jobs: &Informer<Job>) -> Vec<ObjectKey> {
         let selects = |job: &&Arc<Job>| selector(job).is_some_and(|s| s.matches(labels));
         keys.extend(jobs.in_namespace(&delta.key.namespace).iter().filter(selects).map(|job| job.key()));
     }
+    keys.extend(new.and_then(stray_key));
     keys.dedup();
     keys
 }
@@ -99,17 +114,21 @@ impl Controller for Jobs {
     }
 
     fn observe(&self, key: &ObjectKey) -> Option<Seen> {
+        let left = |is_left: &dyn Fn(&PodView) -> bool| {
+            let pods = self.pods.in_namespace(&key.namespace).into_iter();
+            pods.filter(|pod| is_tracked(pod) && is_left(pod)).collect()
+        };
+        let is_stray = |pod: &PodView| stray_key(pod).is_some_and(|stray| stray == *key);
         match self.jobs.get(key) {
             Some(job) => {
                 let selector = selector(&job)?;
                 let pods = common_pods::candidates(&self.pods, job.uid(), job.namespace(), &selector);
-                Some(Seen::Job { job, selector, pods })
+                let strays = left(&|pod| is_stray(pod) && !selector.matches(pod.labels.as_ref()));
+                Some(Seen::Job { job, selector, pods, strays })
             }
             None => {
                 let owner = format!("Job/{}", key.name);
-                let left = |pod: &Arc<PodView>| *pod.owner == *owner && is_tracked(pod);
-                let pods = self.pods.in_namespace(&key.namespace).into_iter().filter(left).collect();
-                Some(Seen::Gone(pods))
+                Some(Seen::Gone(left(&|pod| *pod.owner == *owner || is_stray(pod))))
             }
         }
     }
@@ -118,7 +137,8 @@ impl Controller for Jobs {
         let mut plan = Plan::nothing();
         match seen {
             Seen::Gone(left) => plan.extend(left.iter().map(|pod| pods::untrack(pod))),
-            Seen::Job { job, selector, pods } => {
+            Seen::Job { job, selector, pods, strays } => {
+                plan.extend(strays.iter().map(|pod| pods::untrack(pod)));
                 let Some(spec) = &job.spec else { return plan };
                 let foreign = |by: &String| by != "kubernetes.io/job-controller";
                 if spec.managed_by.as_ref().is_some_and(foreign) {

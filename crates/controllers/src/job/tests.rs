@@ -79,6 +79,21 @@ fn a_job_runs_its_pods_and_counts_each_once() {
 }
 
 #[test]
+fn orphans_of_a_job_that_is_gone_are_let_go() {
+    let (mut model, controller, key) =
+        fixture(serde_json::json!({"completions": 1, "parallelism": 1, "backoffLimit": 6}));
+    model.settle(&controller, &key);
+    let pod = model.all::<Pod>().remove(0);
+    model.edit::<Pod>(&pod.key(), |pod| {
+        pod.metadata.owner_references = None;
+        pod.metadata.labels.get_or_insert_default().insert(JOB_NAME.into(), key.name.to_string());
+    });
+    model.remove::<Job>(&key);
+    model.settle(&controller, &key);
+    assert!(!model.all::<Pod>()[0].has_finalizer(TRACKING));
+}
+
+#[test]
 fn failures_delay_and_then_end_the_job() {
     let (mut model, controller, key) =
         fixture(serde_json::json!({"completions": 1, "parallelism": 1, "backoffLimit": 1}));

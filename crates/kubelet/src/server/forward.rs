@@ -8,12 +8,13 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use gantry_base::{Error, Result, Tasks};
-use gantry_stream::{PortForwardServer, PortForwardStream, accept_port_forward};
+use gantry_stream::{MuxStream, PortForwardServer, PortForwardStream, accept_port_forward};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::{Body, text};
@@ -22,6 +23,9 @@ use crate::pod;
 
 /// How long a connection within the pod may take.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How long a client may go on sending after the pod has ended its side, as with containerd. Clients that forward over
+/// WebSocket channels learn of the end only when we close the connection.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Answers a request to forward ports.
 pub async fn respond(
@@ -76,13 +80,39 @@ async fn serve(mut server: PortForwardServer, namespace: Option<Arc<File>>) {
 async fn forward(mut stream: PortForwardStream, namespace: Option<Arc<File>>) {
     let port = stream.port;
     let outcome = match connect(port, namespace).await {
-        Ok(mut connection) => {
-            tokio::io::copy_bidirectional(&mut stream.data, &mut connection).await.map(|_| ())
-        }
+        Ok(connection) => copy(&mut stream.data, connection).await,
         Err(error) => stream.fail(&format!("error forwarding port {port} to pod: {error}")).await,
     };
     if let Err(error) = outcome {
         tracing::debug!(%error, port, "a forwarded connection ended early");
+    }
+}
+
+/// Copies both ways until the pod has ended its side and the client, [`GRACE`] later at most, its own.
+///
+/// A client that has ended its side still gets the whole answer.
+async fn copy(client: &mut MuxStream, mut pod: TcpStream) -> std::io::Result<()> {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_pod, mut to_pod) = pod.split();
+    let up = async {
+        tokio::io::copy(&mut from_client, &mut to_pod).await?;
+        to_pod.shutdown().await
+    };
+    let down = async {
+        tokio::io::copy(&mut from_pod, &mut to_client).await?;
+        to_client.shutdown().await
+    };
+    let mut up = std::pin::pin!(up);
+    let mut down = std::pin::pin!(down);
+    tokio::select! {
+        sent = &mut up => {
+            sent?;
+            down.await
+        }
+        answered = &mut down => {
+            answered?;
+            tokio::time::timeout(GRACE, up).await.unwrap_or(Ok(()))
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use futures::{SinkExt, StreamExt};
 use gantry_base::Tasks;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -29,6 +30,10 @@ use crate::mux::{self, Closed, Mux, MuxStream, Out};
 pub const PING_PERIOD: Duration = Duration::from_secs(5);
 /// How long a client waits for any message of the server, pongs included, before it gives up.
 pub const PING_DEADLINE: Duration = Duration::from_secs(61);
+/// How long a server keeps its first bytes back for a client that does not answer its ping.
+pub const GREETING: Duration = Duration::from_secs(1);
+/// How long a client that has answered may still be making its channels. Starting a command takes longer than this.
+pub const SETTLING: Duration = Duration::from_millis(30);
 /// The first byte of version 5's CLOSE signal.
 const CLOSE_SIGNAL: u8 = 255;
 
@@ -53,6 +58,11 @@ pub struct Dialect {
 /// Starts the protocol on `io`, whose handshake is done; returns channels `0..count`.
 ///
 /// The connection is closed, after what was written is sent, when all channels are dropped. A client pings.
+///
+/// A server pings once, and keeps what is written back until the client has answered, and for [`SETTLING`] more: clients
+/// of version 5 (those of Kubernetes 1.32 and before) start reading while they still make their channels, throw away
+/// what comes for channels that they have not made yet, and have no way to say that all are made. A client that answers
+/// nothing gets its bytes after [`GREETING`].
 pub async fn open<S>(io: S, role: Role, dialect: Dialect, count: u8, tasks: &Tasks) -> Vec<MuxStream>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -64,8 +74,15 @@ where
         let (send, receive) = socket.split();
         // Since when the reader waits; none while it is busy.
         let heard = Mutex::new(None);
-        let reader = read(receive, &mux, dialect, count, &heard);
-        let writer = write(send, &mux, role, dialect, &heard);
+        let answered = Notify::new();
+        let reader = read(receive, &mux, dialect, count, &heard, &answered);
+        let writer = async {
+            let mut send = send;
+            if role == Role::Server && dialect.close_signal {
+                greet(&mut send, &answered).await?;
+            }
+            write(send, &mux, role, dialect, &heard).await
+        };
         mux::drive(&mux, reader, writer).await;
     });
     channels
@@ -77,6 +94,7 @@ async fn read<S>(
     dialect: Dialect,
     count: u8,
     heard: &Mutex<Option<Instant>>,
+    answered: &Notify,
 ) -> Closed
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -98,6 +116,9 @@ where
             Some(Err(error)) => return lost(&format!("cannot read from the connection: {error}")),
         };
         *heard.lock() = None;
+        if !matches!(message, Message::Ping(_)) {
+            answered.notify_one();
+        }
         match message {
             Message::Binary(data) => {
                 if let Err(end) = receive(&data, mux, dialect, count).await {
@@ -140,6 +161,19 @@ async fn receive(data: &[u8], mux: &Mux, dialect: Dialect, count: u8) -> Result<
 
 fn lost(why: &str) -> Closed {
     Closed::Lost(why.to_owned())
+}
+
+/// Waits until the client reads.
+async fn greet<S>(socket: &mut SplitSink<WebSocketStream<S>, Message>, answered: &Notify) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    socket.send(Message::Ping(Bytes::new())).await.map_err(io::Error::other)?;
+    if tokio::time::timeout(GREETING, answered.notified()).await.is_err() {
+        tracing::debug!("the client of a WebSocket has not answered a ping");
+    }
+    tokio::time::sleep(SETTLING).await;
+    Ok(())
 }
 
 async fn write<S>(
