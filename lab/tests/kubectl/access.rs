@@ -9,7 +9,8 @@ pub fn discovery_and_explanations(k: &Kubectl<'_>) {
     let namespaced = k.ok("api-resources --namespaced=true -o name");
     has(&namespaced, &["deployments.apps\n", "pods\n"]);
     assert!(!namespaced.contains("nodes\n"));
-    has(&k.ok("api-resources --api-group=apps --verbs=list -o wide"), &["deploy", "StatefulSet", "create,"]);
+    let wide = k.ok("api-resources --api-group=apps --verbs=list -o wide");
+    has(&wide, &["deploy", "StatefulSet", if k.is_old { "[create delete" } else { "create," }]);
     let (group, containers, seconds) = match k.is_old {
         // From OpenAPI v2.
         true => ("VERSION:  apps/v1", "containers\t<[]Object>", "terminationGracePeriodSeconds\t<integer>"),
@@ -113,7 +114,8 @@ pub fn certificates_are_approved_and_roles_reconciled(k: &Kubectl<'_>) {
         k.input("auth reconcile -f -", &object.to_string())
     };
     has(&role(&["get"]).out, &["role.rbac.authorization.k8s.io/r reconciled"]);
-    has(&role(&["list"]).out, &["missing rules added"]);
+    let more = role(&["list"]);
+    has(&(more.out + &more.err), &["missing rules added"]);
     let rules = &k.get("role/r")["rules"];
     let verbs: Vec<_> =
         rules.as_array().into_iter().flatten().flat_map(|r| r["verbs"].as_array()).flatten().collect();

@@ -23,7 +23,7 @@ pub fn manifests_are_replaced_pruned_and_built(k: &Kubectl<'_>) {
     has(&forced, &["configmap \"one\" deleted", "configmap/one replaced"]);
     assert_ne!(k.get("cm/one")["metadata"]["uid"], first);
 
-    let both = format!("{}\n---\n{}\n", map("one", "1"), map("two", "1"));
+    let both = format!("{}\n{}\n", map("one", "1"), map("two", "1"));
     k.apply(&both);
     let flags = match k.is_old {
         true => "--prune-whitelist=core/v1/ConfigMap",
@@ -104,7 +104,12 @@ pub fn everyday_commands(k: &Kubectl<'_>) {
     k.ok("create secret docker-registry pull --docker-server=r --docker-username=u --docker-password=p");
     assert_eq!(k.get("secret/pull")["type"], "kubernetes.io/dockerconfigjson");
     let config = k.file("config", "");
-    let set = |line: &str| k.ok(&format!("config --kubeconfig={} {line}", config.display()));
+    let set = |line: &str| {
+        let line = format!("config --kubeconfig={} {line}", config.display());
+        let ran = k.cluster.run(k.program, &line.split(' ').collect::<Vec<_>>(), None);
+        assert!(ran.ok(), "{line}: {ran:?}");
+        ran.out
+    };
     set("set-cluster c --server=https://127.0.0.1:6443");
     set("set-context x --cluster=c --namespace=n");
     set("use-context x");

@@ -21,7 +21,14 @@ pub fn logs_exec_and_copies(k: &Kubectl<'_>) {
     });
     assert_eq!(k.ok("logs two -c a --tail=2"), "two\nthree\n");
     assert_eq!(k.ok("logs two -c b"), "from-b\n");
-    assert_eq!(k.ok("logs two"), "one\ntwo\nthree\n", "the first container is the default");
+    if k.is_old {
+        has(
+            &k.refused("logs two"),
+            &["a container name must be specified for pod two, choose one of: [a b]"],
+        );
+    } else {
+        assert_eq!(k.ok("logs two"), "one\ntwo\nthree\n", "the first container is the default");
+    }
     has(&k.ok("logs -l app=two --all-containers --prefix"), &["[pod/two/a] one", "[pod/two/b] from-b"]);
     has(&k.refused("logs two -c none"), &["container none is not valid for pod two"]);
     let mut follow = k.start("logs -f two -c a");

@@ -26,7 +26,7 @@ pub fn nodes_are_cordoned_tainted_and_drained(k: &Kubectl<'_>) {
     has(&k.ok("get node node-1"), &["Ready,SchedulingDisabled"]);
     has(
         &k.ok("drain node-1 --force --ignore-daemonsets --delete-emptydir-data --timeout=120s"),
-        &["evicted", "node/node-1 drained"],
+        &["evicted", if k.is_old { "node/node-1 evicted" } else { "node/node-1 drained" }],
     );
     let waiting = until("the new pod waits for a node", || {
         let events = k.ok("get events");
