@@ -16,7 +16,8 @@ GROUP = ("example.com", "v1", "greetings")
 def configure(settings: kopf.OperatorSettings, **_):
     kubernetes.config.load_kube_config()
     settings.persistence.finalizer = "example.com/greeting-operator"
-    settings.posting.level = 30  # warnings and worse, beside what the handlers say themselves
+    settings.posting.loggers = True  # as events: warnings and worse, beside what the handlers say themselves
+    settings.posting.level = 30
 
 
 @kopf.index(*GROUP)
@@ -33,7 +34,7 @@ def create(spec, name, namespace, body, retry, patch, **_):
     config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"text": spec["text"]}}
     kopf.adopt(config_map)
     kubernetes.client.CoreV1Api().create_namespaced_config_map(namespace, config_map)
-    kopf.info(body, reason="Greeted", message=f"said {spec['text']}")
+    kopf.event(body, type="Normal", reason="Greeted", message=f"said {spec['text']}")
     patch.status["said"] = spec["text"]
     return {"configMap": name}
 

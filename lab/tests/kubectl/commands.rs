@@ -69,9 +69,12 @@ pub fn everyday_commands(k: &Kubectl<'_>) {
         k.ok("autoscale deployment web --min=1 --max=3 --cpu-percent=80"),
         "horizontalpodautoscaler.autoscaling/web autoscaled\n"
     );
-    let scaler = k.get("hpa.v2.autoscaling/web");
+    let scaler = k.get("horizontalpodautoscalers.v2.autoscaling/web");
     assert_eq!(scaler["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 80);
-    assert_eq!(k.get("hpa.v1.autoscaling/web")["spec"]["targetCPUUtilizationPercentage"], 80);
+    assert_eq!(
+        k.get("horizontalpodautoscalers.v1.autoscaling/web")["spec"]["targetCPUUtilizationPercentage"],
+        80
+    );
     has(&k.ok("get hpa"), &["Deployment/web", "MINPODS"]);
     has(&k.ok("describe hpa web"), &["Reference:", "Deployment/web", "80%"]);
     k.ok("set serviceaccount deployment web default");
