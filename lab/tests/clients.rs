@@ -107,7 +107,7 @@ fn greetings(cluster: &Cluster) {
 
     cluster.apply(&greeting("rude", &json!({"text": "forbidden"})));
     until("the error is told", || {
-        let events = cluster.kubectl_ok(&["get", "events", "--field-selector=type=Warning"]);
+        let events = cluster.kubectl_ok(&["get", "events", "--field-selector=reason=Logging"]);
         if events.contains("this is not said here") { Ok(()) } else { Err(events) }
     });
     assert!(cluster.get("default", "cm/rude").is_err(), "it is not retried");
