@@ -83,12 +83,15 @@ pub struct IdentifyFlags {
     /// Prefixes of headers with more about the user.
     #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
     pub requestheader_extra_headers_prefix: Option<Vec<String>>,
-    /// Who decides what users may do: AlwaysAllow, AlwaysDeny, Node, RBAC, Webhook [default: Node,RBAC].
+    /// Who decides what users may do: ABAC, AlwaysAllow, AlwaysDeny, Node, RBAC, Webhook [default: Node,RBAC].
     #[arg(long, value_name = "MODE", value_delimiter = ',')]
     pub authorization_mode: Option<Vec<String>>,
     /// An AuthorizationConfiguration (apiserver.config.k8s.io) that says it in place of the other flags.
     #[arg(long, value_name = "FILE")]
     pub authorization_config: Option<PathBuf>,
+    /// Policies for the mode ABAC, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    pub authorization_policy_file: Option<PathBuf>,
     /// A kubeconfig of a server that decides.
     #[arg(long, value_name = "FILE")]
     pub authorization_webhook_config_file: Option<PathBuf>,
@@ -162,6 +165,7 @@ impl IdentifyFlags {
                 requestheader_extra_headers_prefix,
                 authorization_mode,
                 authorization_config,
+                authorization_policy_file,
                 authorization_webhook_config_file,
                 authorization_webhook_version,
                 authorization_webhook_cache_authorized_ttl,
@@ -198,6 +202,7 @@ impl IdentifyFlags {
         gantry_apiserver::authorize::Options {
             modes: self.authorization_mode.clone().unwrap_or_default(),
             config_file: self.authorization_config.clone(),
+            policy_file: self.authorization_policy_file.clone(),
             webhook_file: self.authorization_webhook_config_file.clone(),
             webhook_version: self.authorization_webhook_version.clone(),
             authorized: life(self.authorization_webhook_cache_authorized_ttl),

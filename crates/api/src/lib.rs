@@ -6,6 +6,7 @@
 pub mod conditions;
 pub mod encoded;
 pub mod field;
+pub mod go_json;
 pub mod meta;
 pub mod names;
 pub mod object;

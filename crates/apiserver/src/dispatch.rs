@@ -34,6 +34,7 @@ pub(crate) struct Incoming<'a> {
     pub(crate) query: &'a Query,
     pub(crate) input: Input<'a>,
     pub(crate) user_agent: &'a str,
+    pub(crate) is_get: bool,
     pub(crate) warnings: &'a Warnings,
 }
 
@@ -85,8 +86,10 @@ async fn verb(call: &Call<'_>, incoming: &Incoming<'_>) -> Result<Reply> {
     }
     match info.verb {
         "list" => Ok(Reply::List(list::list(call, &ListOptions::parse(query)?).await?, call.served.clone())),
+        // The old paths of watches have a verb whatever the method is.
+        "watch" if !incoming.is_get => Err(not_allowed()),
         "watch" => {
-            let watching = watch::watch(call, &ListOptions::parse(query)?).await?;
+            let watching = watch::watch(call, &ListOptions::parse_watch(query)?).await?;
             Ok(Reply::Watch(Box::new(watching), call.served.clone()))
         }
         "get" => object(read(call, query).await?),

@@ -13,9 +13,9 @@ use crate::callout::Callout;
 use crate::connect::Kubelets;
 use crate::identify::{self, Authorities, TokenKey};
 use crate::lookup::Lookup;
-use crate::pki::{LEAF_LIFE, Leaf, Pki, Renewed, Usage, Wanted, presenting_client_config};
+use crate::pki::{Pki, Renewed, Usage, Wanted, presenting_client_config};
 use crate::reviews;
-use crate::server::Parts;
+use crate::server::{FrontProxy, Parts};
 
 /// The issuer of service account tokens, and the audience of those that name none.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -112,19 +112,22 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
 }
 
 /// Aggregated servers know us by a certificate of the front proxy's authority.
-fn front_proxy(deps: &Deps) -> Result<gantry_client::https::Identity> {
-    let leaf = Leaf {
-        common_name: "front-proxy-client",
-        organizations: &[],
-        hosts: &[],
+fn front_proxy(deps: &Deps) -> Result<FrontProxy> {
+    let wanted = Wanted {
+        common_name: "front-proxy-client".to_owned(),
+        organization: String::new(),
+        hosts: Vec::new(),
         usage: Usage::Client,
-        life: LEAF_LIFE,
     };
-    let identity = deps.pki.front_proxy.issue(&leaf, deps.clock.now())?;
-    Ok(gantry_client::https::Identity {
-        certificate_pem: identity.certificate_pem.into_bytes(),
-        key_pem: identity.key_pem.into_bytes(),
-    })
+    let identity = Renewed::of_front_proxy(&deps.pki, "front-proxy-client", wanted, deps.clock.now())?;
+    identity.follow(Arc::clone(&deps.clock), &deps.tasks, |_| Ok(()));
+    Ok(Arc::new(move || {
+        let now = identity.identity();
+        gantry_client::https::Identity {
+            certificate_pem: now.certificate_pem.clone().into_bytes(),
+            key_pem: now.key_pem.clone().into_bytes(),
+        }
+    }))
 }
 
 /// Kubelets know us by a certificate of the cluster's authority.

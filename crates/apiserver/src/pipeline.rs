@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gantry_api::ApiError;
 use gantry_api::status::Result;
+use gantry_stream::websocket;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT, WARNING};
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt;
@@ -19,7 +20,7 @@ use crate::identify::{Credentials, Memo, User};
 use crate::impersonate::effective_user;
 use crate::limits::{MAX_BODY_BYTES, REQUEST_TIMEOUT};
 use crate::query::Query;
-use crate::respond::{self, Endpoint, Wish};
+use crate::respond::{self, Endpoint, Routes, Wish};
 use crate::route::{RequestInfo, resolve};
 use crate::serve::Body;
 use crate::verbs::Input;
@@ -79,6 +80,11 @@ fn endpoint(core: &Core, info: &RequestInfo) -> Endpoint {
         // A scale is a scale, whose ever it is.
         custom: custom && info.subresource != "scale",
         watch: info.verb == "watch",
+        routes: match info.verb {
+            _ if custom => Routes::Any,
+            "list" | "watch" => Routes::Lists,
+            _ => Routes::Objects,
+        },
     }
 }
 
@@ -169,14 +175,59 @@ async fn answer(
         return Err(dispatch::not_allowed());
     }
     let format = wish(request.headers(), query).negotiate(endpoint(core, info))?;
+    if info.verb == "watch" && websocket::is_websocket_request(request.headers()) {
+        return watch_messages(core, user, request, info, query, warnings, &format).await;
+    }
     let gzip = accepts_gzip(request.headers());
     let (parts, body) = request.into_parts();
     let bytes = read_body(&parts.method, body).await?;
     let input = Input { content_type: header(&parts.headers, CONTENT_TYPE.as_str()), bytes };
     let user_agent = header(&parts.headers, USER_AGENT.as_str());
-    let incoming = Incoming { user, info, query, input, user_agent, warnings };
+    let is_get = parts.method == Method::GET;
+    let incoming = Incoming { user, info, query, input, user_agent, is_get, warnings };
     let reply = dispatch::serve(core, &incoming).await?;
     respond::reply(reply, &format, gzip, core.now())
+}
+
+/// A watch as messages of a WebSocket: text for JSON, else binary.
+async fn watch_messages(
+    core: &Arc<Core>,
+    user: &User,
+    mut request: Request<Body>,
+    info: &RequestInfo,
+    query: &Query,
+    warnings: &Warnings,
+    format: &respond::Format,
+) -> Result<Response<Body>> {
+    let user_agent = header(request.headers(), USER_AGENT.as_str()).to_owned();
+    let input = Input { content_type: "", bytes: Bytes::new() };
+    let incoming = Incoming { user, info, query, input, user_agent: &user_agent, is_get: true, warnings };
+    let dispatch::Reply::Watch(watching, served) = dispatch::serve(core, &incoming).await? else {
+        return Err(dispatch::not_allowed());
+    };
+    let framing = match format.encoding {
+        respond::Encoding::Protobuf => websocket::Framing::Binary,
+        _ => websocket::Framing::Text,
+    };
+    let full_body = |response: Response<http_body_util::Full<Bytes>>| -> Response<Body> {
+        response.map(|body| body.map_err(|never| match never {}).boxed_unsync())
+    };
+    let accepted = match websocket::accept_watch(&mut request, framing) {
+        Ok(accepted) => accepted,
+        Err(rejection) => return Ok(full_body(rejection.into_response())),
+    };
+    let (response, socket) = accepted.into_parts();
+    let messages = respond::messages(*watching, served, format, core.now());
+    core.tasks.spawn("watch messages", async move {
+        let sent = match socket.await {
+            Ok(socket) => socket.send_all(messages, false).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "a watch sent as messages broke off");
+        }
+    });
+    Ok(full_body(response))
 }
 
 async fn read_body(method: &Method, mut body: Body) -> Result<Bytes> {

@@ -101,6 +101,20 @@ impl ListOptions {
         })
     }
 
+    /// The options of a watch: its revision is read last, and what is none is upstream's own failure.
+    ///
+    /// # Errors
+    /// 400, 422, and 500 for a revision that is none.
+    pub(crate) fn parse_watch(query: &Query) -> Result<Self> {
+        let Err(why) = parse_revision(query.get("resourceVersion").unwrap_or("")) else {
+            return Self::parse(query);
+        };
+        let mut rest = query.clone();
+        rest.pairs.retain(|(key, _)| key != "resourceVersion");
+        Self::parse(&rest)?.validate(true)?;
+        Err(ApiError::new(500, "", why.message().trim_start_matches("invalid resource version: ")))
+    }
+
     /// Checks what may stand together, as `ValidateListOptions` does.
     ///
     /// # Errors
@@ -148,7 +162,14 @@ impl ListOptions {
         if self.initial_events.is_some() && !not_older {
             forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
         }
-        let Some(version_match) = &self.version_match else { return errors };
+        let no_continue = || {
+            let why = "resourceVersionMatch is forbidden when continue is provided";
+            (!self.continue_token.is_empty()).then(|| field::Error::forbidden(&path, why))
+        };
+        let Some(version_match) = &self.version_match else {
+            errors.extend(no_continue());
+            return errors;
+        };
         if self.initial_events.is_none() {
             forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
         }
@@ -159,10 +180,7 @@ impl ListOptions {
             };
             errors.push(field::Error::not_supported(&path, value, &["NotOlderThan"]));
         }
-        if !self.continue_token.is_empty() {
-            let why = "resourceVersionMatch is forbidden when continue is provided";
-            errors.push(field::Error::forbidden(&path, why));
-        }
+        errors.extend(no_continue());
         errors
     }
 

@@ -46,12 +46,15 @@ pub struct Parts {
     /// Issues service account tokens, if this server can.
     pub tokens: Option<Arc<dyn TokenIssuer>>,
     /// How aggregated servers know us.
-    pub front_proxy: Option<gantry_client::https::Identity>,
+    pub front_proxy: Option<FrontProxy>,
     /// Reviews.
     pub virtuals: Vec<Arc<dyn VirtualResource>>,
     /// How others verify the tokens of service accounts.
     pub discovery: Option<Discovery>,
 }
+
+/// The certificate by which aggregated servers know this one: asked for again and again, since it is renewed.
+pub type FrontProxy = Arc<dyn Fn() -> gantry_client::https::Identity + Send + Sync>;
 
 /// Makes the [`Parts`]. It gets a transport that acts as the API server itself ([`crate::identify::User::apiserver`]);
 /// requests on it wait until the server has started, so informers may be started on it at once but must not be

@@ -83,6 +83,54 @@ async fn without_the_key_it_is_an_error_and_no_empty_answer() {
     }
 }
 
+#[tokio::test]
+async fn every_cipher_seals_and_opens_what_the_others_sealed() {
+    const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    const SHORT: &str = "MDEyMzQ1Njc4OWFiY2RlZg==";
+    const MIDDLE: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3";
+    let providers = [
+        ("secretbox", format!("{{secretbox: {{keys: [{{name: a, secret: {KEY}}}]}}}}")),
+        ("aescbc", format!("{{aescbc: {{keys: [{{name: a, secret: {KEY}}}]}}}}")),
+        ("aescbc", format!("{{aescbc: {{keys: [{{name: b, secret: {SHORT}}}]}}}}")),
+        ("aescbc", format!("{{aescbc: {{keys: [{{name: c, secret: {MIDDLE}}}]}}}}")),
+        ("aesgcm", format!("{{aesgcm: {{keys: [{{name: a, secret: {KEY}}}]}}}}")),
+    ];
+    let config = |first: usize| {
+        let mut all: Vec<&str> = providers.iter().map(|(_, text)| text.as_str()).collect();
+        all.rotate_left(first);
+        let text = format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: ['*.*']\n  providers: [{}, {{identity: {{}}}}]",
+            all.join(", ")
+        );
+        EncryptionConfig::parse(&text).expect("a configuration")
+    };
+    let inner: Arc<dyn Store> = Arc::new(Memory::default());
+    let store = store(&inner, &config(0));
+    const WIDGET: &str = "/registry/example.com/widgets/default/w";
+    for key in [SECRET, MAP, WIDGET] {
+        store.commit(put(key, Expect::Absent)).await.expect("stored");
+    }
+    for (first, (cipher, _)) in providers.iter().enumerate() {
+        store.use_sealer(Sealer::new(&config(first)).expect("keys"));
+        // The first time they are as they were written.
+        assert_eq!(reseal(&store).await.expect("resealed").written, if first == 0 { 0 } else { 3 });
+        for key in [SECRET, MAP, WIDGET] {
+            let sealed = raw(&inner, key).await;
+            assert!(sealed.starts_with(&format!("k8s:enc:{cipher}:v1:")) && !sealed.contains("hunter2"));
+            let item = store.get(key, None).await.expect("read").item.expect("stored");
+            let want = format!(
+                r#"{{"metadata":{{"resourceVersion":"{}"}},"data":{{"password":"hunter2"}}}}"#,
+                item.modified
+            );
+            assert_eq!(item.value, want);
+        }
+    }
+    // With no rule for a resource any more, and its values still sealed, they cannot be read.
+    let other = EncryptionConfig::secrets_with(vec![Key::generate("x".to_owned()).expect("a key")]);
+    store.use_sealer(Sealer::new(&other).expect("keys"));
+    store.get(SECRET, None).await.expect_err("sealed with a key that is gone");
+}
+
 #[test]
 fn faults_of_the_configuration_name_the_field() {
     let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n";
@@ -91,11 +139,19 @@ fn faults_of_the_configuration_name_the_field() {
         ("- resources: [secrets]\n  providers: []", "resources[0].providers: Required value"),
         (
             "- resources: [secrets]\n  providers: [{kms: {name: x}}]",
-            "resources[0].providers[0].kms: not supported: use aesgcm or identity",
+            "resources[0].providers[0].kms: not supported: use aesgcm, secretbox, aescbc or identity",
         ),
         (
             "- resources: [secrets]\n  providers: [{aesgcm: {keys: [{name: a, secret: YWJj}]}}]",
             "secret of 3 bytes, expected 16 or 32",
+        ),
+        (
+            "- resources: [secrets]\n  providers: [{secretbox: {keys: [{name: a, secret: YWJjZGVmZ2hpamtsbW5vcA==}]}}]",
+            "resources[0].providers[0].secretbox.keys[\"a\"]: secret of 16 bytes, expected 32",
+        ),
+        (
+            "- resources: [secrets]\n  providers: [{identity: {}, secretbox: {keys: []}}]",
+            "resources[0].providers[0]: exactly one provider must be specified",
         ),
     ];
     for (text, want) in cases {

@@ -83,7 +83,7 @@ impl Checker<'_> {
                 for item in items {
                     let ty = self.check(&mut item.value);
                     let ty = if item.optional { self.unwrapped(&item.value, ty) } else { ty };
-                    element = Some(self.join(&item.value, element, ty));
+                    element = Some(self.join(element, ty));
                 }
                 Type::list(element.unwrap_or_else(|| self.known.fresh()))
             }
@@ -91,10 +91,10 @@ impl Checker<'_> {
                 let (mut keys, mut values) = (None, None);
                 for entry in entries {
                     let ty = self.check(&mut entry.key);
-                    keys = Some(self.join(&entry.key, keys, ty));
+                    keys = Some(self.join(keys, ty));
                     let ty = self.check(&mut entry.value);
                     let ty = if entry.optional { self.unwrapped(&entry.value, ty) } else { ty };
-                    values = Some(self.join(&entry.value, values, ty));
+                    values = Some(self.join(values, ty));
                 }
                 let key = keys.unwrap_or_else(|| self.known.fresh());
                 let value = values.unwrap_or_else(|| self.known.fresh());
@@ -291,13 +291,13 @@ impl Checker<'_> {
     }
 
     /// The common type of the elements so far and one more.
-    fn join(&mut self, expr: &Expr, before: Option<Type>, ty: Type) -> Type {
+    fn join(&mut self, before: Option<Type>, ty: Type) -> Type {
         let Some(before) = before else { return ty };
         if self.known.assign(&before, &ty) {
             return more_general(&before, &ty).clone();
         }
-        self.mismatch(expr.at, &before, &ty);
-        Type::Error
+        // Whether elements may be of several types is for [`crate::program`] to say, once all types are known.
+        Type::Dyn
     }
 
     fn structure(&mut self, expr: &mut Expr) -> Type {

@@ -63,6 +63,14 @@ pub enum Rule {
     Validate,
 }
 
+impl Rule {
+    /// Whether upstream knows the cost by the signature, not by the function: where types leave open which signature
+    /// is called, the call costs one.
+    pub fn is_of_signature(self) -> bool {
+        matches!(self, Self::In | Self::Compare | Self::Add | Self::Convert | Self::SelfCompare(_) | Self::Flatten)
+    }
+}
+
 /// The rule of a function.
 pub fn rule(function: &str) -> Rule {
     match function {
@@ -169,7 +177,7 @@ fn parsed(args: &[Value<'_>]) -> u64 {
 }
 
 fn allocating(factor: f64, count: u64) -> u64 {
-    (count as f64 * factor).ceil() as u64 + 1 + LIST
+    (count as f64 * factor) as u64 + 1 + LIST
 }
 
 fn self_compare(list: Option<&Value<'_>>) -> u64 {

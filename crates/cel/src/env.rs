@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::data::Data;
 use crate::declare;
-use crate::types::Type;
+use crate::types::{Fields, Object, Type};
 
 /// Variables, struct types and sizes that expressions are compiled against.
 #[derive(Clone, Default)]
@@ -13,6 +13,8 @@ pub struct Env {
     structs: Option<Structs>,
     data: Option<Arc<Data>>,
     json_patch: bool,
+    /// Variables whose fields are computed when they are read.
+    computed: Vec<String>,
 }
 
 type Structs = Arc<dyn Fn(&str) -> Option<Type> + Send + Sync>;
@@ -28,6 +30,20 @@ impl Env {
     pub fn variable(mut self, name: impl Into<String>, ty: Type) -> Self {
         self.variables.push((name.into(), ty));
         self
+    }
+
+    /// Adds a variable of an object type whose fields are computed when they are read: an evaluation asks its
+    /// [`crate::Variables`] for `name.field`, and for `name` only where the whole is used.
+    #[must_use]
+    pub fn computed(
+        mut self,
+        name: &str,
+        type_name: &str,
+        fields: impl IntoIterator<Item = (String, Type)>,
+    ) -> Self {
+        let fields = Fields::Known(fields.into_iter().collect());
+        self.computed.push(name.to_owned());
+        self.variable(name, Type::Object(Object::new(type_name, fields)))
     }
 
     /// Says which struct types expressions may build, by name.
@@ -53,6 +69,10 @@ impl Env {
 
     pub(crate) fn find_variable(&self, name: &str) -> Option<&Type> {
         self.variables.iter().rev().find(|(n, _)| n == name).map(|(_, ty)| ty)
+    }
+
+    pub(crate) fn is_computed(&self, name: &str) -> bool {
+        self.computed.iter().any(|n| n == name)
     }
 
     pub(crate) fn find_type(&self, name: &str) -> Option<Type> {

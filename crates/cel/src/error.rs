@@ -54,6 +54,12 @@ impl EvalError {
     }
 }
 
+impl From<String> for EvalError {
+    fn from(message: String) -> Self {
+        Self::other(message)
+    }
+}
+
 impl fmt::Display for EvalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.1)

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::access::select;
+use crate::access::{self, select};
 use crate::compare;
 use crate::cost;
 use crate::error::{EvalError, Result};
 use crate::library::{self, Allowance, convert::shown};
-use crate::program::{Call, Loop, Node, Program};
+use crate::program::{Access, Call, Index, Loop, Node, Program};
 use crate::value::{Entries, Key, List, Map, Text, Value};
 
 /// The variables of one evaluation.
@@ -72,29 +72,29 @@ impl<'a> Machine<'a, '_> {
                 self.charge(*cost)?;
                 Ok(borrowed(value))
             }
-            Node::Local(slot) => {
-                self.charge(cost::SELECT)?;
+            Node::Local(slot, cost) => {
+                self.charge(*cost)?;
                 self.locals[*slot].clone()
             }
-            Node::Global(name) => {
-                self.charge(cost::SELECT)?;
+            Node::Global(name, cost) => {
+                self.charge(*cost)?;
                 let missing = || EvalError::other(format!("no such attribute(s): {name}"));
                 self.variables.get(name).ok_or_else(missing)?
             }
-            Node::Select(operand, field) => self.select(operand, field),
-            Node::Test(operand, field) => {
-                let before = self.cost;
+            Node::Member(name, access, start) => self.member(name, *access, *start),
+            Node::Select(operand, field, start) => self.select(operand, field, *start),
+            Node::Test(operand, field, start) => {
                 let operand = self.run(operand)?;
-                // Upstream's presence tests cost one less than the path that they follow.
-                self.cost = self.cost.saturating_sub(1).max(before);
-                let found = select(&operand, field)?.is_some();
-                Ok(Value::Bool(found))
+                self.charge(*start)?;
+                Ok(Value::Bool(select(&operand, field)?.is_some()))
             }
-            Node::OptionalSelect(operand, field) => {
+            Node::OptionalSelect(operand, field, start) => {
                 let operand = self.run(operand)?;
-                self.charge(cost::SELECT)?;
-                Ok(Value::Optional(select(&operand, field)?.map(Arc::new)))
+                self.charge(*start)?;
+                let found = select(&operand, field)?;
+                self.step(found)
             }
+            Node::Index(index) => self.index(index),
             Node::And(a, b) => self.logical(a, b, false),
             Node::Or(a, b) => self.logical(a, b, true),
             Node::Conditional(parts) => {
@@ -126,7 +126,6 @@ impl<'a> Machine<'a, '_> {
             Node::Struct(name, fields) => self.structure(name, fields),
             Node::Fold(fold) => self.fold(fold),
             Node::Bind(value, result) => {
-                self.charge(cost::LIST)?;
                 let value = self.run(value);
                 if value.as_ref().is_err_and(EvalError::is_final) {
                     return value;
@@ -141,13 +140,55 @@ impl<'a> Machine<'a, '_> {
         }
     }
 
-    fn select(&mut self, operand: &'a Node, field: &'a str) -> Result<Value<'a>> {
+    /// A field that is computed when it is read. One that fails is not absent.
+    fn member(&mut self, name: &str, access: Access, start: u64) -> Result<Value<'a>> {
+        self.charge(start + if access == Access::Value { cost::SELECT } else { 0 })?;
+        let found = self.variables.get(name).transpose()?;
+        match access {
+            Access::Value => found.ok_or_else(|| EvalError::no_key(&name.rsplit('.').next().unwrap_or(name))),
+            Access::Test => Ok(Value::Bool(found.is_some())),
+            Access::Optional => self.step(found),
+        }
+    }
+
+    fn select(&mut self, operand: &'a Node, field: &'a str, start: u64) -> Result<Value<'a>> {
         let operand = self.run(operand)?;
-        self.charge(cost::SELECT)?;
+        self.charge(start)?;
         if let Value::Optional(_) = operand {
-            return Ok(Value::Optional(select(&operand, field)?.map(Arc::new)));
+            let found = select(&operand, field)?;
+            return self.step(found);
+        }
+        self.charge(cost::SELECT)?;
+        if let Value::List(_) = operand {
+            return Err(EvalError::other("unsupported index type 'string' in list"));
         }
         select(&operand, field)?.ok_or_else(|| EvalError::no_key(&field))
+    }
+
+    /// A step that may lead nowhere, which then costs nothing.
+    fn step(&mut self, found: Option<Value<'a>>) -> Result<Value<'a>> {
+        if found.is_some() {
+            self.charge(cost::SELECT)?;
+        }
+        Ok(Value::Optional(found.map(Arc::new)))
+    }
+
+    fn index(&mut self, index: &'a Index) -> Result<Value<'a>> {
+        let operand = self.run(&index.operand)?;
+        let key = self.run(&index.key)?;
+        self.charge(index.start)?;
+        if index.optional || matches!(operand, Value::Optional(_)) {
+            let found = access::index(&operand, &key)?;
+            return self.step(found);
+        }
+        self.charge(cost::SELECT)?;
+        if let Some(found) = access::index(&operand, &key)? {
+            return Ok(found);
+        }
+        Err(match operand {
+            Value::List(_) => EvalError::other(format!("index out of bounds: {}", shown(&key))),
+            _ => EvalError::no_key(&shown(&key)),
+        })
     }
 
     /// `&&` and `||`: one side may decide even if the other fails.
@@ -174,12 +215,25 @@ impl<'a> Machine<'a, '_> {
 
     fn call(&mut self, call: &'a Call) -> Result<Value<'a>> {
         let mut args = Args::new();
-        for arg in &call.args {
-            args.push(self.run(arg)?);
+        let mut failed = None;
+        for (i, arg) in call.args.iter().enumerate() {
+            match self.run(arg) {
+                Ok(value) => args.push(value),
+                Err(error) if error.is_final() => return Err(error),
+                // One or two arguments are evaluated whatever happens, and the call is paid for.
+                Err(error) if call.args.len() <= 2 || i + 1 == call.args.len() => {
+                    failed.get_or_insert(error);
+                    args.push(Value::Null);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let result = match &call.pattern {
-            None => (call.function)(&args, &mut self.allowance),
-            Some((name, pattern)) => crate::library::regex::call(name, &args, pattern, &mut self.allowance),
+        let result = match (failed, &call.pattern) {
+            (Some(error), _) => Err(error),
+            (None, None) => (call.function)(&args, &mut self.allowance),
+            (None, Some((name, pattern))) => {
+                crate::library::regex::call(name, &args, pattern, &mut self.allowance)
+            }
         };
         // What fails was work, too.
         let cost = match &result {

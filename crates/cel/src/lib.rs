@@ -19,6 +19,7 @@
 mod access;
 mod ast;
 mod check;
+mod clauses;
 mod compare;
 mod cost;
 mod data;

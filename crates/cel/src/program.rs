@@ -33,7 +33,8 @@ impl Program {
     pub fn compile(source: &str, env: &Env) -> Result<Self, Issues> {
         let parsed = parse::parse(source)?;
         let checked = check::check(source, parsed, env)?;
-        let mut lowering = Lowering { checked: &checked, locals: Vec::new(), issues: Issues::new(source) };
+        let issues = Issues::new(source);
+        let mut lowering = Lowering { checked: &checked, env, locals: Vec::new(), issues };
         let root = lowering.node(&checked.root);
         lowering.literals();
         if !lowering.issues.is_empty() {
@@ -70,16 +71,20 @@ impl Program {
 pub enum Node {
     /// A constant, and what it costs.
     Const(Value<'static>, u64),
-    /// A variable of a loop.
-    Local(usize),
-    /// A variable of the environment.
-    Global(Box<str>),
-    /// `operand.field`
-    Select(Box<Node>, Box<str>),
+    /// A variable of a loop, and what reading it costs.
+    Local(usize, u64),
+    /// A variable of the environment, and what reading it costs.
+    Global(Box<str>, u64),
+    /// A field of a variable that is computed when it is read: its full name, and how it is asked for.
+    Member(Box<str>, Access, u64),
+    /// `operand.field`, and what a path that starts here costs.
+    Select(Box<Node>, Box<str>, u64),
     /// `has(operand.field)`
-    Test(Box<Node>, Box<str>),
+    Test(Box<Node>, Box<str>, u64),
     /// `operand.?field`
-    OptionalSelect(Box<Node>, Box<str>),
+    OptionalSelect(Box<Node>, Box<str>, u64),
+    /// `operand[key]` and `operand[?key]`
+    Index(Box<Index>),
     /// `a && b`
     And(Box<Node>, Box<Node>),
     /// `a || b`
@@ -108,6 +113,77 @@ pub enum Node {
     Append(usize, Box<Node>),
     /// The collecting map with an entry, or with the entries of a map, in place.
     Insert(usize, Vec<Node>),
+}
+
+/// An element or entry.
+#[derive(Debug)]
+pub struct Index {
+    /// Of what.
+    pub operand: Node,
+    /// Which.
+    pub key: Node,
+    /// Whether it may be absent.
+    pub optional: bool,
+    /// What a path that starts here costs.
+    pub start: u64,
+}
+
+impl Node {
+    /// Whether it is a path: a variable and steps from it. Upstream charges for a path once, and for each step.
+    fn is_path(&self) -> bool {
+        matches!(
+            self,
+            Self::Local(..)
+                | Self::Global(..)
+                | Self::Member(..)
+                | Self::Select(..)
+                | Self::OptionalSelect(..)
+                | Self::Index(_)
+                | Self::Conditional(_)
+        )
+    }
+
+    /// The cost of starting a path at this operand.
+    fn start(&self) -> u64 {
+        if self.is_path() { 0 } else { cost::SELECT }
+    }
+
+    /// The same where upstream makes the path a part of something else, and charges for its steps only.
+    fn as_part(mut self) -> Self {
+        let mut at = &mut self;
+        loop {
+            match at {
+                Self::Local(_, start) | Self::Global(_, start) | Self::Member(_, _, start) => {
+                    *start = 0;
+                    break;
+                }
+                Self::Select(operand, _, start) | Self::OptionalSelect(operand, _, start) => {
+                    *start = 0;
+                    at = operand;
+                }
+                Self::Index(index) => {
+                    index.start = 0;
+                    at = &mut index.operand;
+                }
+                _ => break,
+            }
+            if !at.is_path() {
+                break;
+            }
+        }
+        self
+    }
+}
+
+/// How a field is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// `operand.field`
+    Value,
+    /// `has(operand.field)`
+    Test,
+    /// `operand.?field`
+    Optional,
 }
 
 /// A call of a function.
@@ -142,6 +218,7 @@ pub struct Loop {
 
 struct Lowering<'a> {
     checked: &'a Checked,
+    env: &'a Env,
     /// The names of the variables in their places on the stack.
     locals: Vec<String>,
     issues: Issues,
@@ -157,11 +234,15 @@ impl Lowering<'_> {
             Kind::Literal(literal) => Node::Const(constant(literal), 0),
             Kind::Ident(name) => self.ident(expr.id, name),
             Kind::Select { operand, field, test } => {
+                let access = if *test { Access::Test } else { Access::Value };
+                if let Some(member) = self.member(operand, field, access) {
+                    return member;
+                }
                 let operand = self.boxed(operand);
-                let field = field.as_str().into();
-                if *test { Node::Test(operand, field) } else { Node::Select(operand, field) }
+                let (field, start) = (field.as_str().into(), operand.start());
+                if *test { Node::Test(operand, field, start) } else { Node::Select(operand, field, start) }
             }
-            Kind::Call { target, function, args } => self.call(target.as_deref(), function, args),
+            Kind::Call { target, function, args } => self.call(expr.id, target.as_deref(), function, args),
             Kind::List(items) => {
                 let items: Vec<(Node, bool)> =
                     items.iter().map(|item| (self.node(&item.value), item.optional)).collect();
@@ -182,33 +263,51 @@ impl Lowering<'_> {
         }
     }
 
+    fn member(&self, operand: &Expr, field: &str, access: Access) -> Option<Node> {
+        let Kind::Ident(name) = &operand.kind else { return None };
+        let computed = self.slot(name).is_none() && self.env.is_computed(name);
+        computed.then(|| Node::Member(format!("{name}.{field}").into(), access, cost::SELECT))
+    }
+
     fn slot(&self, name: &str) -> Option<usize> {
         self.locals.iter().rposition(|local| local == name)
     }
 
     fn ident(&mut self, id: usize, name: &str) -> Node {
         if let Some(slot) = self.slot(name) {
-            return Node::Local(slot);
+            return Node::Local(slot, cost::SELECT);
         }
         match &self.checked.types[id] {
             // A variable may hold a type, too; names of types are no variables.
             Type::Kind(Some(of)) if !self.checked.variables.iter().any(|v| v == name) => {
-                Node::Const(Value::Type(of.as_ref().clone()), cost::SELECT)
+                Node::Const(Value::Type(of.as_ref().clone()), 0)
             }
-            _ => Node::Global(name.into()),
+            _ => Node::Global(name.into(), cost::SELECT),
         }
     }
 
-    fn call(&mut self, target: Option<&Expr>, function: &str, args: &[Expr]) -> Node {
+    fn call(&mut self, id: usize, target: Option<&Expr>, function: &str, args: &[Expr]) -> Node {
         match (function, target, args) {
             (operators::AND, None, [a, b]) => return Node::And(self.boxed(a), self.boxed(b)),
             (operators::OR, None, [a, b]) => return Node::Or(self.boxed(a), self.boxed(b)),
             ("_?_:_", None, [a, b, c]) => {
-                return Node::Conditional(Box::new([self.node(a), self.node(b), self.node(c)]));
+                let branches = [self.node(b).as_part(), self.node(c).as_part()];
+                let [yes, no] = branches;
+                return Node::Conditional(Box::new([self.node(a), yes, no]));
             }
             (operators::NOT_STRICTLY_FALSE, None, [a]) => return Node::NotStrictlyFalse(self.boxed(a)),
             (operators::OPTIONAL_SELECT, None, [a, Expr { kind: Kind::Literal(Literal::String(f)), .. }]) => {
-                return Node::OptionalSelect(self.boxed(a), f.as_str().into());
+                let member = self.member(a, f, Access::Optional);
+                return member.unwrap_or_else(|| {
+                    let operand = self.boxed(a);
+                    let start = operand.start();
+                    Node::OptionalSelect(operand, f.as_str().into(), start)
+                });
+            }
+            (operators::INDEX | operators::OPTIONAL_INDEX, None, [operand, key]) => {
+                let (operand, key) = (self.node(operand), self.node(key).as_part());
+                let (start, optional) = (operand.start(), function == operators::OPTIONAL_INDEX);
+                return Node::Index(Box::new(Index { operand, key, optional, start }));
             }
             ("or", Some(a), [b]) => return Node::OptionalOr(self.boxed(a), self.boxed(b)),
             ("orValue", Some(a), [b]) => return Node::OptionalOrValue(self.boxed(a), self.boxed(b)),
@@ -232,23 +331,44 @@ impl Lowering<'_> {
         }
         let nodes: Vec<Node> = target.into_iter().chain(args).map(|arg| self.node(arg)).collect();
         let pattern_at = args.last().map_or(0, |arg| arg.at);
-        self.plain_call(function, nodes, pattern_at)
+        let certain = self.checked.overloads[id].len() == 1;
+        self.plain_call(function, nodes, pattern_at, certain)
     }
 
-    fn plain_call(&mut self, name: &str, args: Vec<Node>, pattern_at: usize) -> Node {
+    /// A call; `certain` if the types decide which signature of the function is called.
+    fn plain_call(&mut self, name: &str, args: Vec<Node>, pattern_at: usize, certain: bool) -> Node {
         let Some(function) = library::find(name) else {
             // The table of signatures and the libraries name the same functions; a test compares them.
             self.issues.report(pattern_at, format!("undeclared reference to '{name}' (in container '')"));
             return Node::Const(Value::Null, 0);
         };
-        let rule = cost::rule(name);
+        let mut rule = cost::rule(name);
+        if !certain && rule.is_of_signature() {
+            rule = Rule::One;
+        }
+        if let ("@in", true, [_, Node::Const(Value::List(list), 0)]) = (name, certain, args.as_slice()) {
+            if list.is_empty() {
+                return Node::Const(Value::Bool(false), 0);
+            }
+            // Upstream looks constants up in a set, free of cost.
+            let primitive = |item: &Value<'_>| !matches!(item, Value::List(_) | Value::Map(_) | Value::Bytes(_) | Value::Opaque(_) | Value::Optional(_));
+            if list.iter().all(|item| item.as_ref().is_ok_and(primitive)) {
+                rule = Rule::Fixed(0);
+            }
+        }
         if FOLDED.contains(&name)
             && let [Node::Const(arg, 0)] = args.as_slice()
-            && let Ok(value) = function(std::slice::from_ref(arg), &mut Allowance::default())
         {
             let free = CONVERSIONS.contains(&name);
-            let cost = if free { 0 } else { cost::call(rule, std::slice::from_ref(arg), &value) };
-            return Node::Const(value, cost);
+            match function(std::slice::from_ref(arg), &mut Allowance::default()) {
+                Ok(value) => {
+                    let cost = if free { 0 } else { cost::call(rule, std::slice::from_ref(arg), &value) };
+                    return Node::Const(value, cost);
+                }
+                // Upstream folds constants when it makes the program.
+                Err(why) if free => self.issues.instantiation(&why.to_string()),
+                Err(_) => {}
+            }
         }
         let mut pattern = None;
         if matches!(name, "matches" | "find" | "findAll")
@@ -256,7 +376,8 @@ impl Lowering<'_> {
         {
             match library::regex::compile(text.as_str()) {
                 Ok(compiled) => pattern = Some((name.into(), compiled)),
-                Err(_) => self.issues.report(pattern_at, format!("invalid {name} argument")),
+                Err(_) if name == "matches" => self.issues.report(pattern_at, "invalid matches argument"),
+                Err(why) => self.issues.instantiation(&format!("error parsing regexp: {why}")),
             }
         }
         Node::Call(Box::new(Call { function, pattern, rule, args }))
@@ -291,7 +412,14 @@ impl Lowering<'_> {
         // What is formatted may be of any types.
         let mut exempt = HashSet::new();
         self.checked.root.walk(&mut |expr| match &expr.kind {
-            Kind::Call { function, .. } if function == "format" => {
+            Kind::Call { target, function, args } if function == "format" => {
+                if let (Some(Expr { kind: Kind::Literal(Literal::String(pattern)), .. }), [list]) =
+                    (target.as_deref(), args.as_slice())
+                    && let Kind::List(items) = &list.kind
+                    && let Err(why) = crate::clauses::check(pattern, items, types)
+                {
+                    issues.report(why.at.unwrap_or(expr.at), why.message);
+                }
                 expr.walk(&mut |inner| {
                     exempt.insert(inner.id);
                 });
@@ -338,17 +466,20 @@ fn alike<'e>(items: impl Iterator<Item = (&'e Expr, bool)>, types: &[Type], issu
 }
 
 /// Conversions of constants, which upstream does while compiling, free of cost.
-const CONVERSIONS: [&str; 8] = ["bool", "bytes", "double", "duration", "int", "string", "timestamp", "uint"];
+const CONVERSIONS: [&str; 10] =
+    ["bool", "bytes", "double", "duration", "dyn", "int", "string", "timestamp", "type", "uint"];
 
 /// Functions of constants that need not be called every time.
-const FOLDED: [&str; 13] = [
+const FOLDED: [&str; 15] = [
     "bool",
     "bytes",
     "double",
     "duration",
+    "dyn",
     "int",
     "string",
     "timestamp",
+    "type",
     "uint",
     "quantity",
     "ip",
@@ -375,8 +506,8 @@ fn fold_list(items: Vec<(Node, bool)>) -> Node {
         _ => None,
     };
     match items.iter().map(constant).collect::<Option<Vec<_>>>() {
-        Some(values) if !values.is_empty() => Node::Const(Value::list(values), 0),
-        _ => Node::List(items),
+        Some(values) => Node::Const(Value::list(values), 0),
+        None => Node::List(items),
     }
 }
 
@@ -388,7 +519,8 @@ fn fold_map(entries: Vec<(Node, Node, bool)>) -> Node {
         _ => None,
     };
     match entries.iter().map(constant).collect::<Option<Entries<'static>>>() {
-        Some(found) if !found.is_empty() && found.len() == entries.len() => {
+        // Not where a key stands twice.
+        Some(found) if found.len() == entries.len() => {
             Node::Const(Value::Map(Map::Values(Arc::new(found))), 0)
         }
         _ => Node::Map(entries),

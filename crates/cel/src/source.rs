@@ -20,13 +20,15 @@ pub struct Issues {
     found: Vec<Issue>,
     /// How many there were, including those that are not kept.
     count: usize,
+    /// Why no program can be made of what is a valid expression.
+    instantiation: Option<String>,
 }
 
 impl std::error::Error for Issues {}
 
 impl Issues {
     pub(crate) fn new(source: &str) -> Self {
-        Self { source: source.to_owned(), found: Vec::new(), count: 0 }
+        Self { source: source.to_owned(), found: Vec::new(), count: 0, instantiation: None }
     }
 
     pub(crate) fn report(&mut self, at: usize, message: impl Into<String>) {
@@ -44,8 +46,22 @@ impl Issues {
         }
     }
 
+    /// Notes why no program can be made, if it is the first reason.
+    pub(crate) fn instantiation(&mut self, why: &str) {
+        self.instantiation.get_or_insert_with(|| why.to_owned());
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
+        self.count == 0 && self.instantiation.is_none()
+    }
+
+    /// The whole complaint as upstream's server words it, which tells faults of the source from what fails only when a
+    /// program is made of it.
+    pub fn complaint(&self) -> String {
+        match &self.instantiation {
+            Some(why) if self.count == 0 => format!("program instantiation failed: {why}"),
+            _ => format!("compilation failed: {self}"),
+        }
     }
 
     /// The faults, in the order in which they were found.
@@ -56,6 +72,9 @@ impl Issues {
 
 impl fmt::Display for Issues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Some(why), 0) = (&self.instantiation, self.count) {
+            return f.write_str(why);
+        }
         let mut sorted: Vec<&Issue> = self.found.iter().collect();
         sorted.sort_by_key(|issue| issue.at.map_or(-1, |at| at as i64));
         for (i, issue) in sorted.iter().enumerate() {

@@ -15,7 +15,11 @@ fn data() -> Json {
 fn run(source: &str) -> String {
     let program = match Program::compile(source, &env()) {
         Ok(program) => program,
-        Err(issues) => return format!("compile: {}", issues.found()[0].message),
+        Err(issues) => {
+            // What fails when constants are put together is no fault of a place.
+            let first = issues.found().first();
+            return first.map_or_else(|| format!("error: {issues}"), |i| format!("compile: {}", i.message));
+        }
     };
     let data = data();
     let done = program.eval(&[("x", untyped(&data))], limits::PER_CALL);
@@ -251,9 +255,9 @@ fn strings() {
         ("'%s %s'.format([dyn([dyn(1), 'b']), {'k': 1.5}])", "\"[1, \\\"b\\\"] {\\\"k\\\":1.500000}\""),
         (
             "'%d'.format(['a'])",
-            "error: error during formatting: decimal clause can only be used on ints and uints, was given string",
+            "compile: error during formatting: decimal clause can only be used on integers, was given string",
         ),
-        ("'%s'.format([])", "error: index 0 out of range"),
+        ("'%s'.format([])", "compile: index 0 out of range"),
     ]);
 }
 
@@ -401,7 +405,7 @@ fn typed_data() {
 #[test]
 fn cost_is_counted_and_limited() {
     let costs =
-        [("true", 0), ("x", 1), ("x.a", 2), ("x.a == 1", 3), ("x.list.map(i, i)", 52), ("has(x.a)", 0)];
+        [("true", 0), ("x", 1), ("x.a", 2), ("x.a == 1", 3), ("x.list.map(i, i)", 42), ("has(x.a)", 1)];
     for (source, expected) in costs {
         let program = Program::compile(source, &env()).expect("it compiles");
         let json = data();

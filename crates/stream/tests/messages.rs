@@ -8,8 +8,8 @@ use bytes::Bytes;
 use common::{dial, end, full, serve};
 use futures::StreamExt;
 use gantry_base::Tasks;
-use gantry_stream::websocket::accept_messages;
-use gantry_stream::websocket::messages::{BYTE_PROTOCOLS, JSON_PROTOCOLS};
+use gantry_stream::websocket::messages::BYTE_PROTOCOLS;
+use gantry_stream::websocket::{Framing, accept_messages, accept_watch};
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -71,8 +71,11 @@ async fn bytes_come_as_messages_in_the_framing_asked_for() {
         let tasks = group.clone();
         async move {
             let is_log = request.uri().path() == "/log";
-            let protocols = if is_log { BYTE_PROTOCOLS } else { JSON_PROTOCOLS };
-            match accept_messages(&mut request, protocols) {
+            let accepted = match is_log {
+                true => accept_messages(&mut request, BYTE_PROTOCOLS),
+                false => accept_watch(&mut request, Framing::Text),
+            };
+            match accepted {
                 Err(rejection) => full(rejection.into_response()),
                 Ok(accepted) => {
                     let (response, socket) = accepted.into_parts();

@@ -3,6 +3,9 @@
 //! What is taken is known from an informer; what was given to a write that is still on its way is reserved for the
 //! object's UID under one lock, so that two writes never get the same. A reservation whose write never came ends by
 //! itself.
+//!
+//! Addresses come from the cluster's own network and from every ServiceCIDR that is ready (KEP-1880), in that order.
+//! An IPAddress that somebody wrote keeps its address from services; those of services follow them (`controllers`).
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -11,6 +14,7 @@ use async_trait::async_trait;
 use gantry_api::core::{Service, ServiceSpec};
 use gantry_api::field::{Error, Path};
 use gantry_api::meta::MetaExt;
+use gantry_api::networking::{IPAddress, ServiceCIDR};
 use gantry_api::status::Result;
 use gantry_api::{ApiError, ObjectKey, Resource};
 use gantry_base::Clock;
@@ -27,6 +31,13 @@ mod range;
 use pool::{Pool, Stored, Taken};
 pub(crate) use range::AddressRange;
 use range::PortRange;
+
+/// Whether a network gives addresses: it does unless somebody says that it is not ready, or it is going.
+fn is_ready(network: &ServiceCIDR) -> bool {
+    let conditions = network.status.as_ref().and_then(|s| s.conditions.as_ref()).into_iter().flatten();
+    let refused = conditions.filter(|c| c.type_ == "Ready").any(|c| c.status != "True");
+    !network.is_terminating() && !refused
+}
 
 /// What is kept of a service.
 pub(super) struct ServiceView {
@@ -76,9 +87,44 @@ fn ports(spec: &ServiceSpec) -> Vec<u16> {
     list
 }
 
+/// What is kept of an IPAddress: its UID, and the address unless it is a service's by the allocator's own label.
+pub(super) struct AddressView {
+    key: ObjectKey,
+    revision: u64,
+    uid: Arc<str>,
+    address: Option<Ipv4Addr>,
+}
+
+/// What marks the addresses that follow services.
+const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io");
+
+impl Projection for AddressView {
+    type Object = IPAddress;
+
+    fn project(object: Arc<IPAddress>) -> Arc<Self> {
+        let foreign = object.label(MANAGED_BY.0) != Some(MANAGED_BY.1);
+        Arc::new(Self {
+            key: object.key(),
+            revision: MetaExt::revision(&*object),
+            uid: object.uid().into(),
+            address: foreign.then(|| object.name().parse().ok()).flatten(),
+        })
+    }
+
+    fn object_key(&self) -> ObjectKey {
+        self.key.clone()
+    }
+
+    fn object_revision(&self) -> u64 {
+        self.revision
+    }
+}
+
 /// The plugin.
 pub(super) struct ServiceAddresses {
     services: Informer<ServiceView>,
+    reserved: Informer<AddressView>,
+    networks: Informer<ServiceCIDR>,
     lookup: Lookup,
     addresses: AddressRange,
     ports: PortRange,
@@ -94,6 +140,8 @@ impl ServiceAddresses {
     ) -> gantry_base::Result<Self> {
         Ok(Self {
             services: informers.of(),
+            reserved: informers.of(),
+            networks: informers.of(),
             lookup: Lookup::new(transport),
             addresses: AddressRange::new(cidr.0, cidr.1)?,
             ports: PortRange::default(),
@@ -104,11 +152,35 @@ impl ServiceAddresses {
     /// Brings the pool in step with what the informer has seen.
     async fn refresh(&self) {
         self.services.synced().await;
-        self.pool.replace_stored(|| self.services.list().iter().map(|s| s.stored.clone()).collect());
+        self.reserved.synced().await;
+        self.networks.synced().await;
+        self.pool.replace_stored(|| {
+            let reserved = self.reserved.list();
+            let foreign = reserved.iter().filter_map(|seen| {
+                let addresses = vec![seen.address?];
+                Some(Stored { uid: Arc::clone(&seen.uid), addresses, ports: Vec::new() })
+            });
+            let foreign: Vec<Stored> = foreign.collect();
+            self.services.list().iter().map(|s| s.stored.clone()).chain(foreign).collect()
+        });
+    }
+
+    /// The networks that addresses may be taken from: the cluster's own first.
+    fn ranges(&self) -> Vec<AddressRange> {
+        let mut networks = self.networks.list();
+        networks.retain(|network| is_ready(network));
+        networks.sort_by(|a, b| a.name().cmp(b.name()));
+        let cidrs = networks.iter().filter_map(|n| n.spec.as_ref()?.cidrs.as_ref()).flatten();
+        let others = cidrs.filter_map(|cidr| AddressRange::read(cidr));
+        std::iter::once(self.addresses).chain(others).collect()
     }
 
     /// Whether `holder` really holds what somebody else asks for: the informer may be a moment behind a deletion.
     async fn still_holds(&self, holder: &str, has: impl Fn(&ServiceSpec) -> bool) -> bool {
+        if let Some(reserved) = self.reserved.list().into_iter().find(|r| &*r.uid == holder) {
+            let found = self.lookup.find::<IPAddress>("", &reserved.key.name).await;
+            return !matches!(found, Ok(None)) && !matches!(&found, Ok(Some(now)) if now.uid() != holder);
+        }
         let seen = self.services.list().into_iter().find(|s| &*s.stored.uid == holder).map(|s| s.key.clone());
         let Some(key) = seen.or_else(|| self.pool.leaving_key(holder)) else { return true };
         match self.lookup.find::<Service>(&key.namespace, &key.name).await {
@@ -144,6 +216,7 @@ impl ServiceAddresses {
         name: &str,
         owner: &str,
         spec: &mut ServiceSpec,
+        had: &[Ipv4Addr],
     ) -> Result<()> {
         if let Some(given) = spec.cluster_ips.as_ref().and_then(|ips| ips.first()).filter(|ip| !ip.is_empty())
         {
@@ -163,7 +236,8 @@ impl ServiceAddresses {
             return Ok(());
         }
         if wanted.is_empty() {
-            let Some(address) = self.pool.any_address(owner, &self.addresses, request.dry_run) else {
+            let free = |range: &AddressRange| self.pool.any_address(owner, range, request.dry_run);
+            let Some(address) = self.ranges().iter().find_map(free) else {
                 let why = "failed to allocate a serviceIP: range is full";
                 return Err(ApiError::internal(why));
             };
@@ -186,11 +260,12 @@ impl ServiceAddresses {
                 &[Error::invalid(&path, wanted.clone(), why)],
             ));
         };
-        if !self.addresses.contains(address) {
-            return refuse(format!(
-                "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
-                self.addresses
-            ));
+        // What a service has it keeps, whatever has become of the network.
+        if had.contains(&address) {
+            return Ok(());
+        }
+        if !self.ranges().iter().any(|range| range.contains(address)) {
+            return refuse("the provided network does not match the current range".to_owned());
         }
         match self.take_address(owner, address, request.dry_run).await {
             Ok(()) => Ok(()),
@@ -218,6 +293,10 @@ impl ServiceAddresses {
         if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(resource, name, &errors)) }
     }
 
+    fn out_of_range(&self) -> String {
+        format!("provided port is not in the valid range. The range of valid ports is {}", self.ports)
+    }
+
     async fn give_ports(
         &self,
         request: &AdmissionRequest<'_>,
@@ -236,11 +315,7 @@ impl ServiceAddresses {
             let Some(wanted) = port.node_port.filter(|p| *p != 0) else { continue };
             let at = path.child("ports").index(i).child("nodePort");
             let Some(number) = u16::try_from(wanted).ok().filter(|p| self.ports.contains(*p)) else {
-                let why = format!(
-                    "provided port is not in the valid range. The range of valid ports is {}",
-                    self.ports
-                );
-                return refuse(&at, wanted, why);
+                return refuse(&at, wanted, self.out_of_range());
             };
             let protocol = port.protocol.clone().unwrap_or_default();
             if given.iter().any(|(p, proto)| *p == number && *proto == protocol) {
@@ -289,8 +364,11 @@ impl ServiceAddresses {
                 Ok(())
             }
             Some(wanted) => {
-                let number = u16::try_from(wanted).unwrap_or(0);
-                self.take_port(owner, number, request.dry_run).await.map_err(|why| {
+                let taken = match u16::try_from(wanted).ok().filter(|port| self.ports.contains(*port)) {
+                    Some(number) => self.take_port(owner, number, request.dry_run).await,
+                    None => Err(self.out_of_range()),
+                };
+                taken.map_err(|why| {
                     ApiError::internal(format!(
                         "failed to allocate requested HealthCheck NodePort {wanted}: {why}"
                     ))
@@ -334,7 +412,9 @@ impl AdmissionPlugin for ServiceAddresses {
             return Ok(());
         }
         self.refresh().await;
-        self.give_address(request, &name, &owner, spec).await?;
+        let had = old.and_then(|old| old.downcast::<Service>()).and_then(|old| old.spec.as_ref());
+        let had = had.map(addresses).unwrap_or_default();
+        self.give_address(request, &name, &owner, spec, &had).await?;
         if matches!(kind.as_str(), "NodePort" | "LoadBalancer") && spec.cluster_ip.as_deref() != Some("None")
         {
             self.give_ports(request, &name, &owner, spec).await?;

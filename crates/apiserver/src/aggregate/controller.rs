@@ -10,7 +10,6 @@ use gantry_api::conditions;
 use gantry_api::meta::MetaExt;
 use gantry_api::status::Result;
 use gantry_base::Tasks;
-use gantry_client::https::Identity;
 use gantry_client::{Api, Transport};
 
 use super::availability::{self, Checked};
@@ -21,20 +20,21 @@ use crate::core::Core;
 use crate::identify::User;
 use crate::loopback::{Later, Loopback};
 use crate::resources::Entry;
+use crate::server::FrontProxy;
 
 /// How often servers that answer are looked at.
 const RECHECK: Duration = Duration::from_secs(10);
 /// How often those are that do not, or what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Follows the APIServices until `tasks` end. `identity` is how remote servers know us.
+/// Follows the APIServices until `tasks` end. `identity` is how remote servers know us at the time.
 ///
 /// # Errors
 /// The watch cache cannot be read.
 pub(crate) fn start(
     core: &Arc<Core>,
     later: &Later,
-    identity: Option<Identity>,
+    identity: Option<FrontProxy>,
     tasks: &Tasks,
 ) -> gantry_base::Result<()> {
     let Some(entry) = core.table.load().entry("apiregistration.k8s.io", "apiservices").cloned() else {
@@ -59,7 +59,7 @@ struct Controller {
     services: Arc<Entry>,
     api: Api<APIService>,
     transport: Arc<dyn Transport>,
-    identity: Option<Identity>,
+    identity: Option<FrontProxy>,
 }
 
 impl Controller {
@@ -119,8 +119,9 @@ impl Controller {
     fn show(&self, services: &[Arc<APIService>]) {
         let before = self.core.table.load_full();
         let mut remotes = BTreeMap::new();
+        let identity = self.identity.as_ref().map(|identity| identity());
         for service in services {
-            let remote = Remote::new(service, &self.core.callout, self.identity.as_ref());
+            let remote = Remote::new(service, &self.core.callout, identity.as_ref());
             let Some(mut remote) = remote else { continue };
             let key = (remote.group.clone(), remote.version.clone());
             if let Some(known) = before.remotes.get(&key) {
@@ -172,6 +173,9 @@ impl Controller {
         // It may have been changed or removed while it was asked.
         let Some(current) = current.filter(|c| c.configured == known.configured) else { return };
         known.available = current.available;
+        // The certificate may have been renewed meanwhile.
+        known.caller.clone_from(&current.caller);
+        known.shown.clone_from(&current.shown);
         if !known.same(&current) {
             let known = Arc::new(known);
             self.core.change_table(|table| drop(table.remotes.insert(key.clone(), Arc::clone(&known))));

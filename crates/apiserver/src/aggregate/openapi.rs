@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::ETAG;
 use serde_json::{Map, Value, json};
 
 use super::remote::Remote;
@@ -23,9 +24,26 @@ pub(super) async fn learn(remote: &mut Remote) {
         // Without a hash there is a document still.
         remote.open_api_v3 = url.map(|_| hash.unwrap_or_else(|| remote.name.clone()));
     }
-    if remote.open_api_v2.is_none()
-        && let Some(document) = document(remote, "/openapi/v2").await
-    {
+    let tagged = !remote.v2_tag.is_empty();
+    // Without a tag the whole document comes again.
+    if remote.open_api_v2.is_none() || tagged || remote.rounds.is_multiple_of(UNTAGGED_ROUNDS) {
+        learn_v2(remote).await;
+    }
+    remote.rounds = remote.rounds.wrapping_add(1);
+}
+
+/// How many rounds a document without a tag is good for: about a minute.
+const UNTAGGED_ROUNDS: u32 = 6;
+
+async fn learn_v2(remote: &mut Remote) {
+    let Ok(answer) = remote.get_unless("/openapi/v2", "application/json", &remote.v2_tag).await else { return };
+    if !answer.status.is_success() {
+        return;
+    }
+    let Ok(document) = serde_json::from_slice::<Value>(&answer.body) else { return };
+    let tag = answer.headers.get(ETAG).and_then(|tag| tag.to_str().ok()).unwrap_or_default();
+    tag.clone_into(&mut remote.v2_tag);
+    if remote.open_api_v2.as_deref() != Some(&document) {
         remote.open_api_v2 = Some(Arc::new(document));
     }
 }

@@ -8,7 +8,7 @@ use gantry_api::apiregistration::APIService;
 use gantry_api::conditions;
 use gantry_api::meta::MetaExt;
 use gantry_client::https::Identity;
-use http::header::{ACCEPT, HeaderName, HeaderValue};
+use http::header::{ACCEPT, HeaderName, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, Method};
 use serde_json::Value;
 
@@ -37,10 +37,16 @@ pub(crate) struct Remote {
     pub(crate) caller: Result<Caller, String>,
     /// What tells one configuration of the caller from another.
     pub(super) configured: String,
+    /// The certificate that it shows.
+    pub(super) shown: Arc<[u8]>,
     /// The `resources` of its `APIResourceList`, once it has answered.
     pub(crate) resources: Option<Arc<Vec<Value>>>,
     /// Its OpenAPI v2 document.
     pub(crate) open_api_v2: Option<Arc<Value>>,
+    /// What the server calls that state of the document; empty if it has no name for it.
+    pub(super) v2_tag: String,
+    /// How often the server was asked what it publishes.
+    pub(super) rounds: u32,
     /// The hash of its OpenAPI v3 document.
     pub(crate) open_api_v3: Option<String>,
 }
@@ -73,8 +79,11 @@ impl Remote {
             available: conditions::is_true(status, "Available"),
             caller: callout.caller(&config).map_err(|e| e.to_string()),
             configured,
+            shown: identity.map(|i| i.certificate_pem.as_slice().into()).unwrap_or_default(),
             resources: None,
             open_api_v2: None,
+            v2_tag: String::new(),
+            rounds: 0,
             open_api_v3: None,
         })
     }
@@ -92,6 +101,8 @@ impl Remote {
         if before.configured == self.configured {
             self.resources.clone_from(&before.resources);
             self.open_api_v2.clone_from(&before.open_api_v2);
+            self.v2_tag.clone_from(&before.v2_tag);
+            self.rounds = before.rounds;
             self.open_api_v3.clone_from(&before.open_api_v3);
         }
     }
@@ -103,16 +114,35 @@ impl Remote {
             && (self.group_priority, self.version_priority) == (other.group_priority, other.version_priority)
             && self.resources == other.resources
             && self.open_api_v3 == other.open_api_v3
-            && self.open_api_v2.is_some() == other.open_api_v2.is_some()
+            && self.shown == other.shown
+            && match (&self.open_api_v2, &other.open_api_v2) {
+                (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+                (own, other) => own.is_none() && other.is_none(),
+            }
     }
 
     /// GET of a path on our own behalf.
     pub(super) async fn get(&self, path: &str, accept: &'static str) -> Result<Answer, CallError> {
+        self.get_unless(path, accept, "").await
+    }
+
+    /// The same, unless it is still what `tag` names.
+    pub(super) async fn get_unless(
+        &self,
+        path: &str,
+        accept: &'static str,
+        tag: &str,
+    ) -> Result<Answer, CallError> {
         let caller = self.caller.as_ref().map_err(|why| CallError::Unanswered(why.clone()))?;
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
         headers.insert(HeaderName::from_static("x-remote-user"), HeaderValue::from_static(SELF));
         headers.insert(HeaderName::from_static("x-remote-group"), HeaderValue::from_static("system:masters"));
+        if let Ok(tag) = HeaderValue::from_str(tag)
+            && !tag.is_empty()
+        {
+            headers.insert(IF_NONE_MATCH, tag);
+        }
         let request = Request {
             method: Method::GET,
             suffix: path.to_owned(),

@@ -2,6 +2,7 @@
 
 mod fields;
 mod go_text;
+mod go_time;
 mod managed;
 mod misfit;
 mod patch;

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use gantry_api::schema::{Node, Shape};
+use gantry_api::Quantity;
+use gantry_api::schema::{Node, Shape, Type};
 use granit_parser::{Event, Parser};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -17,6 +18,8 @@ pub struct Read {
     pub tree: Value,
     /// What strict decoding complains of, in the order of the text and each once.
     pub problems: Vec<String>,
+    /// Whether a text stands in place of a quantity and is none: who decodes the kind takes any text.
+    pub no_quantity: bool,
 }
 
 /// Reads a JSON text and notes the keys that stand twice (`duplicate field "spec.replicas"`) and, by a schema of a
@@ -25,12 +28,12 @@ pub struct Read {
 /// # Errors
 /// The text is no JSON.
 pub fn read(json: &[u8], node: Option<Node<'_>>) -> Result<Read, serde_json::Error> {
-    let mut scan = Scan { path: String::new(), found: Vec::new(), seen: HashSet::new() };
+    let mut scan = Scan { path: String::new(), found: Vec::new(), seen: HashSet::new(), no_quantity: false };
     let mut reader = serde_json::Deserializer::from_slice(json);
     let place = node.map_or(Place::Free, Place::Known);
     let tree = Build { scan: &mut scan, place }.deserialize(&mut reader)?;
     reader.end()?;
-    Ok(Read { tree, problems: scan.found })
+    Ok(Read { tree, problems: scan.found, no_quantity: scan.no_quantity })
 }
 
 /// The keys that stand twice in one object of a JSON text. Text that is no JSON has none: whoever parses it says so.
@@ -82,6 +85,7 @@ struct Scan {
     found: Vec<String>,
     /// What was reported: each is, once.
     seen: HashSet<String>,
+    no_quantity: bool,
 }
 
 impl Scan {
@@ -122,6 +126,12 @@ impl<'a> Place<'a> {
             },
             other => other,
         }
+    }
+
+    /// Whether the place is that of a quantity and the text is none.
+    fn refuses(self, text: &str) -> bool {
+        matches!(self, Place::Known(Node::Static(Type::Quantity, _)))
+            && text.trim().parse::<Quantity>().is_err()
     }
 
     /// The place as an object: content without a schema of its own is somebody else's matter.
@@ -171,10 +181,12 @@ impl<'de> Visitor<'de> for Build<'_, '_> {
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        self.scan.no_quantity |= self.place.refuses(value);
         Ok(value.into())
     }
 
     fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        self.scan.no_quantity |= self.place.refuses(&value);
         Ok(value.into())
     }
 

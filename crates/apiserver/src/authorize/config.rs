@@ -21,6 +21,8 @@ pub struct Options {
     pub modes: Vec<String>,
     /// `--authorization-config`, in place of all others.
     pub config_file: Option<PathBuf>,
+    /// `--authorization-policy-file`, for the mode ABAC.
+    pub policy_file: Option<PathBuf>,
     /// `--authorization-webhook-config-file`
     pub webhook_file: Option<PathBuf>,
     /// `--authorization-webhook-version`; none: `v1`.
@@ -36,6 +38,7 @@ pub struct Options {
 pub(super) enum Mode {
     AlwaysAllow,
     AlwaysDeny,
+    Abac(PathBuf),
     Node,
     Rbac,
     Webhook(Box<WebhookMode>),
@@ -56,7 +59,7 @@ impl Options {
     /// A flag or the file that cannot be understood; names it.
     pub(super) fn modes(&self) -> Result<Vec<Mode>> {
         if let Some(path) = &self.config_file {
-            if !self.modes.is_empty() || self.webhook_file.is_some() {
+            if !self.modes.is_empty() || self.webhook_file.is_some() || self.policy_file.is_some() {
                 return Err(Error::invalid(
                     "--authorization-config can not be specified when --authorization-mode or --authorization-webhook-* flags are defined",
                 ));
@@ -75,6 +78,9 @@ impl Options {
             modes.push(match name.as_str() {
                 "AlwaysAllow" => Mode::AlwaysAllow,
                 "AlwaysDeny" => Mode::AlwaysDeny,
+                "ABAC" => Mode::Abac(self.policy_file.clone().ok_or_else(|| {
+                    Error::invalid("authorization-mode ABAC's authorization policy file not passed")
+                })?),
                 "Node" => Mode::Node,
                 "RBAC" => Mode::Rbac,
                 "Webhook" => Mode::Webhook(Box::new(self.webhook()?)),
@@ -82,6 +88,9 @@ impl Options {
                     return Err(Error::invalid(format!("authorization-mode {other:?} is not a valid mode")));
                 }
             });
+        }
+        if self.policy_file.is_some() && !names.iter().any(|n| n == "ABAC") {
+            return Err(Error::invalid("cannot specify --authorization-policy-file without mode ABAC"));
         }
         if self.webhook_file.is_some() && !names.iter().any(|n| n == "Webhook") {
             return Err(Error::invalid(

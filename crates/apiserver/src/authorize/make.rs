@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use gantry_base::{Clock, Error, Result, Tasks};
 
+use super::abac::Abac;
 use super::config::{Mode, Options};
 use super::webhook::{Conditions, Webhook};
 use super::{AllowAll, Authorizer, DenyAll, NodeAuthorizer, Rbac, Union};
@@ -72,6 +73,7 @@ impl Maker {
         Ok(match mode {
             Mode::AlwaysAllow => Arc::new(AllowAll),
             Mode::AlwaysDeny => Arc::new(DenyAll),
+            Mode::Abac(path) => Arc::new(Abac::read(path)?),
             Mode::Node => Arc::clone(&self.node) as _,
             Mode::Rbac => Arc::clone(&self.rbac) as _,
             Mode::Webhook(hook) => {

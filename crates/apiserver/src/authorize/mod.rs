@@ -1,5 +1,6 @@
 //! May they do that?
 
+mod abac;
 mod config;
 mod make;
 mod node;

@@ -21,7 +21,9 @@ pub(crate) fn options(info: &RequestInfo, query: &Query) -> Body {
                 map.insert("container".into(), container.into());
             }
             if info.subresource == "exec" {
-                map.insert("command".into(), query.all("command").into());
+                let command = query.all("command");
+                // Go's way to write a list that is not there.
+                map.insert("command".into(), if command.is_empty() { Value::Null } else { command.into() });
                 "PodExecOptions"
             } else {
                 "PodAttachOptions"

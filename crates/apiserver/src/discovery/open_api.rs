@@ -30,6 +30,10 @@ use crate::serve::{Body, empty};
 const GNOSTIC: [&str; 2] =
     ["com.github.proto-openapi.spec.v2@v1.0+protobuf", "com.github.proto-openapi.spec.v2.v1.0+protobuf"];
 const GNOSTIC_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// The same of v3 documents.
+const GNOSTIC3: [&str; 2] =
+    ["com.github.proto-openapi.spec.v3@v1.0+protobuf", "com.github.proto-openapi.spec.v3.v1.0+protobuf"];
+const GNOSTIC3_TYPE: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
 /// How long what has a hash in its URL may be kept.
 const A_YEAR: Duration = Duration::from_secs(365 * 86_400);
 
@@ -118,7 +122,8 @@ pub(super) fn response(
     let table = core.table.load_full();
     let documents = || core.documents.of(&table);
     let merged = || merged_v2(&table, documents().v2());
-    let wanted = form(header(headers, ACCEPT.as_str()));
+    let names = if parts.get(1) == Some(&"v3") { &GNOSTIC3 } else { &GNOSTIC };
+    let wanted = form(header(headers, ACCEPT.as_str()), names);
     let mut response = match (parts, wanted) {
         (["openapi", "v3"], _) => send(merged_index(&table, documents().index()), JSON, headers),
         (["openapi", "v2"], Some(Form::Json)) if !table.remotes.is_empty() => send(merged().0, JSON, headers),
@@ -129,13 +134,17 @@ pub(super) fn response(
         }
         (["openapi", "v2"], Some(Form::Json)) => send(documents().v2(), JSON, headers),
         (["openapi", "v2"], Some(Form::Protobuf)) => send(documents().v2_protobuf(), GNOSTIC_TYPE, headers),
-        (["openapi", "v3", path @ ..], Some(Form::Json)) => {
+        (["openapi", "v3", path @ ..], Some(form)) => {
             let path = path.join("/");
-            let document = documents().v3(&path).ok_or_else(ApiError::no_such_path)?;
+            let (document, media) = match form {
+                Form::Json => (documents().v3(&path), JSON),
+                Form::Protobuf => (documents().v3_protobuf(&path), GNOSTIC3_TYPE),
+            };
+            let document = document.ok_or_else(ApiError::no_such_path)?;
             match query.get("hash").filter(|hash| !hash.is_empty()) {
                 Some(hash) if hash != document.hash => redirect(&openapi::url(&path, &document.hash)),
-                Some(_) => immutable(send(document, JSON, headers), core.now()),
-                None => send(document, JSON, headers),
+                Some(_) => immutable(send(document, media, headers), core.now()),
+                None => send(document, media, headers),
             }
         }
         (["openapi", "v2"] | ["openapi", "v3", ..], _) => {
@@ -180,13 +189,13 @@ enum Form {
 }
 
 /// The first form that the client prefers and there is.
-fn form(accept: &str) -> Option<Form> {
+fn form(accept: &str, names: &[&str]) -> Option<Form> {
     let accept = if accept.is_empty() { "*/*" } else { accept };
     accept::parse(accept).iter().find_map(|clause| {
         if clause.matches("application", "json") {
             return Some(Form::Json);
         }
-        GNOSTIC.iter().any(|subtype| clause.matches("application", subtype)).then_some(Form::Protobuf)
+        names.iter().any(|subtype| clause.matches("application", subtype)).then_some(Form::Protobuf)
     })
 }
 

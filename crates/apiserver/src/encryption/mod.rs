@@ -2,11 +2,13 @@
 //!
 //! [`EncryptedStore`] stands between the API server and its store and seals the values of the configured resources
 //! (Secrets by default) with AES-256-GCM, bound to their key. The configuration is upstream's
-//! `EncryptionConfiguration`, and so is the prefix of sealed values (`k8s:enc:aesgcm:v1:<key name>:`).
+//! `EncryptionConfiguration` (with `aescbc` and `secretbox`, too), and so is the prefix of sealed values
+//! (`k8s:enc:aesgcm:v1:<key name>:`).
 
 mod config;
 mod rotate;
 mod sealer;
+mod secret;
 mod store;
 
 pub use config::{EncryptionConfig, Key};

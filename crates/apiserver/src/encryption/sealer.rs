@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gantry_base::{Error, Result};
 use gantry_store::{Revision, Value};
-use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::rand::{SecureRandom, SystemRandom};
+use ring::rand::SystemRandom;
 
 use super::config::{EncryptionConfig, Provider, Rule};
+use super::secret::Secret;
 use crate::cache::ROOT;
 use crate::resources::{prefix, split_key};
 
@@ -29,7 +29,7 @@ struct SealedResources {
 }
 
 enum Way {
-    AesGcm { prefix: Vec<u8>, key: Box<LessSafeKey> },
+    Sealed { prefix: Vec<u8>, secret: Secret },
     Identity,
 }
 
@@ -72,7 +72,7 @@ impl Sealer {
     /// There is no randomness for a nonce.
     pub fn seal(&self, key: &str, value: &Value) -> Result<Value> {
         let Some(rule) = self.rule(key) else { return Ok(value.clone()) };
-        let Some(Way::AesGcm { prefix, key: secret }) = rule.providers.first() else {
+        let Some(Way::Sealed { prefix, secret }) = rule.providers.first() else {
             return Ok(value.clone());
         };
         let (at, text) = match value {
@@ -81,18 +81,11 @@ impl Sealer {
                 (u32::try_from(*at).map_err(|_| Error::invalid("a value of over 4 GiB"))?, template)
             }
         };
-        let mut nonce = [0; NONCE_LEN];
-        self.random
-            .fill(&mut nonce)
-            .map_err(|_| Error::refused("the kernel gives no random bytes for a nonce"))?;
         let mut plain = Vec::with_capacity(4 + text.len() + 16);
         plain.extend_from_slice(&at.to_be_bytes());
         plain.extend_from_slice(text);
-        secret
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(key), &mut plain)
-            .map_err(|_| Error::bug("a value cannot be sealed"))?;
-        let sealed = [prefix.as_slice(), &nonce, &plain].concat();
-        Ok(Value::Bytes(sealed.into()))
+        let (nonce, sealed) = secret.seal(key, plain, &self.random)?;
+        Ok(Value::Bytes([prefix.as_slice(), &nonce, &sealed].concat().into()))
     }
 
     /// The value as it was before sealing, with its revision. What was never sealed comes back as it is.
@@ -111,7 +104,7 @@ impl Sealer {
         }
         let ways = rule.into_iter().flat_map(|rule| &rule.providers);
         for way in ways {
-            if let Way::AesGcm { prefix, key: secret } = way
+            if let Way::Sealed { prefix, secret } = way
                 && let Some(sealed) = stored.strip_prefix(prefix.as_slice())
             {
                 return open_with(secret, key, sealed, modified);
@@ -123,7 +116,7 @@ impl Sealer {
     /// Whether the value is written as the first provider would write it.
     pub fn is_current(&self, key: &str, stored: &Bytes) -> bool {
         match self.rule(key).and_then(|rule| rule.providers.first()) {
-            Some(Way::AesGcm { prefix, .. }) => stored.starts_with(prefix),
+            Some(Way::Sealed { prefix, .. }) => stored.starts_with(prefix),
             Some(Way::Identity) | None => !stored.starts_with(SEALED),
         }
     }
@@ -145,13 +138,11 @@ impl SealedResources {
 }
 
 fn ways(provider: &Provider, found: &mut Vec<Way>) -> Result<()> {
-    for key in provider.aesgcm.iter().flat_map(|keys| &keys.keys) {
-        let secret = key.secret()?;
-        let algorithm = if secret.len() == 16 { &AES_128_GCM } else { &AES_256_GCM };
-        let unbound = UnboundKey::new(algorithm, &secret)
-            .map_err(|_| Error::invalid(format!("key {:?} is not of 16 or 32 bytes", key.name)))?;
-        let prefix = format!("k8s:enc:aesgcm:v1:{}:", key.name).into_bytes();
-        found.push(Way::AesGcm { prefix, key: Box::new(LessSafeKey::new(unbound)) });
+    if let Some((cipher, keys)) = provider.keyed() {
+        for key in &keys.keys {
+            let prefix = format!("k8s:enc:{}:v1:{}:", cipher.name(), key.name).into_bytes();
+            found.push(Way::Sealed { prefix, secret: Secret::new(cipher, key)? });
+        }
     }
     if provider.identity.is_some() {
         found.push(Way::Identity);
@@ -159,12 +150,9 @@ fn ways(provider: &Provider, found: &mut Vec<Way>) -> Result<()> {
     Ok(())
 }
 
-fn open_with(secret: &LessSafeKey, key: &str, sealed: &[u8], modified: Revision) -> Result<Bytes> {
+fn open_with(secret: &Secret, key: &str, sealed: &[u8], modified: Revision) -> Result<Bytes> {
     let damaged = || unreadable(key, "the stored data was tampered with, or the key is another");
-    let (nonce, text) = sealed.split_at_checked(NONCE_LEN).ok_or_else(damaged)?;
-    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| damaged())?;
-    let mut text = text.to_vec();
-    let plain = secret.open_in_place(nonce, Aad::from(key), &mut text).map_err(|_| damaged())?;
+    let plain = secret.open(key, sealed).ok_or_else(damaged)?;
     let (at, template) = plain.split_first_chunk::<4>().ok_or_else(damaged)?;
     let template = Bytes::copy_from_slice(template);
     let value = match u32::from_be_bytes(*at) {

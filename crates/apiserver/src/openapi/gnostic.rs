@@ -3,12 +3,13 @@
 //! The message of each kind of JSON object is a table of its members; what begins with `x-` becomes a vendor
 //! extension, whose value is YAML, and JSON is YAML.
 
+use super::gnostic_v3::SCHEMA3;
 use gantry_api::protobuf::{put_bytes, put_double, put_varint_field};
 use serde_json::Value;
 
 /// What a member of a JSON object becomes.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Text,
     Bool,
     Int,
@@ -28,16 +29,26 @@ enum Kind {
     Schema,
     /// The second of two: a boolean; the first: a schema.
     SchemaOrBool,
+    /// The first of two: a message; the second: a reference to one.
+    OrReference(&'static Message),
+    /// The same with the schema of the v3 document, which cannot hold itself either.
+    Schema3OrReference,
+    /// The second of two: a boolean; the first: a schema of the v3 document, or a reference.
+    Schema3OrBool,
+    /// A schema of the v3 document.
+    Schema3,
+    /// A number, a boolean or a text; of anything else nothing is kept.
+    Default,
 }
 
 use Kind::{Any, Bool, Double, Each, Int, Named, Text, Wrapped};
 
-type Message = [(&'static str, u16, Kind)];
+pub(super) type Message = [(&'static str, u16, Kind)];
 
 /// The name under which a table holds the number of vendor extensions.
-const EXTENSIONS: &str = "x-";
+pub(super) const EXTENSIONS: &str = "x-";
 
-const TEXTS: Kind = Each(&Text);
+pub(super) const TEXTS: Kind = Each(&Text);
 const SCHEMA_OF: Kind = Kind::Schema;
 
 static DOCUMENT: &Message = &[
@@ -146,10 +157,15 @@ static SCHEMA: &Message = &[
     (EXTENSIONS, 31, Any),
 ];
 
-/// The document in protobuf.
+/// The v2 document in protobuf.
 pub fn document(json: &Value) -> Vec<u8> {
+    encoded(DOCUMENT, json)
+}
+
+/// A document of a table.
+pub(super) fn encoded(of: &'static Message, json: &Value) -> Vec<u8> {
     let mut out = Vec::new();
-    message(DOCUMENT, json, &mut out);
+    message(of, json, &mut out);
     out
 }
 
@@ -168,7 +184,12 @@ fn message(of: &'static Message, json: &Value, out: &mut Vec<u8>) {
 
 /// Whether a table's entry stands for many names, among them this one.
 fn is_class(class: &str, name: &str) -> bool {
-    matches!(class, EXTENSIONS | "/") && name.starts_with(class)
+    match class {
+        EXTENSIONS | "/" => name.starts_with(class),
+        // The codes of responses.
+        "0" => name.starts_with(|c: char| c.is_ascii_digit()),
+        _ => false,
+    }
 }
 
 fn named(number: u16, name: &str, kind: Kind, value: &Value, out: &mut Vec<u8>) {
@@ -206,6 +227,26 @@ fn field(number: u16, kind: Kind, value: &Value, out: &mut Vec<u8>) {
             Value::Bool(allowed) => put_varint_field(inner, 2, u64::from(*allowed)),
             schema => field(1, SCHEMA_OF, schema, inner),
         }),
+        Kind::OrReference(of) => nested(number, out, |inner| or_reference(of, value, inner)),
+        Kind::Schema3OrReference => nested(number, out, |inner| or_reference(SCHEMA3, value, inner)),
+        Kind::Schema3OrBool => nested(number, out, |inner| match value {
+            Value::Bool(allowed) => put_varint_field(inner, 2, u64::from(*allowed)),
+            schema => field(1, Kind::Schema3OrReference, schema, inner),
+        }),
+        Kind::Schema3 => nested(number, out, |inner| message(SCHEMA3, value, inner)),
+        Kind::Default => nested(number, out, |inner| match value {
+            Value::Number(n) => put_double(inner, 1, n.as_f64().unwrap_or_default()),
+            Value::Bool(b) => put_varint_field(inner, 2, u64::from(*b)),
+            Value::String(text) => put_bytes(inner, 3, text.as_bytes()),
+            _ => {}
+        }),
+    }
+}
+
+fn or_reference(of: &'static Message, value: &Value, out: &mut Vec<u8>) {
+    match value.get("$ref") {
+        Some(target) => nested(2, out, |inner| field(1, Text, target, inner)),
+        None => nested(1, out, |inner| message(of, value, inner)),
     }
 }
 
@@ -227,6 +268,12 @@ fn nested(number: u16, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 /// The members of an object that no table knows: a document that holds such would lose them.
 #[cfg(test)]
 pub fn unknown(json: &Value) -> Vec<String> {
+    unknown_of(DOCUMENT, json)
+}
+
+/// The same for the document of a table.
+#[cfg(test)]
+pub(super) fn unknown_of(of: &'static Message, json: &Value) -> Vec<String> {
     fn walk(of: &'static Message, json: &serde_json::Map<String, Value>, found: &mut Vec<String>) {
         for (name, value) in json {
             let known = of.iter().find(|(m, ..)| m == name || is_class(m, name));
@@ -252,10 +299,17 @@ pub fn unknown(json: &Value) -> Vec<String> {
                 }
             }
             (Kind::Schema | Kind::SchemaOrBool, Value::Object(map)) => walk(SCHEMA, map, found),
+            (Kind::OrReference(_), Value::Object(map)) if map.contains_key("$ref") => {}
+            (Kind::OrReference(of), Value::Object(map)) => walk(of, map, found),
+            (Kind::Schema3OrReference | Kind::Schema3OrBool | Kind::Schema3, Value::Object(map)) => {
+                if !map.contains_key("$ref") {
+                    walk(SCHEMA3, map, found);
+                }
+            }
             _ => {}
         }
     }
     let mut found = Vec::new();
-    inner(Kind::Message(DOCUMENT), json, &mut found);
+    inner(Kind::Message(of), json, &mut found);
     found
 }

@@ -6,6 +6,7 @@
 
 mod custom;
 mod gnostic;
+mod gnostic_v3;
 mod packed;
 mod paths;
 mod schemas;
@@ -144,6 +145,13 @@ impl OpenApi {
             Packed::new(document.to_string().as_bytes())
         });
         Some(Document { body: body.clone(), hash: group.hash.clone() })
+    }
+
+    /// The same in protobuf, as `openapi.v3.Document`. Hardly anybody asks for it: it is made anew each time.
+    pub fn v3_protobuf(&self, path: &str) -> Option<Document> {
+        let json = self.v3(path)?;
+        let tree: Value = serde_json::from_slice(&json.body.plain()).unwrap_or_default();
+        Some(Document { body: Packed::new(&gnostic_v3::document(&tree)), ..json })
     }
 
     /// `/openapi/v2`: everything in one document.

@@ -248,6 +248,30 @@ fn dig(mut bytes: &[u8], path: &[u64]) -> Vec<Vec<u8>> {
 }
 
 #[test]
+fn version_3_is_the_same_in_protobuf() {
+    let api = OpenApi::new("v1.36.0", vec![built_in("apps", "Deployment", "deployments"), cron_tab()]);
+    for path in ["apis/apps/v1", "apis/stable.example.com/v1"] {
+        let document = json(&api.v3(path).unwrap());
+        assert_eq!(super::gnostic_v3::unknown(&document), Vec::<String>::new());
+    }
+    let protobuf = api.v3_protobuf("apis/apps/v1").unwrap().body.plain();
+    let texts = |path: &[u64]| -> Vec<String> {
+        dig(&protobuf, path).into_iter().map(|b| String::from_utf8(b).unwrap()).collect()
+    };
+    assert_eq!(texts(&[1]), ["3.0.0"]);
+    assert_eq!(texts(&[2, 6]), ["v1.36.0"]);
+    // Paths by name, schemas by name, and a property that refers to a schema.
+    assert!(texts(&[4, 1, 1]).contains(&"/apis/apps/v1/namespaces/{namespace}/deployments".to_owned()));
+    assert!(texts(&[5, 1, 1, 1]).contains(&"io.k8s.api.apps.v1.Deployment".to_owned()));
+    assert!(texts(&[4, 1, 2, 4, 5]).contains(&"readAppsV1NamespacedDeployment".to_owned()));
+    let codes = texts(&[4, 1, 2, 4, 8, 2, 1]);
+    assert!(codes.contains(&"200".to_owned()), "{codes:?}");
+    let properties = texts(&[5, 1, 1, 2, 1, 31, 1, 1]);
+    assert!(properties.contains(&"replicas".to_owned()), "{properties:?}");
+    assert!(api.v3_protobuf("apis/batch/v1").is_none());
+}
+
+#[test]
 fn version_2_is_the_same_in_protobuf() {
     let resources =
         vec![built_in("", "Pod", "pods"), built_in("apps", "Deployment", "deployments"), cron_tab()];

@@ -33,6 +33,8 @@ pub struct Wanted {
 enum Source {
     /// Issued by the cluster's authority, and kept in the folder of its keys under this name.
     Issued(Arc<Pki>, String, Wanted),
+    /// The same by the authority of front proxies.
+    FrontProxy(Arc<Pki>, String, Wanted),
     /// Somebody else's files: certificate and key.
     Files(PathBuf, PathBuf),
 }
@@ -41,6 +43,7 @@ impl Source {
     fn identity(&self, now: SystemTime) -> Result<Identity> {
         match self {
             Self::Issued(pki, name, wanted) => issue(&pki.cluster, pki.dir(), name, wanted, now),
+            Self::FrontProxy(pki, name, wanted) => issue(&pki.front_proxy, pki.dir(), name, wanted, now),
             Self::Files(certificate, key) => {
                 let missing = |path: &Path| Error::missing(format!("{} is not there", path.display()));
                 let read = |path: &Path| files::read(path)?.ok_or_else(|| missing(path));
@@ -103,6 +106,14 @@ impl Renewed {
     /// A file cannot be read or written.
     pub fn issued(pki: &Arc<Pki>, name: &str, wanted: Wanted, now: SystemTime) -> Result<Arc<Self>> {
         Self::of(Source::Issued(Arc::clone(pki), name.to_owned(), wanted), now)
+    }
+
+    /// One of the authority of front proxies.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn of_front_proxy(pki: &Arc<Pki>, name: &str, wanted: Wanted, now: SystemTime) -> Result<Arc<Self>> {
+        Self::of(Source::FrontProxy(Arc::clone(pki), name.to_owned(), wanted), now)
     }
 
     /// That of somebody else's files, PEM.

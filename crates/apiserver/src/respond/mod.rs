@@ -17,7 +17,8 @@ use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-pub(crate) use negotiate::{Encoding, Endpoint, Format, Shape, Wish};
+pub(crate) use negotiate::{Encoding, Endpoint, Format, Routes, Shape, Wish};
+pub(crate) use watch::messages;
 
 use crate::dispatch::Reply;
 use crate::resources::Served;

@@ -89,6 +89,45 @@ pub(crate) struct Endpoint {
     pub(crate) custom: bool,
     /// A stream of events.
     pub(crate) watch: bool,
+    /// What upstream's router lets through to it.
+    pub(crate) routes: Routes,
+}
+
+/// Upstream's routes of built-in resources know media types by name: a range such as `application/*` finds none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Routes {
+    /// There is no such router.
+    #[default]
+    Any,
+    /// Objects.
+    Objects,
+    /// Lists and watches.
+    Lists,
+}
+
+impl Routes {
+    fn types(self) -> &'static str {
+        match self {
+            Self::Any => "",
+            Self::Objects => "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+            Self::Lists => {
+                "application/json, application/yaml, application/vnd.kubernetes.protobuf, \
+                 application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+            }
+        }
+    }
+
+    fn check(self, accept: &str) -> Result<()> {
+        let known = |range: &str| {
+            let media = range.split(';').next().unwrap_or_default().trim();
+            media == "*/*" || Encoding::ALL.iter().any(|encoding| encoding.media_type() == media)
+        };
+        if self == Self::Any || accept.is_empty() || accept.split(',').any(known) {
+            return Ok(());
+        }
+        let types = self.types();
+        Err(ApiError::not_acceptable(format!("406: Not Acceptable\n\nAvailable representations: {types}")))
+    }
 }
 
 /// A request, as far as the form of its answer goes.
@@ -106,6 +145,10 @@ impl Wish<'_> {
     /// # Errors
     /// 406; 400 for an unknown `includeObject`.
     pub(crate) fn negotiate(&self, endpoint: Endpoint) -> Result<Format> {
+        endpoint.routes.check(self.accept)?;
+        // A watch answers in a form that lists have, too.
+        let plain = Endpoint { watch: false, ..endpoint };
+        self.pick(plain).ok_or_else(|| not_acceptable(plain))?;
         let mut format = self.pick(endpoint).ok_or_else(|| not_acceptable(endpoint))?;
         if let Shape::Table(include) = &mut format.shape {
             *include = include_object(self.query.get("includeObject").unwrap_or(""))?;
@@ -206,7 +249,8 @@ fn not_acceptable(endpoint: Endpoint) -> ApiError {
 mod tests {
     use super::*;
 
-    const OBJECTS: Endpoint = Endpoint { transforms: true, custom: false, watch: false };
+    const OBJECTS: Endpoint =
+        Endpoint { transforms: true, custom: false, watch: false, routes: Routes::Any };
 
     fn of(accept: &str, endpoint: Endpoint) -> std::result::Result<(Encoding, Shape), i32> {
         let query = Query::default();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{Stream, StreamExt, stream};
 use gantry_api::status::Result;
 use gantry_api::{Encoded, protobuf};
 use gantry_client::WatchKind;
@@ -38,6 +38,38 @@ pub(super) fn response(
     let media = HeaderValue::from_static(format.encoding.stream_type());
     response.headers_mut().insert(CONTENT_TYPE, media);
     response
+}
+
+/// The events of a watch, each as a message of its own: JSON with its line end, protobuf without its length.
+pub(crate) fn messages(
+    watching: Watching,
+    served: Served,
+    format: &Format,
+    now: SystemTime,
+) -> impl Stream<Item = Bytes> + Send + use<> {
+    let protobuf = format.encoding == Encoding::Protobuf;
+    let writer = Writer { watching, served, format: *format, now, columns_sent: false };
+    let chunks = stream::unfold(Some(writer), |writer| async move {
+        let mut writer = writer?;
+        let (chunk, ended) = writer.next().await?;
+        Some((chunk, (!ended).then_some(writer)))
+    });
+    chunks.flat_map(move |chunk| stream::iter(split(chunk, protobuf)))
+}
+
+/// The frames of a chunk.
+fn split(mut chunk: Bytes, protobuf: bool) -> Vec<Bytes> {
+    let mut frames = Vec::new();
+    while !chunk.is_empty() {
+        if protobuf {
+            let length = chunk.split_to(chunk.len().min(4)).iter().fold(0, |n, b| n << 8 | usize::from(*b));
+            frames.push(chunk.split_to(length.min(chunk.len())));
+        } else {
+            let end = chunk.iter().position(|b| *b == b'\n').map_or(chunk.len(), |at| at + 1);
+            frames.push(chunk.split_to(end));
+        }
+    }
+    frames
 }
 
 struct Writer {

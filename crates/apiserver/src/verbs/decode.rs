@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use gantry_api::field::quote;
+use gantry_api::go_json;
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Resource};
 use gantry_kinds::AnyObject;
@@ -21,21 +22,29 @@ pub(crate) fn object(
     input: &Input<'_>,
     validation: FieldValidation,
 ) -> Result<Box<dyn AnyObject>> {
-    let body = Body::read(input, call.served.entry.custom)?;
     let resource = call.served.resource();
-    let (version, kind) = type_names(&body.json, resource)?;
+    let body = Body::read(input, call.served.entry.custom, &resource.kind)?;
+    let (version, kind) = type_names(&body.json, resource, call.served.entry.custom)?;
     let cannot = |why: String| cannot_handle(&version, &kind, resource, &input.bytes, &why);
     let served = &call.served.kind;
-    let strict = validation != FieldValidation::Ignore && !body.typed;
-    // Strict or not, a body is read into a tree at most once.
-    let read = match strict {
-        true => apply::read(&body.json, served.definition().map(|_| served.schema())).ok(),
-        false => None,
+    // A body is read into a tree at most once.
+    let read = match body.typed {
+        false => apply::read(&body.json, served.definition().map(|_| served.schema())).ok(),
+        true => None,
+    };
+    let misread = |error: &gantry_api::DecodeError| match go_json::syntax_error(&body.json) {
+        Some(why) => unparsable(&resource.kind, &why, &input.bytes),
+        None => cannot(misread(call, &body.json, error)),
     };
     let Some(read) = read else {
-        let decoded = served.decode(&body.json, false).map_err(|e| cannot(misread(call, &body.json, &e)))?;
+        let decoded = served.decode(&body.json, false).map_err(|e| misread(&e))?;
         return Ok(decoded.object);
     };
+    if read.no_quantity
+        && let Some(Misfit(why)) = apply::misfit(&read.tree, served.schema())
+    {
+        return Err(cannot(why));
+    }
     let mut complaints = body.complaints;
     // Of YAML the reader has complained already, and with the line.
     let duplicates_told = body.is_yaml;
@@ -47,9 +56,22 @@ pub(crate) fn object(
         complaints.extend(apply::unknown_fields(&read.tree, served.schema()));
         served.decode_value(read.tree)
     };
-    let object = object.map_err(|e| cannot(misread(call, &body.json, &e)))?;
+    let object = object.map_err(|e| misread(&e))?;
     complain(call, complaints, validation, cannot)?;
+    check_kind(&kind, resource)?;
     Ok(object)
+}
+
+/// A custom resource may be read under another kind's name, and is then invalid.
+fn check_kind(kind: &str, resource: &Resource) -> Result<()> {
+    if kind.is_empty() || kind == resource.kind {
+        return Ok(());
+    }
+    let path = gantry_api::field::Path::new("kind");
+    let why = format!("must be {}", resource.kind);
+    let error = gantry_api::field::Error::invalid(&path, kind, why);
+    let other = Resource { kind: kind.to_owned().into(), ..resource.clone() };
+    Err(ApiError::invalid(&other, "", &[error]))
 }
 
 /// Why a body does not fit the kind, in Go's words where they are known.
@@ -72,15 +94,23 @@ pub(crate) fn patched(
     shown: impl FnOnce(&Value) -> String,
 ) -> Result<Box<dyn AnyObject>> {
     let served = &call.served.kind;
-    check_type(text(tree, "apiVersion"), text(tree, "kind"), call.served.resource())?;
+    let (version, kind) = (text(tree, "apiVersion"), text(tree, "kind"));
+    if call.served.entry.custom {
+        check_version(version, &call.served.resource().api_version())?;
+        check_kind(kind, call.served.resource())?;
+    } else {
+        check_type(version, kind, call.served.resource())?;
+    }
     let object = match served.definition() {
         Some(_) => served.decode(tree.to_string().as_bytes(), false).map(|decoded| decoded.object),
         None => served.decode_value(tree.clone()),
     };
-    object.map_err(|error| {
-        let why = apply::misfit(tree, served.schema()).map_or_else(|| error.to_string(), |m| m.0);
-        invalid_patch(shown(tree), why)
-    })
+    let misfit = apply::misfit(tree, served.schema());
+    match (object, misfit) {
+        (Ok(object), None) => Ok(object),
+        (_, Some(Misfit(why))) => Err(invalid_patch(shown(tree), why)),
+        (Err(error), None) => Err(invalid_patch(shown(tree), error.to_string())),
+    }
 }
 
 /// What strict validation says of a patch and of what it made: refuses, warns, or says nothing.
@@ -154,8 +184,9 @@ pub(crate) fn yaml_complaint(bytes: &[u8]) -> Option<String> {
 
 /// Reads any JSON or YAML body as a tree.
 pub(crate) fn tree(input: &Input<'_>, expected: &str) -> Result<Value> {
-    let body = Body::read(input, false)?;
-    serde_json::from_slice(&body.json).map_err(|e| unrecognized(expected, &parse_error(&e), &body.json))
+    let body = Body::read(input, false, expected)?;
+    serde_json::from_slice(&body.json)
+        .map_err(|e| unrecognized(expected, &parse_error(&e, &body.json), &body.json))
 }
 
 /// Reads the body of a subresource that has a kind of its own.
@@ -168,12 +199,13 @@ pub(crate) fn body(
     resource: &Resource,
     validation: FieldValidation,
 ) -> Result<Value> {
-    let body = Body::read(input, false)?;
-    let (version, kind) = type_names(&body.json, resource)?;
+    let body = Body::read(input, false, &resource.kind)?;
+    let (version, kind) = type_names(&body.json, resource, false)?;
     let cannot = |why: String| cannot_handle(&version, &kind, resource, &input.bytes, &why);
     let definition = gantry_api::schema::lookup_kind(&resource.group, &resource.version, &resource.kind);
     let node = definition.map(|def| def.node()).filter(|_| !body.typed);
-    let read = apply::read(&body.json, node).map_err(|e| cannot(parse_error(&e)))?;
+    let read = apply::read(&body.json, node)
+        .map_err(|e| unparsable(&resource.kind, &parse_error(&e, &body.json), &input.bytes))?;
     if let Some(Misfit(why)) = node.and_then(|node| apply::misfit(&read.tree, node)) {
         return Err(cannot(why));
     }
@@ -194,16 +226,16 @@ struct Body {
 }
 
 impl Body {
-    fn read(input: &Input<'_>, custom: bool) -> Result<Self> {
+    fn read(input: &Input<'_>, custom: bool, expected: &str) -> Result<Self> {
         let plain = |json, is_yaml| Self { json, complaints: Vec::new(), typed: false, is_yaml };
         match media_type(input.content_type).as_str() {
             "" | "application/json" | "*/*" => Ok(plain(input.bytes.clone(), false)),
             "application/yaml" => {
                 let complaints = yaml_complaint(&input.bytes).into_iter().collect();
-                Ok(Self { complaints, ..plain(yaml(&input.bytes)?, true) })
+                Ok(Self { complaints, ..plain(yaml_of(&input.bytes, expected)?, true) })
             }
             "application/vnd.kubernetes.protobuf" if !custom => {
-                Ok(Self { typed: true, ..plain(protobuf(&input.bytes)?, false) })
+                Ok(Self { typed: true, ..plain(protobuf(&input.bytes, expected)?, false) })
             }
             _ => Err(unsupported(custom)),
         }
@@ -211,12 +243,27 @@ impl Body {
 }
 
 /// Protobuf as JSON. Custom resources have no such encoding.
-fn protobuf(bytes: &[u8]) -> Result<Bytes> {
+fn protobuf(bytes: &[u8], expected: &str) -> Result<Bytes> {
+    if bytes.is_empty() {
+        return Err(unrecognized(expected, "empty data", bytes));
+    }
+    if !bytes.starts_with(b"k8s\0") {
+        let why = "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]";
+        return Err(unrecognized(expected, why, bytes));
+    }
     match gantry_api::protobuf::to_json(bytes) {
         Ok(tree) => Ok(Bytes::from(tree.to_string())),
         Err(gantry_api::protobuf::Error::Kind { .. }) => Err(unsupported(true)),
-        Err(error) => Err(ApiError::bad_request(error.to_string())),
+        Err(error) => Err(unrecognized(expected, &error.to_string(), bytes)),
     }
+}
+
+/// The YAML body of an object as JSON.
+fn yaml_of(bytes: &Bytes, expected: &str) -> Result<Bytes> {
+    yaml(bytes).map_err(|error| {
+        let why = error.message().replacen("error decoding YAML: ", "yaml: ", 1);
+        unrecognized(expected, &why, bytes)
+    })
 }
 
 /// YAML as JSON. JSON is YAML, and passes unchanged. Of a key that stands twice the later value counts.
@@ -259,40 +306,106 @@ pub(crate) fn unsupported_media_type(accepted: &[&str]) -> ApiError {
 }
 
 /// `apiVersion` and `kind` of the body, the resource's own where there are none.
-fn type_names(json: &[u8], resource: &Resource) -> Result<(String, String)> {
-    if json.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
-        let why = match serde_json::from_slice::<serde::de::IgnoredAny>(json) {
-            Err(e) => parse_error(&e),
-            Ok(_) => "json: cannot unmarshal value into Go value of type struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }".to_owned(),
+fn type_names(json: &[u8], resource: &Resource, custom: bool) -> Result<(String, String)> {
+    let wrong = |why: &str| match go_json::syntax_error(json) {
+        Some(syntax) => unparsable(&resource.kind, &syntax, json),
+        None => unrecognized(&resource.kind, why, json),
+    };
+    let first = json.iter().find(|b| !b.is_ascii_whitespace());
+    if !matches!(first, Some(b'{' | b'n')) {
+        let what = match first {
+            Some(b'[') => "array",
+            Some(b'"') => "string",
+            Some(b't' | b'f') => "bool",
+            _ => "number",
         };
-        return Err(unrecognized(
-            &resource.kind,
-            &format!("couldn't get version/kind; json parse error: {why}"),
-            json,
-        ));
+        return Err(wrong(&format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {what} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+        )));
     }
     let (version, kind) = splice::type_meta(json);
+    let expected = resource.api_version();
+    if !custom && (version.is_empty() || version == expected) && (kind.is_empty() || kind == resource.kind) {
+        return Ok((version, kind));
+    }
+    if go_json::syntax_error(json).is_some() {
+        return Err(wrong(""));
+    }
+    if custom {
+        if kind.is_empty() {
+            let text = String::from_utf8_lossy(json);
+            return Err(wrong(&format!("Object 'Kind' is missing in '{text}'")));
+        }
+        check_version(&version, &expected)?;
+        return Ok((version, kind));
+    }
+    if version.matches('/').count() > 1 {
+        return Err(wrong(&format!("unexpected GroupVersion string: {version}")));
+    }
     check_type(&version, &kind, resource)?;
     Ok((version, kind))
 }
 
+fn check_version(version: &str, expected: &str) -> Result<()> {
+    if version == expected {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "the API version in the data ({version}) does not match the expected API version ({expected})"
+    )))
+}
+
+/// Refuses the names of another type; empty ones are the resource's own.
 fn check_type(version: &str, kind: &str, resource: &Resource) -> Result<()> {
     let expected = resource.api_version();
-    if !version.is_empty() && version != expected {
-        return Err(ApiError::bad_request(format!(
-            "the API version in the data ({version}) does not match the expected API version ({expected})"
-        )));
+    let version = if version.is_empty() { &expected } else { version };
+    let kind = if kind.is_empty() { &*resource.kind } else { kind };
+    if *version == expected && kind == resource.kind {
+        return Ok(());
     }
-    if !kind.is_empty() && kind != resource.kind {
-        let version = short_version(&expected);
-        return Err(ApiError::bad_request(format!(
-            "{kind} in version {} cannot be handled as a {}: converting ({version}.{kind}) to ({version}.{}): unknown conversion",
-            quote(version),
-            resource.kind,
+    let (group, short) = version.rsplit_once('/').unwrap_or(("", version));
+    let cannot = |why: String| {
+        ApiError::bad_request(format!(
+            "{kind} in version {} cannot be handled as a {}: {why}",
+            quote(short),
             resource.kind
+        ))
+    };
+    let known = scheme(group) == scheme(&resource.group)
+        && gantry_api::schema::lookup_kind(group, short, kind).is_some();
+    if !known {
+        return Err(cannot(format!(
+            "no kind {} is registered for version {} in scheme {}",
+            quote(kind),
+            quote(version),
+            quote(scheme(&resource.group))
         )));
     }
-    Ok(())
+    if kind == resource.kind && package(group) == package(&resource.group) {
+        return check_version(version, &expected);
+    }
+    let internal = package(&resource.group);
+    Err(cannot(format!(
+        "converting ({short}.{kind}) to ({internal}.{}): unknown conversion",
+        resource.kind
+    )))
+}
+
+/// Where upstream registers the types of a group.
+fn scheme(group: &str) -> &'static str {
+    match group {
+        "apiextensions.k8s.io" => "pkg/apiserver/apiserver.go:55",
+        "apiregistration.k8s.io" => "pkg/apiserver/scheme/scheme.go:28",
+        _ => "pkg/api/legacyscheme/scheme.go:30",
+    }
+}
+
+/// Upstream's package of a group's internal types.
+fn package(group: &str) -> &str {
+    match group {
+        "" | "events.k8s.io" => "core",
+        _ => group.split('.').next().unwrap_or(group),
+    }
 }
 
 fn cannot_handle(version: &str, kind: &str, resource: &Resource, body: &[u8], why: &str) -> ApiError {
@@ -314,9 +427,14 @@ fn unrecognized(kind: &str, why: &str, body: &[u8]) -> ApiError {
     ))
 }
 
-/// Go's words for a body that ends too early; for the rest those of the reader.
-pub(crate) fn parse_error(error: &serde_json::Error) -> String {
-    if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() }
+/// What is wrong with a text that is no JSON, in Go's words.
+pub(crate) fn parse_error(error: &serde_json::Error, bytes: &[u8]) -> String {
+    go_json::syntax_error(bytes).unwrap_or_else(|| error.to_string())
+}
+
+/// 400 for a body that is no JSON.
+fn unparsable(kind: &str, why: &str, body: &[u8]) -> ApiError {
+    unrecognized(kind, &format!("couldn't get version/kind; json parse error: {why}"), body)
 }
 
 fn short_version(api_version: &str) -> &str {

@@ -179,7 +179,8 @@ fn read_token(text: &str, prefix: &str) -> Result<(String, i64)> {
         _ => bad(&format!("illegal base64 data at input byte {}", text.len())),
     };
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(illegal)?;
-    let token: Token = serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))?;
+    let wrong = |e: serde_json::Error| bad(&super::decode::parse_error(&e, &bytes));
+    let token: Token = serde_json::from_slice(&bytes).map_err(wrong)?;
     if token.v != TOKEN_VERSION {
         return Err(bad(&format!("server does not recognize this encoded version {}", token.v)));
     }

@@ -68,7 +68,7 @@ impl Patch {
         }
         let read = apply::read(&input.bytes, None).map_err(|e| {
             let prefix = if form == Form::Strategic || !strict { "" } else { "error decoding patch: " };
-            ApiError::bad_request(format!("{prefix}{}", decode::parse_error(&e)))
+            ApiError::bad_request(format!("{prefix}{}", decode::parse_error(&e, &input.bytes)))
         })?;
         let mut complaints = read.problems;
         if form == Form::Json && strict {
@@ -82,7 +82,7 @@ impl Patch {
     fn read_apply(bytes: &Bytes, strict: bool) -> Result<Self> {
         let json = decode::yaml(bytes)?;
         let malformed = |e: serde_json::Error| {
-            ApiError::bad_request(format!("error decoding YAML: {}", decode::parse_error(&e)))
+            ApiError::bad_request(format!("error decoding YAML: {}", decode::parse_error(&e, &json)))
         };
         let read = apply::read(&json, None).map_err(malformed)?;
         // JSON is searched for lines only if there is something to be found.
@@ -276,6 +276,18 @@ impl Patching<'_> {
 
     fn complete(&self, tree: Value) -> Result<Box<dyn AnyObject>> {
         let call = self.call;
+        if let Some(apply::Misfit(why)) = apply::misfit(&tree, call.served.kind.schema()) {
+            let resource = call.served.resource();
+            let gvk = format!("{}/{}, Kind={}", resource.group, resource.version, resource.kind);
+            return Err(ApiError::new(
+                500,
+                "",
+                format!(
+                    "failed to convert new object ({}/{}; {gvk}) to proper version: unable to convert unstructured object to {gvk}: {why}",
+                    call.namespace, call.name
+                ),
+            ));
+        }
         let mut object = decode::patched(call, &tree, Value::to_string)?;
         lifecycle::omit_empty(object.metadata_mut());
         call.served.kind.defaults(&mut *object);

@@ -228,6 +228,93 @@ async fn a_webhook_is_asked_in_upstreams_form_and_may_refuse() {
 }
 
 #[tokio::test]
+async fn connections_are_admitted_with_their_options() {
+    let lab = Lab::new().await;
+    let rules = json!({"rules": [{
+        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CONNECT"],
+        "resources": ["pods/exec", "pods/attach", "pods/portforward", "pods/proxy", "services/proxy", "nodes/proxy"],
+    }]});
+    lab.hooks(VALIDATING, "v", &["/allow"], rules.clone()).await;
+    let pod = "/api/v1/namespaces/default/pods/p";
+    let exec = json!({
+        "kind": "PodExecOptions", "apiVersion": "v1", "stdin": true, "stdout": true, "container": "c", "command": ["a", "b"],
+    });
+    let cases = [
+        (
+            "POST",
+            format!("{pod}/exec?stdin=true&stdout=1&stderr=false&container=c&command=a&command=b"),
+            ("pods", "exec", "p", "default"),
+            exec,
+        ),
+        (
+            "GET",
+            format!("{pod}/exec"),
+            ("pods", "exec", "p", "default"),
+            json!({"kind": "PodExecOptions", "apiVersion": "v1", "command": null}),
+        ),
+        (
+            "GET",
+            format!("{pod}/attach?tty=true"),
+            ("pods", "attach", "p", "default"),
+            json!({"kind": "PodAttachOptions", "apiVersion": "v1", "tty": true}),
+        ),
+        (
+            "POST",
+            format!("{pod}/portforward?ports=80&ports=81"),
+            ("pods", "portforward", "p", "default"),
+            json!({"kind": "PodPortForwardOptions", "apiVersion": "v1", "ports": [80, 81]}),
+        ),
+        (
+            "GET",
+            format!("{pod}/proxy/x/y?z=1"),
+            ("pods", "proxy", "p", "default"),
+            json!({"kind": "PodProxyOptions", "apiVersion": "v1", "path": "/x/y"}),
+        ),
+        (
+            "DELETE",
+            "/api/v1/namespaces/default/services/https:s:80/proxy/x".to_owned(),
+            ("services", "proxy", "https:s:80", "default"),
+            json!({"kind": "ServiceProxyOptions", "apiVersion": "v1", "path": "/x"}),
+        ),
+        (
+            "PUT",
+            "/api/v1/nodes/n/proxy/metrics".to_owned(),
+            ("nodes", "proxy", "n", ""),
+            json!({"kind": "NodeProxyOptions", "apiVersion": "v1", "path": "/metrics"}),
+        ),
+    ];
+    for (method, path, (resource, subresource, name, namespace), options) in &cases {
+        // There is nothing to connect to, which is found out after admission.
+        let answer = http(&lab.cluster.server, method, path, &[], "").await;
+        assert!(answer.code >= 400, "{path} {}", answer.code);
+        let asked = lab.take_asked();
+        assert_eq!(asked.len(), 1, "{path}");
+        let request = &asked[0].1["request"];
+        for (field, expected) in [
+            ("operation", json!("CONNECT")),
+            ("object", options.clone()),
+            ("oldObject", Value::Null),
+            ("kind", json!({"group": "", "version": "v1", "kind": options["kind"]})),
+            ("resource", json!({"group": "", "version": "v1", "resource": resource})),
+            ("subResource", json!(subresource)),
+            ("requestSubResource", json!(subresource)),
+            ("name", json!(name)),
+            ("options", Value::Null),
+        ] {
+            assert_eq!(request[field], expected, "{path} {field}");
+        }
+        assert_eq!(request["namespace"].as_str().unwrap_or_default(), *namespace, "{path}");
+    }
+    lab.forget(VALIDATING, "v").await;
+    lab.hooks(VALIDATING, "v", &["/deny"], rules).await;
+    for (method, path, ..) in &cases {
+        let answer = http(&lab.cluster.server, method, path, &[], "").await;
+        says(&answer, 403, "admission webhook \"deny.example.com\" denied the request: not today");
+    }
+    lab.end().await;
+}
+
+#[tokio::test]
 async fn webhooks_that_fail_are_passed_over_or_not() {
     let lab = Lab::new().await;
     let address = format!("https://localhost:{}", lab.hook.address.port());

@@ -1,6 +1,7 @@
 //! Servers behind this one: APIServices.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
@@ -17,7 +18,13 @@ const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const THINGS: &str = "/apis/ext.example.com/v1/namespaces/default/things";
 
 async fn server(lab: &Lab) -> Hook {
-    let handle: Handle = Arc::new(|request: Request<Bytes>| {
+    publishing(lab, Arc::new(AtomicUsize::new(1))).await
+}
+
+/// A server whose v2 document is of this edition.
+async fn publishing(lab: &Lab, edition: Arc<AtomicUsize>) -> Hook {
+    let handle: Handle = Arc::new(move |request: Request<Bytes>| {
+        let edition = edition.load(Ordering::SeqCst);
         Box::pin(async move {
             let path = request.uri().path().to_owned();
             let header = |name: &str| -> Vec<String> {
@@ -30,10 +37,18 @@ async fn server(lab: &Lab) -> Hook {
                     {"name": "things", "singularName": "thing", "namespaced": true, "kind": "Thing", "verbs": ["get", "list"]},
                     {"name": "things/status", "singularName": "", "namespaced": true, "kind": "Thing", "verbs": ["get"]}]}),
                 ),
-                "/openapi/v2" => hook::json(
-                    &json!({"swagger": "2.0", "paths": {"/apis/ext.example.com/v1/things": {}, "/version": {}},
-                    "definitions": {"com.example.Thing": {"type": "object"}}}),
-                ),
+                "/openapi/v2" if header("if-none-match") == [format!("\"{edition}\"")] => {
+                    Response::builder().status(304).body(Bytes::new()).ok()?
+                }
+                "/openapi/v2" => {
+                    let mut document = hook::json(
+                        &json!({"swagger": "2.0", "paths": {"/apis/ext.example.com/v1/things": {}, "/version": {}},
+                        "definitions": {"com.example.Thing": {"type": "object", "description": format!("edition {edition}")}}}),
+                    );
+                    let tag = format!("\"{edition}\"").parse().expect("a header");
+                    document.headers_mut().insert("etag", tag);
+                    document
+                }
                 "/openapi/v3" => hook::json(
                     &json!({"paths": {"apis/ext.example.com/v1": {"serverRelativeURL": "/openapi/v3/apis/ext.example.com/v1?hash=ABC"}}}),
                 ),
@@ -130,6 +145,34 @@ async fn a_server_behind_is_checked_passed_to_and_merged() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     panic!("the group is still there");
+}
+
+#[tokio::test]
+async fn what_a_server_behind_publishes_is_asked_for_again() {
+    let lab = Lab::new().await;
+    let edition = Arc::new(AtomicUsize::new(1));
+    let hook = publishing(&lab, Arc::clone(&edition)).await;
+    let spec =
+        json!({"metadata": {"name": "ext"}, "spec": {"type": "ExternalName", "externalName": "localhost"}});
+    lab.create("/api/v1/namespaces/default/services", &spec).await;
+    lab.create(SERVICES, &service(&hook)).await;
+    for wanted in ["edition 1", "edition 2"] {
+        let mut rounds = 0;
+        loop {
+            let document = lab.get("/openapi/v2").await.json();
+            if document["definitions"]["com.example.Thing"]["description"] == wanted {
+                break;
+            }
+            rounds += 1;
+            assert!(rounds < 1000, "{wanted} never comes");
+            // A change of the APIService makes the server look again, as time does.
+            let patch = json!({"metadata": {"annotations": {"round": rounds.to_string()}}});
+            lab.patch(&format!("{SERVICES}/v1.ext.example.com"), "merge-patch+json", &patch).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        edition.store(2, Ordering::SeqCst);
+    }
+    lab.end().await;
 }
 
 #[tokio::test]

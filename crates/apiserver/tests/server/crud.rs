@@ -76,13 +76,13 @@ async fn bad_input_is_refused_in_upstreams_words() {
         &post(json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a"}})).await,
         400,
         "BadRequest",
-        "Pod in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Pod) to (v1.ConfigMap): unknown conversion",
+        "Pod in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Pod) to (core.ConfigMap): unknown conversion",
     );
     refused(
         &post(json!({"kind": "ConfigMap", "apiVersion": "v2", "metadata": {"name": "a"}})).await,
         400,
         "BadRequest",
-        "the API version in the data (v2) does not match the expected API version (v1)",
+        "ConfigMap in version \"v2\" cannot be handled as a ConfigMap: no kind \"ConfigMap\" is registered for version \"v2\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
     );
     refused(
         &post(json!({"metadata": {"name": "a", "namespace": "other"}})).await,

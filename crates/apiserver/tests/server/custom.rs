@@ -125,7 +125,9 @@ async fn new_defaults_show_in_what_is_stored() {
     lab.create(CRDS, &definition("widgets", "Widget")).await;
     let crd = format!("{CRDS}/widgets.example.com");
     eventually(&lab, &crd, |_, c| condition(c, "Established") == "True").await;
-    let body = json!({"metadata": {"name": "w"}, "spec": {"size": 3}});
+    let body = json!({
+        "apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {"size": 3},
+    });
     lab.create(WIDGETS, &body).await;
     let patch = json!([{"op": "add", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/shape",
         "value": {"type": "string", "default": "round"}}]);

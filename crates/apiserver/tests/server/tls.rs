@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 
 use crate::Lab;
@@ -22,6 +22,11 @@ spec:
 
 /// Serves on a free port of the loopback; its address.
 async fn listen(lab: &Lab) -> std::net::SocketAddr {
+    listen_as(lab).await.0
+}
+
+/// The same, and the certificate that it shows.
+pub(crate) async fn listen_as(lab: &Lab) -> (std::net::SocketAddr, CertificateDer<'static>) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])
         .expect("a certificate");
     let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.signing_key.serialize_der()));
@@ -36,7 +41,7 @@ async fn listen(lab: &Lab) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     lab.server.serve(listener, Arc::new(config), &lab.tasks);
-    address
+    (address, key.cert.der().clone())
 }
 
 async fn kubectl(home: &Path, address: std::net::SocketAddr, args: &[&str]) -> (bool, String) {

@@ -4,7 +4,6 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::{Allowance, Function, time};
-use crate::access;
 use crate::compare::{add_lists, contains, equal, insert_all, order};
 use crate::error::{EvalError, Result};
 use crate::value::{Entries, Key, Map, Value};
@@ -26,7 +25,6 @@ pub fn find(name: &str) -> Option<Function> {
         "_>_" => |args, _| ordered(args, Ordering::is_gt),
         "_>=_" => |args, _| ordered(args, Ordering::is_ge),
         "@in" => member_of,
-        "_[_]" => index,
         "cel.@mapInsert" => map_insert,
         _ => return None,
     })
@@ -138,21 +136,6 @@ fn member_of<'a>(args: &[Value<'a>], _: &mut Allowance) -> Result<Value<'a>> {
         },
         _ => return Err(EvalError::no_overload()),
     }))
-}
-
-fn index<'a>(args: &[Value<'a>], _: &mut Allowance) -> Result<Value<'a>> {
-    if let Value::Optional(_) = &args[0] {
-        let found = access::index(&args[0], &args[1])?;
-        return Ok(Value::Optional(found.map(Arc::new)));
-    }
-    if let Some(found) = access::index(&args[0], &args[1])? {
-        return Ok(found);
-    }
-    let shown = super::convert::shown(&args[1]);
-    Err(match &args[0] {
-        Value::List(_) => EvalError::other(format!("index out of bounds: {shown}")),
-        _ => EvalError::no_key(&shown),
-    })
 }
 
 /// Adds an entry, or all entries of a map.

@@ -61,7 +61,13 @@ fn to_double<'a>(args: &[Value<'a>], _: &mut Allowance) -> Result<Value<'a>> {
         Value::Double(d) => *d,
         Value::Int(n) => *n as f64,
         Value::Uint(n) => *n as f64,
-        Value::String(text) => text.as_str().parse().map_err(|_| wrong(&args[0], "double"))?,
+        Value::String(text) => {
+            let text = text.as_str();
+            let parsed = text.parse().ok();
+            // Digits that are too many for a float are an error; the name of infinity is none.
+            let digits = text.bytes().any(|b| b.is_ascii_digit());
+            parsed.filter(|d: &f64| !(digits && d.is_infinite())).ok_or_else(|| wrong(&args[0], "double"))?
+        }
         _ => return Err(EvalError::no_overload()),
     }))
 }
@@ -139,7 +145,7 @@ fn to_string<'a>(args: &[Value<'a>], allowance: &mut Allowance) -> Result<Value<
     }))
 }
 
-/// A float as Go's `%g` with the shortest digits prints it: exponents from 21 digits on, and below 0.0001.
+/// A float as Go's `%g` with the shortest digits prints it: exponents from a million on, and below 0.0001.
 pub fn double(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
@@ -148,7 +154,7 @@ pub fn double(value: f64) -> String {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
     let magnitude = value.abs();
-    if magnitude != 0.0 && !(1e-4..1e21).contains(&magnitude) {
+    if magnitude != 0.0 && !(1e-4..1e6).contains(&magnitude) {
         let text = format!("{value:e}");
         let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |e| ('-', e));

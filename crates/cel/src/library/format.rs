@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{Allowance, convert, time};
+use crate::clauses::{self, Clause, Part, Verb};
 use crate::error::{EvalError, Result};
-use crate::limits;
 use crate::value::{Key, List, Map, Value};
 
 /// Digits after the point, if the clause names none.
@@ -16,65 +16,41 @@ pub fn format<'a>(args: &[Value<'a>], allowance: &mut Allowance) -> Result<Value
         return Err(EvalError::no_overload());
     };
     let mut out = String::new();
-    let mut rest = pattern.as_str();
-    let mut next = 0;
-    while let Some(at) = rest.find('%') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('%') {
-            out.push('%');
-            rest = after;
-            continue;
-        }
-        let arg = list.get(next).ok_or_else(|| EvalError::other(format!("index {next} out of range")))??;
-        if rest.is_empty() {
-            return Err(EvalError::other("unexpected end of string"));
-        }
-        let before = out.len();
-        rest = clause(rest, &arg, &mut out)?;
-        allowance.take(out.len() - before)?;
-        next += 1;
-    }
-    out.push_str(rest);
-    allowance.take(out.len())?;
+    clauses::read(
+        pattern.as_str(),
+        list.len(),
+        |index| {
+            list.get(index).unwrap_or_else(|| Err(EvalError::other(format!("index {index} out of range"))))
+        },
+        |part| {
+            let before = out.len();
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Clause(clause, arg) => {
+                    let text = formatted(clause, &arg);
+                    out.push_str(
+                        &text.map_err(|why| EvalError::other(format!("error during formatting: {why}")))?,
+                    );
+                }
+            }
+            allowance.take(out.len() - before)
+        },
+    )?;
     Ok(Value::text(out))
 }
 
-/// Formats one argument by the clause at the start, and gives what follows the clause.
-fn clause<'t>(text: &'t str, arg: &Value<'_>, out: &mut String) -> Result<&'t str> {
-    let parse = |why: &str| EvalError::other(format!("could not parse formatting clause: {why}"));
-    let (precision, text) = match text.strip_prefix('.') {
-        None => (DEFAULT_PRECISION, text),
-        Some(text) => {
-            let end = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(|| {
-                parse("error while parsing precision: could not find end of precision specifier")
-            })?;
-            let precision = text[..end].parse().ok().filter(|p| *p <= limits::PRECISION);
-            let bad = || parse("error while parsing precision: error while converting precision to integer");
-            (precision.ok_or_else(bad)?, &text[end..])
-        }
+fn formatted(Clause { verb, precision }: Clause, arg: &Value<'_>) -> Result<String, String> {
+    let text = match verb {
+        Verb::Text => return display(arg),
+        Verb::Decimal => decimal(arg),
+        Verb::Fixed => float(arg).map(|value| fixed(value, precision.unwrap_or(DEFAULT_PRECISION))),
+        Verb::Scientific => float(arg).map(|value| scientific(value, precision.unwrap_or(DEFAULT_PRECISION))),
+        Verb::Binary => binary(arg),
+        Verb::Hex => hex(arg),
+        Verb::UpperHex => hex(arg).map(|text| text.to_uppercase()),
+        Verb::Octal => octal(arg),
     };
-    let verb = text.chars().next().unwrap_or_default();
-    let mut put = |text: String| out.push_str(&text);
-    let during = |why: String| EvalError::other(format!("error during formatting: {why}"));
-    match verb {
-        's' => put(display(arg).map_err(during)?),
-        'd' => put(decimal(arg).map_err(during)?),
-        'f' => put(fixed(arg, precision).map_err(during)?),
-        'e' => put(scientific(arg, precision).map_err(during)?),
-        'b' => put(binary(arg).map_err(during)?),
-        'x' | 'X' => {
-            let text = hex(arg).map_err(during)?;
-            put(if verb == 'X' { text.to_uppercase() } else { text });
-        }
-        'o' => put(octal(arg).map_err(during)?),
-        other => return Err(parse(&format!("unrecognized formatting clause \"{other}\""))),
-    }
-    Ok(&text[verb.len_utf8()..])
-}
-
-fn unsupported(clause: &str, wanted: &str, arg: &Value<'_>) -> String {
-    format!("{clause} clause can only be used on {wanted}, was given {}", arg.type_name())
+    text.ok_or_else(|| verb.refusal(arg.type_name()))
 }
 
 fn display(arg: &Value<'_>) -> Result<String, String> {
@@ -90,11 +66,7 @@ fn display(arg: &Value<'_>) -> Result<String, String> {
         Value::Timestamp(at) => Ok(time::format_timestamp(*at)),
         Value::Duration(nanos) => Ok(time::format_duration(*nanos)),
         Value::Type(ty) => Ok(ty.name().to_owned()),
-        other => Err(unsupported(
-            "string",
-            "strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps",
-            other,
-        )),
+        other => Err(Verb::Text.refusal(other.type_name())),
     }
 }
 
@@ -132,11 +104,11 @@ fn map_text(map: &Map<'_>) -> Result<String, String> {
     Ok(format!("{{{}}}", pairs.join(", ")))
 }
 
-fn decimal(arg: &Value<'_>) -> Result<String, String> {
+fn decimal(arg: &Value<'_>) -> Option<String> {
     match arg {
-        Value::Int(n) => Ok(n.to_string()),
-        Value::Uint(n) => Ok(n.to_string()),
-        other => Err(unsupported("decimal", "ints and uints", other)),
+        Value::Int(n) => Some(n.to_string()),
+        Value::Uint(n) => Some(n.to_string()),
+        _ => None,
     }
 }
 
@@ -161,10 +133,9 @@ fn not_finite(value: f64) -> Option<String> {
     value.is_infinite().then(|| if value > 0.0 { "∞" } else { "-∞" }.to_owned())
 }
 
-fn fixed(arg: &Value<'_>, precision: usize) -> Result<String, String> {
-    let value = float(arg).ok_or_else(|| unsupported("fixed-point", "doubles", arg))?;
+fn fixed(value: f64, precision: usize) -> String {
     if let Some(text) = not_finite(value) {
-        return Ok(text);
+        return text;
     }
     // The English locale parts thousands.
     let text = format!("{:.precision$}", value.abs());
@@ -180,20 +151,20 @@ fn fixed(arg: &Value<'_>, precision: usize) -> Result<String, String> {
         out.push('.');
         out.push_str(fraction);
     }
-    Ok(if value.is_sign_negative() { format!("-{out}") } else { out })
+    if value.is_sign_negative() { format!("-{out}") } else { out }
 }
 
-fn scientific(arg: &Value<'_>, precision: usize) -> Result<String, String> {
-    let value = float(arg).ok_or_else(|| unsupported("scientific", "doubles", arg))?;
-    if let Some(text) = not_finite(value) {
-        return Ok(text);
-    }
-    let text = format!("{value:.precision$e}");
-    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let (sign, exponent) = exponent.strip_prefix('-').map_or(("", exponent), |e| ("⁻", e));
-    // The English locale writes powers of ten out.
-    let raised: String = format!("{exponent:0>2}").chars().map(superscript).collect();
-    Ok(format!("{digits}\u{202f}×\u{202f}10{sign}{raised}"))
+/// What upstream takes for the precision is the width of the text; six digits follow the point.
+fn scientific(value: f64, width: usize) -> String {
+    let text = not_finite(value).unwrap_or_else(|| {
+        let text = format!("{value:.DEFAULT_PRECISION$e}");
+        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let (sign, exponent) = exponent.strip_prefix('-').map_or(("", exponent), |e| ("⁻", e));
+        // The locale writes powers of ten out.
+        let raised: String = format!("{exponent:0>2}").chars().map(superscript).collect();
+        format!("{digits}×10{sign}{raised}")
+    });
+    format!("{text:>width$}")
 }
 
 fn superscript(c: char) -> char {
@@ -205,24 +176,24 @@ fn signed(value: i64, digits: impl Fn(u64) -> String) -> String {
     format!("{sign}{}", digits(value.unsigned_abs()))
 }
 
-fn binary(arg: &Value<'_>) -> Result<String, String> {
+fn binary(arg: &Value<'_>) -> Option<String> {
     match arg {
-        Value::Int(n) => Ok(signed(*n, |n| format!("{n:b}"))),
-        Value::Uint(n) => Ok(format!("{n:b}")),
-        Value::Bool(b) => Ok(u8::from(*b).to_string()),
-        other => Err(unsupported("binary", "integers and bools", other)),
+        Value::Int(n) => Some(signed(*n, |n| format!("{n:b}"))),
+        Value::Uint(n) => Some(format!("{n:b}")),
+        Value::Bool(b) => Some(u8::from(*b).to_string()),
+        _ => None,
     }
 }
 
-fn octal(arg: &Value<'_>) -> Result<String, String> {
+fn octal(arg: &Value<'_>) -> Option<String> {
     match arg {
-        Value::Int(n) => Ok(signed(*n, |n| format!("{n:o}"))),
-        Value::Uint(n) => Ok(format!("{n:o}")),
-        other => Err(unsupported("octal", "integers", other)),
+        Value::Int(n) => Some(signed(*n, |n| format!("{n:o}"))),
+        Value::Uint(n) => Some(format!("{n:o}")),
+        _ => None,
     }
 }
 
-fn hex(arg: &Value<'_>) -> Result<String, String> {
+fn hex(arg: &Value<'_>) -> Option<String> {
     let bytes = |bytes: &[u8]| {
         bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
             // Writing to a string cannot fail.
@@ -231,10 +202,10 @@ fn hex(arg: &Value<'_>) -> Result<String, String> {
         })
     };
     match arg {
-        Value::Int(n) => Ok(signed(*n, |n| format!("{n:x}"))),
-        Value::Uint(n) => Ok(format!("{n:x}")),
-        Value::String(text) => Ok(bytes(text.as_str().as_bytes())),
-        Value::Bytes(data) => Ok(bytes(data)),
-        other => Err(unsupported("hex", "integers, byte buffers, and strings", other)),
+        Value::Int(n) => Some(signed(*n, |n| format!("{n:x}"))),
+        Value::Uint(n) => Some(format!("{n:x}")),
+        Value::String(text) => Some(bytes(text.as_str().as_bytes())),
+        Value::Bytes(data) => Some(bytes(data)),
+        _ => None,
     }
 }

@@ -6,6 +6,7 @@ pub mod convert;
 mod format;
 mod lists;
 pub mod net;
+mod net_text;
 mod optional;
 mod quantity;
 pub mod regex;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Allowance, Function};
+use super::{Allowance, Function, net_text};
 use crate::error::{EvalError, Result};
 use crate::value::{Opaque, Value};
 
@@ -71,7 +71,11 @@ pub fn find(name: &str) -> Option<Function> {
         "isGlobalUnicast" => |args, allowance| test(args, allowance, is_global_unicast),
         "cidr" => |args, _| Ok(Value::Opaque(Opaque::Cidr(to_cidr(&args[0])?))),
         "isCIDR" => |args, _| Ok(Value::Bool(parse_cidr(text(&args[0])?).is_ok())),
-        "containsIP" => |args, _| Ok(Value::Bool(cidr(&args[0])?.contains(to_ip(&args[1])?))),
+        "containsIP" => |args, _| {
+            // Text that is no address is, to upstream, of no type that the function takes.
+            let ip = to_ip(&args[1]).map_err(|_| EvalError::no_overload())?;
+            Ok(Value::Bool(cidr(&args[0])?.contains(ip)))
+        },
         "containsCIDR" => |args, _| {
             let (outer, inner) = (cidr(&args[0])?, to_cidr(&args[1])?);
             Ok(Value::Bool(outer.bits <= inner.bits && outer.contains(inner.address)))
@@ -121,13 +125,13 @@ fn test<'a>(args: &[Value<'a>], _: &mut Allowance, test: fn(IpAddr) -> bool) -> 
 }
 
 fn parse_ip(text: &str) -> Result<IpAddr, String> {
-    if text.contains('%') {
+    let zone = text.split_once('%');
+    if zone.is_some_and(|(ip, zone)| !zone.is_empty() && ip.parse::<Ipv6Addr>().is_ok()) {
         return Err(format!("IP address {text:?} with zone value is not allowed"));
     }
     let parsed: IpAddr = text.parse().map_err(|_| {
-        format!(
-            "IP Address {text:?} parse error during conversion from string: ParseAddr({text:?}): unable to parse IP"
-        )
+        let why = net_text::complaint(text);
+        format!("IP Address {text:?} parse error during conversion from string: {why}")
     })?;
     refuse_mapped(parsed, text)?;
     Ok(parsed)
@@ -145,8 +149,11 @@ fn parse_cidr(text: &str) -> Result<Cidr, String> {
         )
     };
     let (address, bits) = text.rsplit_once('/').ok_or_else(|| error("no '/'"))?;
-    let address: IpAddr =
-        address.parse().map_err(|_| error(&format!("ParseAddr({address:?}): unable to parse IP")))?;
+    let zone = address.split_once('%');
+    if zone.is_some_and(|(ip, zone)| !zone.is_empty() && ip.parse::<Ipv6Addr>().is_ok()) {
+        return Err(error("IPv6 zones cannot be present in a prefix"));
+    }
+    let address: IpAddr = address.parse().map_err(|_| error(&net_text::complaint(address)))?;
     let plain = bits.bytes().all(|b| b.is_ascii_digit()) && (bits.len() == 1 || !bits.starts_with('0'));
     let bits: u8 = bits
         .parse()

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::{Allowance, Function};
-use crate::access;
 use crate::error::{EvalError, Result};
 use crate::value::{List, Value};
 
@@ -21,7 +20,6 @@ pub fn find(name: &str) -> Option<Function> {
             Value::Optional(inner) => Ok(Value::Bool(inner.is_some())),
             _ => Err(EvalError::no_overload()),
         },
-        "_[?_]" => |args, _| Ok(Value::Optional(access::index(&args[0], &args[1])?.map(Arc::new))),
         "first" => |args, _| end(args, |list| list.get(0)),
         "last" => |args, _| end(args, |list| list.get(list.len().checked_sub(1)?)),
         "optional.unwrap" | "unwrapOpt" => unwrap,

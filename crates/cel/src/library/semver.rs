@@ -123,7 +123,10 @@ impl Part {
 }
 
 fn numeric(name: &str, text: &str) -> Result<u64, String> {
-    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+    if text.is_empty() {
+        return Err("strconv.ParseUint: parsing \"\": invalid syntax".to_owned());
+    }
+    if !text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(format!("Invalid character(s) found in {} number {text:?}", name.to_lowercase()));
     }
     if text.len() > 1 && text.starts_with('0') {

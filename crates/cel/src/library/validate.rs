@@ -31,16 +31,16 @@ static FORMATS: [Format; 13] = [
     format("dns1035LabelPrefix", 30, |text| names::dns1035_label(masked(text))),
     format("labelValue", 40, names::label_value),
     format("uri", 1103, url::check),
-    format("uuid", 104, |text| holds(is_uuid(text), "does not match the UUID format")),
+    format("uuid", 70, |text| holds(is_uuid(text), "does not match the UUID format")),
     format("byte", 84, |text| {
         let fits = !text.is_empty() && base64::engine::general_purpose::STANDARD.decode(text).is_ok();
         holds(fits, "invalid base64")
     }),
-    format("date", 100, |text| {
+    format("date", 71, |text| {
         let fits = text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok();
         holds(fits, "invalid date")
     }),
-    format("datetime", 100, |text| holds(time::parse_timestamp(text).is_some(), "invalid datetime")),
+    format("datetime", 71, |text| holds(time::parse_timestamp(text).is_some(), "invalid datetime")),
 ];
 
 fn holds(fits: bool, complaint: &str) -> Result<(), String> {

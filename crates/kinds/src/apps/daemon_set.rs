@@ -13,6 +13,19 @@ use crate::common::{cells, labels, pod_spec, workload};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs, bump_generation};
 use crate::table::{AGE, Column, age};
 
+/// Where the number of the template stands that older versions had in the spec. Nobody but the server sets it.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn template_generation(set: &DaemonSet) -> i64 {
+    let written = set.metadata.annotations.as_ref().and_then(|a| a.get(TEMPLATE_GENERATION));
+    written.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn set_template_generation(set: &mut DaemonSet, generation: i64) {
+    let annotations = set.metadata.annotations.get_or_insert_default();
+    annotations.insert(TEMPLATE_GENERATION.to_owned(), generation.to_string());
+}
+
 /// The kind.
 pub struct DaemonSetKind;
 
@@ -35,21 +48,27 @@ impl Kind for DaemonSetKind {
             rolling.max_surge.get_or_insert(IntOrString::Int(0));
         }
         workload::template_defaults(&mut spec.template);
+        set_template_generation(set, template_generation(set));
     }
 
     fn prepare_create(set: &mut DaemonSet) {
         set.status = Some(DaemonSetStatus::default());
         set.metadata.generation = Some(1);
+        set_template_generation(set, template_generation(set).max(1));
     }
 
     fn prepare_update(new: &mut DaemonSet, old: &DaemonSet) {
         new.status.clone_from(&old.status);
+        let template = |set: &DaemonSet| set.spec.as_ref().map(|s| s.template.clone());
+        let step = i64::from(template(new) != template(old));
+        set_template_generation(new, template_generation(old) + step);
         let changed = new.spec != old.spec;
         bump_generation(new, old, changed);
     }
 
     fn prepare_status_update(new: &mut DaemonSet, old: &DaemonSet) {
         new.spec.clone_from(&old.spec);
+        set_template_generation(new, template_generation(old));
     }
 
     fn validate(set: &DaemonSet) -> Errors {

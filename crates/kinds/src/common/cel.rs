@@ -110,7 +110,7 @@ pub fn check_types(
 
 fn compile_in(env: &Env, expression: &str, wanted: &[Type]) -> Result<Program, String> {
     let program =
-        Program::compile(expression, env).map_err(|issues| format!("compilation failed: {issues}"))?;
+        Program::compile(expression, env).map_err(|issues| issues.complaint())?;
     let found = program.output();
     if wanted.is_empty() || wanted.iter().any(|ty| ty.same(found)) {
         return Ok(program);
@@ -161,10 +161,7 @@ fn environment_of(
             .variable("authorizer.requestResource", resource_check_type());
     }
     if site != Site::MatchCondition || !variables.is_empty() {
-        env = env.variable("variables", Type::object("kubernetes.variables", []));
-        for (name, ty) in variables {
-            env = env.variable(format!("variables.{name}"), ty.clone());
-        }
+        env = env.computed("variables", "kubernetes.variables", variables.iter().cloned());
     }
     if matches!(site, Site::ApplyConfiguration | Site::JsonPatch | Site::Variable) {
         env = env.structs(patch_struct).json_patch();

@@ -143,19 +143,8 @@ fn check_json(secret: &Secret, key: &str, errors: &mut Errors) {
             };
             format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}")
         }
-        Err(_) => go_json_error(&value.0),
+        Err(error) => gantry_api::go_json::syntax_error(&value.0).unwrap_or_else(|| error.to_string()),
     };
     // Not the value: it is a secret.
     errors.push(Error::invalid(&at, "<secret contents redacted>", why));
-}
-
-/// What Go's decoder says of the usual faults: nothing there, an early end, or no JSON at all.
-fn go_json_error(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    match text.trim_start().chars().next() {
-        Some(first) if !matches!(first, '{' | '[' | '"' | '-' | '0'..='9' | 't' | 'f' | 'n') => {
-            format!("invalid character {first:?} looking for beginning of value")
-        }
-        _ => "unexpected end of JSON input".into(),
-    }
 }

@@ -26,6 +26,19 @@ pub fn negotiate<'a>(headers: &HeaderMap, supported: &[&'a str]) -> Option<&'a s
     wanted.iter().find_map(|name| supported.iter().find(|known| *known == name).copied())
 }
 
+/// The subprotocol that the client names; empty if it names none.
+///
+/// # Errors
+///
+/// It names several.
+pub fn only_protocol(headers: &HeaderMap) -> Result<String, Rejection> {
+    let mut wanted = list(headers, &SEC_WEBSOCKET_PROTOCOL);
+    match wanted.len() {
+        0 | 1 => Ok(wanted.pop().unwrap_or_default()),
+        _ => Err(Rejection::new(StatusCode::BAD_REQUEST, "missing or bad WebSocket-Protocol")),
+    }
+}
+
 /// The headers of the 101 response to a WebSocket request.
 ///
 /// # Errors

@@ -35,9 +35,6 @@ pub enum Framing {
 /// The subprotocols of a stream of bytes, such as a log. A client that names none gets binary messages.
 pub const BYTE_PROTOCOLS: &[(&str, Framing)] =
     &[("", Framing::Binary), ("binary.k8s.io", Framing::Binary), ("base64.binary.k8s.io", Framing::Base64)];
-/// The subprotocol of a watch in JSON.
-pub const JSON_PROTOCOLS: &[(&str, Framing)] = &[("", Framing::Text)];
-
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// An accepted request for messages: send the response first, then await the socket.
@@ -62,6 +59,21 @@ pub fn accept_messages<B>(
     let framing =
         protocols.iter().find(|(name, _)| *name == protocol).map_or(Framing::Binary, |(_, framing)| *framing);
     let headers = handshake::accept_headers(request.headers(), protocol)?;
+    let upgrade = hyper::upgrade::on(request);
+    Ok(AcceptedMessages { response: switching_protocols(headers), upgrade, framing })
+}
+
+/// The same for a watch, whose form the client chooses by `Accept`: whatever subprotocol it names is its own.
+///
+/// # Errors
+///
+/// The response to send instead.
+pub fn accept_watch<B>(
+    request: &mut Request<B>,
+    framing: Framing,
+) -> std::result::Result<AcceptedMessages, Rejection> {
+    let protocol = handshake::only_protocol(request.headers())?;
+    let headers = handshake::accept_headers(request.headers(), &protocol)?;
     let upgrade = hyper::upgrade::on(request);
     Ok(AcceptedMessages { response: switching_protocols(headers), upgrade, framing })
 }

@@ -6,7 +6,7 @@ pub mod messages;
 pub mod tunnel;
 
 pub use handshake::{is_websocket_request, negotiate};
-pub use messages::{Framing, MessageSocket, accept_messages};
+pub use messages::{Framing, MessageSocket, accept_messages, accept_watch};
 pub use tunnel::Tunnel;
 
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;

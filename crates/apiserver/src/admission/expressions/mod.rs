@@ -61,6 +61,11 @@ pub(super) struct Variable {
 }
 
 impl Variable {
+    /// Its name as a key of the whole.
+    fn key(&self) -> Key<'_> {
+        Key::String(self.name.trim_start_matches("variables.").into())
+    }
+
     /// Its expression.
     pub(super) fn expression(&self) -> &Expression {
         &self.expression
@@ -202,12 +207,15 @@ pub(super) struct Scope<'a> {
     found: RefCell<Vec<Option<gantry_cel::Result<CelValue<'a>>>>>,
     /// What computing variables cost since somebody last asked.
     spent: Cell<u64>,
+    /// How many variables what is evaluated sees: a variable sees those before it.
+    visible: Cell<usize>,
 }
 
 impl<'a> Scope<'a> {
     pub(super) fn new(inputs: &'a Inputs, params: &'a Value, variables: &'a [Variable]) -> Self {
         let found = RefCell::new(vec![None; variables.len()]);
-        Self { inputs, params, variables, found, spent: Cell::new(0) }
+        let visible = Cell::new(variables.len());
+        Self { inputs, params, variables, found, spent: Cell::new(0), visible }
     }
 
     /// Evaluates an expression. The inner error is its own.
@@ -245,7 +253,9 @@ impl<'a> Scope<'a> {
             }
             Ok(program) => {
                 // Variables see only those before them, so this ends.
+                let visible = self.visible.replace(index);
                 let done = program.eval(self, limits::PER_CALL);
+                self.visible.set(visible);
                 self.spent.set(self.spent.get().saturating_add(done.cost));
                 done.result.map_err(|why| match why.kind() {
                     ErrorKind::Pending => why,
@@ -288,15 +298,15 @@ impl<'a> Variables<'a> for Scope<'a> {
                 &inputs.namespace_name,
                 &inputs.name,
             ),
-            // Only whether there is a variable of a name is asked of the whole.
+            // The whole: those of its members that have a value.
             "variables" => {
-                let names = self.variables.iter().map(|v| v.name.trim_start_matches("variables."));
-                let entries: Entries<'a> =
-                    names.map(|name| (Key::String(name.into()), CelValue::Bool(true))).collect();
-                CelValue::Map(Map::Values(Arc::new(entries)))
+                let count = self.visible.get();
+                let found = |index| self.variable(index).ok().map(|value| (self.variables[index].key(), value));
+                CelValue::Map(Map::Values(Arc::new((0..count).filter_map(found).collect::<Entries<'a>>())))
             }
             name => {
-                let index = self.variables.iter().rposition(|variable| variable.name == name)?;
+                let visible = &self.variables[..self.visible.get()];
+                let index = visible.iter().rposition(|variable| variable.name == name)?;
                 return Some(self.variable(index));
             }
         }))

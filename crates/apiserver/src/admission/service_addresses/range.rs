@@ -23,6 +23,17 @@ pub(crate) struct AddressRange {
 }
 
 impl AddressRange {
+    /// The range that a ServiceCIDR names; `None` for the other family and for networks without room.
+    pub(super) fn read(cidr: &str) -> Option<Self> {
+        let (network, prefix) = cidr.split_once('/')?;
+        let (network, prefix): (Ipv4Addr, u8) = (network.parse().ok()?, prefix.parse().ok()?);
+        if !(1..=30).contains(&prefix) {
+            return None;
+        }
+        let count = 1u32 << (32 - u32::from(prefix));
+        Some(Self { network: u32::from(network) & !(count - 1), prefix, size: count - 2 })
+    }
+
     pub(crate) fn new(network: Ipv4Addr, prefix: u8) -> Result<Self> {
         if !(8..=30).contains(&prefix) {
             return Err(Error::invalid(format!(

@@ -196,22 +196,6 @@ fn check_patch(strict: bool, mutating: bool, patch: &[u8], kind: Option<&str>) -
 
 /// Go's words for what is no JSON.
 fn unreadable(error: &serde_json::Error, body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body);
-    let first = text.trim_start().chars().next();
-    let why = match first {
-        None => "unexpected end of JSON input".to_owned(),
-        Some(_) if error.is_eof() => "unexpected end of JSON input".to_owned(),
-        Some(c) if error.is_syntax() && !matches!(c, '{' | '[' | '"') && !c.is_ascii_digit() => {
-            format!("invalid character {} looking for beginning of value", go_char(c))
-        }
-        Some(_) => error.to_string(),
-    };
+    let why = gantry_api::go_json::syntax_error(body).unwrap_or_else(|| error.to_string());
     format!("couldn't get version/kind; json parse error: {why}")
-}
-
-fn go_char(c: char) -> String {
-    match c {
-        '\'' => "'\\''".to_owned(),
-        c => format!("'{c}'"),
-    }
 }

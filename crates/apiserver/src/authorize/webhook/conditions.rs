@@ -79,7 +79,7 @@ impl Conditions {
                         faults.push(Fault::invalid(&path, source.as_str(), why));
                     }
                     Err(issues) => {
-                        let why = format!("compilation failed: {issues}");
+                        let why = issues.complaint();
                         faults.push(Fault::invalid(&path, source.as_str(), why));
                     }
                 }

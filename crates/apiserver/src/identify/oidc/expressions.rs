@@ -62,7 +62,7 @@ impl Expression {
             }
             Ok(program) => Some(Self { source: source.to_owned(), message: message.to_owned(), program }),
             Err(issues) => {
-                faults.push(Fault::invalid(path, source, format!("compilation failed: {issues}")));
+                faults.push(Fault::invalid(path, source, issues.complaint()));
                 None
             }
         }

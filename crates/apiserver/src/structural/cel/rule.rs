@@ -113,7 +113,7 @@ impl Rule {
         let old = if optional { Type::optional(ty.clone()) } else { ty.clone() };
         let env = Env::new().variable(SELF, ty).variable(OLD_SELF, old).sizes(Arc::clone(data));
         let program = Program::compile(&definition.rule, &env)
-            .map_err(|issues| complaint(false, format!("compilation failed: {issues}")))?;
+            .map_err(|issues| complaint(false, issues.complaint()))?;
         if !matches!(program.output(), Type::Bool) {
             return Err(complaint(false, "cel expression must evaluate to a bool".to_owned()));
         }
@@ -121,7 +121,7 @@ impl Rule {
             "" => None,
             source => {
                 let program = Program::compile(source, &env).map_err(|issues| {
-                    complaint(true, format!("messageExpression compilation failed: {issues}"))
+                    complaint(true, format!("messageExpression {}", issues.complaint()))
                 })?;
                 if !matches!(program.output(), Type::String) {
                     return Err(complaint(true, "messageExpression must evaluate to a string".to_owned()));

@@ -1,6 +1,7 @@
 //! Pod: containers that are placed together on one node.
 
 mod columns;
+mod label_keys;
 mod resize;
 mod status;
 mod update;
@@ -59,6 +60,7 @@ impl Kind for PodKind {
         if gated {
             validate::mark_gated(pod);
         }
+        label_keys::merge(pod);
     }
 
     fn prepare_update(new: &mut Pod, old: &Pod) {
