@@ -77,7 +77,9 @@ impl<'a> Map<'a> {
                 Ok(key.and_then(|key| entries.get(&key).cloned()))
             }
             // Without a schema any key may be asked for; all there are, are texts.
-            (Self::Json(_, None), Value::Int(_) | Value::Uint(_) | Value::Bool(_) | Value::Double(_)) => Ok(None),
+            (Self::Json(_, None), Value::Int(_) | Value::Uint(_) | Value::Bool(_) | Value::Double(_)) => {
+                Ok(None)
+            }
             _ => Err(EvalError::no_overload()),
         }
     }

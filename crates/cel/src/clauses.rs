@@ -124,9 +124,7 @@ impl Verb {
             Self::Fixed => "fixed-point clause can only be used on doubles",
             Self::Scientific => "scientific clause can only be used on doubles",
             Self::Binary => "only integers and bools can be formatted as binary",
-            Self::Hex | Self::UpperHex => {
-                "only integers, byte buffers, and strings can be formatted as hex"
-            }
+            Self::Hex | Self::UpperHex => "only integers, byte buffers, and strings can be formatted as hex",
             Self::Octal => "octal clause can only be used on integers",
         };
         format!("{rule}, was given {type_name}")
@@ -179,10 +177,8 @@ pub fn check(pattern: &str, items: &[crate::ast::Item], types: &[Type]) -> Resul
         },
     )?;
     if items.len() > used {
-        let message = format!(
-            "too many arguments supplied to string.format (expected {used}, got {})",
-            items.len()
-        );
+        let message =
+            format!("too many arguments supplied to string.format (expected {used}, got {})", items.len());
         return Err(message.into());
     }
     Ok(())

@@ -67,7 +67,10 @@ impl Rule {
     /// Whether upstream knows the cost by the signature, not by the function: where types leave open which signature
     /// is called, the call costs one.
     pub fn is_of_signature(self) -> bool {
-        matches!(self, Self::In | Self::Compare | Self::Add | Self::Convert | Self::SelfCompare(_) | Self::Flatten)
+        matches!(
+            self,
+            Self::In | Self::Compare | Self::Add | Self::Convert | Self::SelfCompare(_) | Self::Flatten
+        )
     }
 }
 

@@ -351,7 +351,12 @@ impl Lowering<'_> {
                 return Node::Const(Value::Bool(false), 0);
             }
             // Upstream looks constants up in a set, free of cost.
-            let primitive = |item: &Value<'_>| !matches!(item, Value::List(_) | Value::Map(_) | Value::Bytes(_) | Value::Opaque(_) | Value::Optional(_));
+            let primitive = |item: &Value<'_>| {
+                !matches!(
+                    item,
+                    Value::List(_) | Value::Map(_) | Value::Bytes(_) | Value::Opaque(_) | Value::Optional(_)
+                )
+            };
             if list.iter().all(|item| item.as_ref().is_ok_and(primitive)) {
                 rule = Rule::Fixed(0);
             }

@@ -52,7 +52,8 @@ fn show(value: &Value<'_>) -> String {
             to_json(value).map_or_else(|why| why, |json| json.as_str().unwrap_or_default().to_owned())
         }
         Value::List(list) => {
-            let items: Vec<String> = List::iter(list).map(|i| i.map_or_else(|e| e.to_string(), |v| show(&v))).collect();
+            let items: Vec<String> =
+                List::iter(list).map(|i| i.map_or_else(|e| e.to_string(), |v| show(&v))).collect();
             format!("[{}]", items.join(", "))
         }
         Value::Map(map) => {

@@ -40,10 +40,13 @@ fn fields_are_computed_when_they_are_read() {
         let program = Program::compile(source, &env).unwrap_or_else(|why| panic!("{source}: {why}"));
         let variables = Asked::default();
         let done = program.eval(&variables, limits::PER_CALL);
-        let found = done.result.map_or_else(|why| why.to_string(), |value| match value {
-            Value::Int(n) => n.to_string(),
-            other => other.as_bool().map_or_else(String::new, |b| b.to_string()),
-        });
+        let found = done.result.map_or_else(
+            |why| why.to_string(),
+            |value| match value {
+                Value::Int(n) => n.to_string(),
+                other => other.as_bool().map_or_else(String::new, |b| b.to_string()),
+            },
+        );
         let names = variables.0.borrow().join(",");
         assert_eq!((found.as_str(), names.as_str(), done.cost), (expected, asked, cost), "{source}");
     }

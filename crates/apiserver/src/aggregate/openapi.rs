@@ -36,7 +36,9 @@ pub(super) async fn learn(remote: &mut Remote) {
 const UNTAGGED_ROUNDS: u32 = 6;
 
 async fn learn_v2(remote: &mut Remote) {
-    let Ok(answer) = remote.get_unless("/openapi/v2", "application/json", &remote.v2_tag).await else { return };
+    let Ok(answer) = remote.get_unless("/openapi/v2", "application/json", &remote.v2_tag).await else {
+        return;
+    };
     if !answer.status.is_success() {
         return;
     }

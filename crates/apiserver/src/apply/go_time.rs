@@ -34,7 +34,11 @@ fn mark<'t>(text: &'t str, mark: &'static str) -> Result<&'t str, Fault<'t>> {
     text.strip_prefix(mark).ok_or(Fault::At(text, mark))
 }
 
-fn within(value: u32, range: std::ops::RangeInclusive<u32>, what: &'static str) -> Result<(), Fault<'static>> {
+fn within(
+    value: u32,
+    range: std::ops::RangeInclusive<u32>,
+    what: &'static str,
+) -> Result<(), Fault<'static>> {
     if range.contains(&value) { Ok(()) } else { Err(Fault::Range(what)) }
 }
 
@@ -133,7 +137,9 @@ mod tests {
     fn times_that_are_none() {
         let seconds = |text: &str| time_error(text, false).unwrap_or_default();
         let cannot = |text: &str, rest: &str, element: &str| {
-            format!("parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{rest}\" as \"{element}\"")
+            format!(
+                "parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{rest}\" as \"{element}\""
+            )
         };
         assert_eq!(seconds("abc"), cannot("abc", "abc", "2006"));
         assert_eq!(seconds(""), cannot("", "", "2006"));
@@ -143,7 +149,10 @@ mod tests {
             seconds("2020-13-01T00:00:00Z"),
             "parsing time \"2020-13-01T00:00:00Z\": month out of range"
         );
-        assert_eq!(seconds("2021-02-29T00:00:00Z"), "parsing time \"2021-02-29T00:00:00Z\": day out of range");
+        assert_eq!(
+            seconds("2021-02-29T00:00:00Z"),
+            "parsing time \"2021-02-29T00:00:00Z\": day out of range"
+        );
         assert_eq!(
             seconds("2020-01-01T00:00:00Zx"),
             "parsing time \"2020-01-01T00:00:00Zx\": extra text: \"x\""
@@ -151,13 +160,18 @@ mod tests {
         for good in ["2020-02-29T23:59:59Z", "2020-01-01T00:00:00.123+02:00"] {
             assert_eq!(time_error(good, false), None);
         }
-        assert!(time_error("2020-01-01T00:00:00Z", true).is_some_and(|e| e.ends_with("cannot parse \"Z\" as \".000000\"")));
+        assert!(
+            time_error("2020-01-01T00:00:00Z", true)
+                .is_some_and(|e| e.ends_with("cannot parse \"Z\" as \".000000\""))
+        );
         assert_eq!(time_error("2020-01-01T00:00:00.000001Z", true), None);
     }
 
     #[test]
     fn base64_that_is_none() {
-        for (text, at) in [("!!", 0), ("abc", 0), ("YWJjZA", 4), ("YW=", 3), ("YW=x", 3), ("YQ==x", 4), ("=", 0)] {
+        for (text, at) in
+            [("!!", 0), ("abc", 0), ("YWJjZA", 4), ("YW=", 3), ("YW=x", 3), ("YQ==x", 4), ("=", 0)]
+        {
             let expected = format!("illegal base64 data at input byte {at}");
             assert_eq!(base64_error(text).as_deref(), Some(expected.as_str()), "{text}");
         }

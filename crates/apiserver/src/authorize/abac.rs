@@ -203,12 +203,15 @@ mod tests {
         ];
         for (name, group, verb, api_group, resource, namespace, expected) in cases {
             let user = user(name, &[group]);
-            let attributes = Attributes { namespace, ..Attributes::on_resource(&user, verb, api_group, resource) };
+            let attributes =
+                Attributes { namespace, ..Attributes::on_resource(&user, verb, api_group, resource) };
             let decision = abac.authorize(&attributes).await;
             assert_eq!(decision.is_allowed(), expected, "{name} {verb} {resource} {namespace}");
         }
         let user = user("bob", &[]);
-        for (verb, path, expected) in [("get", "/version/x", true), ("post", "/version", false), ("get", "/healthz", false)] {
+        for (verb, path, expected) in
+            [("get", "/version/x", true), ("post", "/version", false), ("get", "/healthz", false)]
+        {
             let decision = abac.authorize(&Attributes::on_path(&user, verb, path)).await;
             assert_eq!(decision.is_allowed(), expected, "{path}");
         }
@@ -222,8 +225,12 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_policy_is_named() {
-        let why = abac("{\"apiVersion\": \"x/v1\", \"kind\": \"Policy\"}").expect_err("another kind").to_string();
-        assert!(why.contains("line 1: ") && why.contains("no kind \"Policy\" is registered for version \"x/v1\""), "{why}");
+        let why =
+            abac("{\"apiVersion\": \"x/v1\", \"kind\": \"Policy\"}").expect_err("another kind").to_string();
+        assert!(
+            why.contains("line 1: ") && why.contains("no kind \"Policy\" is registered for version \"x/v1\""),
+            "{why}"
+        );
         assert!(abac("\n{").expect_err("no JSON").to_string().contains("line 2: {"));
     }
 }

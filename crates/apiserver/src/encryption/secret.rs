@@ -63,8 +63,12 @@ impl Secret {
         match self {
             Self::AesGcm(key) => {
                 let nonce: [u8; NONCE_LEN] = fresh(random)?;
-                key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(place), &mut plain)
-                    .map_err(|_| bug())?;
+                key.seal_in_place_append_tag(
+                    Nonce::assume_unique_for_key(nonce),
+                    Aad::from(place),
+                    &mut plain,
+                )
+                .map_err(|_| bug())?;
                 Ok((nonce.to_vec(), plain))
             }
             Self::AesCbc(key) => {

@@ -67,12 +67,16 @@ static OPERATION: &Message = &[
 /// One for all, and one for each code: every code begins with a digit.
 static RESPONSES: &Message = &[("default", 1, OrReference(RESPONSE)), ("0", 2, OrReference(RESPONSE))];
 
-static RESPONSE: &Message = &[("description", 1, Text), ("content", 3, Wrapped(&Named(&Kind::Message(MEDIA_TYPE))))];
+static RESPONSE: &Message =
+    &[("description", 1, Text), ("content", 3, Wrapped(&Named(&Kind::Message(MEDIA_TYPE))))];
 
 static MEDIA_TYPE: &Message = &[("schema", 1, SCHEMA), ("example", 2, Any)];
 
-static BODY: &Message =
-    &[("description", 1, Text), ("content", 2, Wrapped(&Named(&Kind::Message(MEDIA_TYPE)))), ("required", 3, Bool)];
+static BODY: &Message = &[
+    ("description", 1, Text),
+    ("content", 2, Wrapped(&Named(&Kind::Message(MEDIA_TYPE)))),
+    ("required", 3, Bool),
+];
 
 static PARAMETER: &Message = &[
     ("name", 1, Text),

@@ -249,8 +249,7 @@ fn not_acceptable(endpoint: Endpoint) -> ApiError {
 mod tests {
     use super::*;
 
-    const OBJECTS: Endpoint =
-        Endpoint { transforms: true, custom: false, watch: false, routes: Routes::Any };
+    const OBJECTS: Endpoint = Endpoint { transforms: true, custom: false, watch: false, routes: Routes::Any };
 
     fn of(accept: &str, endpoint: Endpoint) -> std::result::Result<(Encoding, Shape), i32> {
         let query = Query::default();

@@ -385,10 +385,7 @@ fn check_type(version: &str, kind: &str, resource: &Resource) -> Result<()> {
         return check_version(version, &expected);
     }
     let internal = package(&resource.group);
-    Err(cannot(format!(
-        "converting ({short}.{kind}) to ({internal}.{}): unknown conversion",
-        resource.kind
-    )))
+    Err(cannot(format!("converting ({short}.{kind}) to ({internal}.{}): unknown conversion", resource.kind)))
 }
 
 /// Where upstream registers the types of a group.

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use crate::Lab;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
-const QUANTITY: &str = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+const QUANTITY: &str =
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
 fn pod(spec: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec})
@@ -40,7 +41,9 @@ async fn values_that_do_not_fit() {
         json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}, "spec": spec})
     };
     let time = |text: &str| {
-        format!("parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{text}\" as \"2006\"")
+        format!(
+            "parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{text}\" as \"2006\""
+        )
     };
     let target = "ServicePort.spec.ports.targetPort";
     let cases = [
@@ -50,11 +53,7 @@ async fn values_that_do_not_fit() {
         (PODS, cpu(json!("1.5.5")), QUANTITY.to_owned()),
         (PODS, cpu(json!(true)), QUANTITY.to_owned()),
         (PODS, cpu(json!({})), QUANTITY.to_owned()),
-        (
-            PODS,
-            json!({"metadata": {"name": "p", "creationTimestamp": "abc"}}),
-            time("abc"),
-        ),
+        (PODS, json!({"metadata": {"name": "p", "creationTimestamp": "abc"}}), time("abc")),
         (
             PODS,
             json!({"metadata": {"name": "p", "creationTimestamp": 5}}),
@@ -63,7 +62,8 @@ async fn values_that_do_not_fit() {
         (
             leases,
             lease(json!("abc")),
-            "parsing time \"abc\" as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \"abc\" as \"2006\"".to_owned(),
+            "parsing time \"abc\" as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \"abc\" as \"2006\""
+                .to_owned(),
         ),
         (leases, lease(json!(5)), field("number", "LeaseSpec.spec.renewTime", "string")),
         (services, port(json!(1.5)), field("number 1.5", target, "int32")),
@@ -81,8 +81,16 @@ async fn values_that_do_not_fit() {
             field("number 99999999999", "ContainerPort.spec.containers.ports.containerPort", "int32"),
         ),
         (PODS, pod(json!({"hostNetwork": 5})), field("number", "PodSpec.spec.hostNetwork", "bool")),
-        (PODS, pod(json!({"nodeSelector": {"a": 5}})), field("number", "PodSpec.spec.nodeSelector", "string")),
-        (PODS, pod(json!({"nodeSelector": []})), field("array", "PodSpec.spec.nodeSelector", "map[string]string")),
+        (
+            PODS,
+            pod(json!({"nodeSelector": {"a": 5}})),
+            field("number", "PodSpec.spec.nodeSelector", "string"),
+        ),
+        (
+            PODS,
+            pod(json!({"nodeSelector": []})),
+            field("array", "PodSpec.spec.nodeSelector", "map[string]string"),
+        ),
         (PODS, pod(json!("x")), field("string", "Pod.spec", "v1.PodSpec")),
         (PODS, pod(json!({"containers": {}})), field("object", "PodSpec.spec.containers", "[]v1.Container")),
         (PODS, pod(json!({"containers": ["x"]})), field("string", "PodSpec.spec.containers", "v1.Container")),
@@ -90,13 +98,18 @@ async fn values_that_do_not_fit() {
         (secrets, data("Secret", "data", json!(5)), field("number", "Secret.data", "[]uint8")),
         (secrets, data("Secret", "data", json!(["x"])), field("string", "Secret.data", "uint8")),
         (maps, data("ConfigMap", "data", json!(5)), field("number", "ConfigMap.data", "string")),
-        (maps, data("ConfigMap", "binaryData", json!("abc")), "illegal base64 data at input byte 0".to_owned()),
+        (
+            maps,
+            data("ConfigMap", "binaryData", json!("abc")),
+            "illegal base64 data at input byte 0".to_owned(),
+        ),
     ];
     for validation in ["Strict", "Ignore"] {
         for (path, body, why) in &cases {
             let url = format!("{path}?fieldValidation={validation}");
             let found = lab.send("POST", &url, body).await;
-            let (kind, version) = (body["kind"].as_str().unwrap_or("Pod"), body["apiVersion"].as_str().unwrap_or("v1"));
+            let (kind, version) =
+                (body["kind"].as_str().unwrap_or("Pod"), body["apiVersion"].as_str().unwrap_or("v1"));
             let message = match body.get("kind") {
                 Some(_) => {
                     let version = version.rsplit('/').next().unwrap_or_default();
@@ -128,7 +141,9 @@ async fn bodies_that_are_no_objects_of_the_kind() {
     };
     let names = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }";
     let unregistered = |kind: &str, version: &str| {
-        format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"")
+        format!(
+            "no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        )
     };
     let cases = [
         ("", syntax("unexpected end of JSON input", "<empty>")),
@@ -169,14 +184,18 @@ async fn bodies_that_are_no_objects_of_the_kind() {
         assert_eq!((found.code, told), (400, message), "{body}");
     }
     let scalers = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
-    let old = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"}});
+    let old =
+        json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"}});
     let found = lab.send("POST", scalers, &old).await;
     assert_eq!(
         found.json()["message"],
         "the API version in the data (autoscaling/v1) does not match the expected API version (autoscaling/v2)"
     );
     for (bytes, why) in [
-        (&b"abcd"[..], "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"),
+        (
+            &b"abcd"[..],
+            "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]",
+        ),
         (b"", "empty data"),
     ] {
         let headers = [("content-type", "application/vnd.kubernetes.protobuf")];

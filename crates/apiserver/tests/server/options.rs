@@ -12,7 +12,8 @@ async fn options_that_do_not_go_together() {
     let lab = Lab::new().await;
     let unless = format!("{MATCH}resourceVersionMatch is forbidden unless resourceVersion is provided");
     let continued = format!("{MATCH}resourceVersionMatch is forbidden when continue is provided");
-    let for_watch = format!("{MATCH}resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+    let for_watch =
+        format!("{MATCH}resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
     let requires = format!("{MATCH}sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
     let only = "resourceVersionMatch: Unsupported value: \"Exact\": supported values: \"NotOlderThan\"";
     let number = "strconv.ParseUint: parsing \"x\": invalid syntax";
@@ -73,7 +74,8 @@ async fn forms_that_nobody_serves() {
     let lab = Lab::new().await;
     let streams = ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
     let objects = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
-    let routes = |streams: &str| format!("406: Not Acceptable\n\nAvailable representations: {objects}{streams}");
+    let routes =
+        |streams: &str| format!("406: Not Acceptable\n\nAvailable representations: {objects}{streams}");
     let only = |types: &str| format!("only the following media types are accepted: {types}");
     let (list, watch, object) =
         (MAPS.to_owned(), format!("{MAPS}?watch=1"), "/api/v1/namespaces/default".to_owned());
@@ -95,7 +97,11 @@ async fn forms_that_nobody_serves() {
             assert!(found.code == 406 && text.contains("stream=watch"), "{text}");
             continue;
         }
-        assert_eq!((found.code, found.json()["message"].as_str()), (406, Some(message.as_str())), "{path} {accept}");
+        assert_eq!(
+            (found.code, found.json()["message"].as_str()),
+            (406, Some(message.as_str())),
+            "{path} {accept}"
+        );
     }
     for accept in ["application/cbor, application/json", "*/*;q=0.1", "", "application/json;stream=watch"] {
         assert_eq!(http(&lab.server, "GET", MAPS, &[("accept", accept)], "").await.code, 200, "{accept}");

@@ -31,13 +31,16 @@ async fn a_pods_own_labels_go_into_the_selectors_that_name_them() {
     });
     let made = lab.create("/api/v1/namespaces/default/pods", &pod).await;
     let expression = |key: &str, operator: &str, value: &str| json!([{"key": key, "operator": operator, "values": [value]}]);
-    let at = |path: &str| made.pointer(&format!("/spec/{path}/matchExpressions")).cloned().unwrap_or_default();
+    let at =
+        |path: &str| made.pointer(&format!("/spec/{path}/matchExpressions")).cloned().unwrap_or_default();
     assert_eq!(
         at("affinity/podAffinity/requiredDuringSchedulingIgnoredDuringExecution/0/labelSelector"),
         expression("app", "In", "a")
     );
     assert_eq!(
-        at("affinity/podAntiAffinity/preferredDuringSchedulingIgnoredDuringExecution/0/podAffinityTerm/labelSelector"),
+        at(
+            "affinity/podAntiAffinity/preferredDuringSchedulingIgnoredDuringExecution/0/podAffinityTerm/labelSelector"
+        ),
         expression("hash", "NotIn", "1")
     );
     assert_eq!(at("topologySpreadConstraints/0/labelSelector"), expression("hash", "In", "1"));
@@ -66,7 +69,10 @@ async fn a_daemon_sets_templates_are_counted() {
     let patches = [
         (json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "j"}]}}}}), ("2", 2)),
         (json!({"spec": {"minReadySeconds": 5}}), ("2", 3)),
-        (json!({"metadata": {"annotations": {"deprecated.daemonset.template.generation": "9", "x": "y"}}}), ("2", 3)),
+        (
+            json!({"metadata": {"annotations": {"deprecated.daemonset.template.generation": "9", "x": "y"}}}),
+            ("2", 3),
+        ),
         (json!({"metadata": {"annotations": null}}), ("2", 3)),
     ];
     for (patch, (template, generation)) in patches {

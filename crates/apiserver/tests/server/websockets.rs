@@ -75,7 +75,9 @@ async fn a_watch_that_is_refused_opens_no_socket() {
     let lab = Lab::new().await;
     let bad = format!("{MAPS}?watch=true&resourceVersionMatch=Exact");
     let several = [("sec-websocket-protocol", "a, b")];
-    for (path, headers, code) in [(bad.as_str(), &[][..], 422), (&format!("{MAPS}?watch=true"), &several[..], 400)] {
+    for (path, headers, code) in
+        [(bad.as_str(), &[][..], 422), (&format!("{MAPS}?watch=true"), &several[..], 400)]
+    {
         match open(&lab, path, headers).await {
             Err(Error::Http(response)) => assert_eq!(response.status().as_u16(), code, "{path}"),
             other => panic!("{path}: {:?}", other.map(|(_, protocol)| protocol)),

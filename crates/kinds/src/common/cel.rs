@@ -109,8 +109,7 @@ pub fn check_types(
 }
 
 fn compile_in(env: &Env, expression: &str, wanted: &[Type]) -> Result<Program, String> {
-    let program =
-        Program::compile(expression, env).map_err(|issues| issues.complaint())?;
+    let program = Program::compile(expression, env).map_err(|issues| issues.complaint())?;
     let found = program.output();
     if wanted.is_empty() || wanted.iter().any(|ty| ty.same(found)) {
         return Ok(program);

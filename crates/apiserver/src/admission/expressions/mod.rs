@@ -301,7 +301,8 @@ impl<'a> Variables<'a> for Scope<'a> {
             // The whole: those of its members that have a value.
             "variables" => {
                 let count = self.visible.get();
-                let found = |index| self.variable(index).ok().map(|value| (self.variables[index].key(), value));
+                let found =
+                    |index| self.variable(index).ok().map(|value| (self.variables[index].key(), value));
                 CelValue::Map(Map::Values(Arc::new((0..count).filter_map(found).collect::<Entries<'a>>())))
             }
             name => {

@@ -120,9 +120,8 @@ impl Rule {
         let message = match definition.message_expression.as_str() {
             "" => None,
             source => {
-                let program = Program::compile(source, &env).map_err(|issues| {
-                    complaint(true, format!("messageExpression {}", issues.complaint()))
-                })?;
+                let program = Program::compile(source, &env)
+                    .map_err(|issues| complaint(true, format!("messageExpression {}", issues.complaint())))?;
                 if !matches!(program.output(), Type::String) {
                     return Err(complaint(true, "messageExpression must evaluate to a string".to_owned()));
                 }
