@@ -9,6 +9,7 @@ mod instance;
 mod node_ip;
 mod ports;
 mod roles;
+mod serve_flags;
 mod server;
 mod settings;
 mod steps;

@@ -77,6 +77,11 @@ fn serve(flags: Flags, with_agent: bool) -> Result<()> {
         steps.finish("Ready");
         println!("  export KUBECONFIG={}", instance.admin_kubeconfig().display());
         wait_for_signal().await?;
+        tokio::select! {
+            () = server.shut_down() => {}
+            // Who asks twice is in a hurry.
+            again = wait_for_signal() => again?,
+        }
         end(&tasks).await;
         server.close().await?;
         running.release();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use gantry_api::ApiError;
 use gantry_apiserver::encryption::EncryptedStore;
+use gantry_apiserver::health::BOOTSTRAPPED;
 use gantry_apiserver::identify::{Authorities, RequestHeader, TokenKey, User};
 use gantry_apiserver::parts::{self, Deps, ISSUER};
 use gantry_apiserver::pki::{Identity, Pki, Renewed, Usage, Wanted, open_server_config};
@@ -76,14 +77,21 @@ impl Server {
             authorize: settings.identify.authorize(),
             identify: settings.identify.options(&format!("https://{}", SocketAddr::new(advertise, port))),
         };
+        let traces = settings.serving.tracing_config_file.as_deref();
+        if let Some(traces) = gantry_apiserver::traces::options(traces, |name| std::env::var(name).ok())? {
+            gantry_base::trace::start(traces, Arc::clone(&clock), tasks)?;
+        }
         let (api, token_key, believed) = start_api(sealed, &clock, deps, tasks).await?;
+        let api = api.with_timing(settings.serving.timing());
         let serving = serving(settings, &pki, advertise, &*clock)?;
         serving.follow(Arc::clone(&clock), tasks, |_| Ok(()));
         let bootstrapped = Arc::new(AtomicBool::new(false));
-        let checked = Arc::clone(&bootstrapped);
-        let check =
-            move || checked.load(Ordering::Acquire).then_some(()).ok_or_else(|| "not finished".to_owned());
-        api.health().add("poststarthook/rbac/bootstrap-roles", Box::new(check));
+        for name in BOOTSTRAPPED {
+            let done = Arc::clone(&bootstrapped);
+            let check =
+                move || done.load(Ordering::Acquire).then_some(()).ok_or_else(|| "not finished".to_owned());
+            api.health().add(name, Box::new(check));
+        }
         api.serve(listener, Arc::new(open_server_config(serving)?), tasks);
         keep_kubeconfigs(settings, instance, &pki, port, &clock, tasks)?;
         steps.done(&format!("API server on port {port}"));
@@ -122,6 +130,13 @@ impl Server {
     /// Reads the time.
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock)
+    }
+
+    /// Ends what clients see, in order; everything else in this process goes on meanwhile.
+    pub async fn shut_down(&self) {
+        if !self.api.shut_down().await {
+            tracing::warn!("connections that did not end in time were cut off");
+        }
     }
 
     /// Closes the store, after all tasks have ended.

@@ -11,6 +11,7 @@ use gantry_nft::Ipv4Cidr;
 use serde::{Deserialize, Serialize};
 
 use crate::identify_flags::IdentifyFlags;
+use crate::serve_flags::ServeFlags;
 
 /// One source of settings; what it does not say comes from the next.
 ///
@@ -108,6 +109,9 @@ pub struct Flags {
     #[command(flatten)]
     #[serde(flatten)]
     pub identify: IdentifyFlags,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub serving: ServeFlags,
 }
 
 /// All settings, decided.
@@ -165,6 +169,8 @@ pub struct Settings {
     pub log_json: bool,
     /// Who is believed.
     pub identify: IdentifyFlags,
+    /// How long things take, how the server ends, who is told of its traces.
+    pub serving: ServeFlags,
 }
 
 impl Settings {
@@ -232,6 +238,7 @@ impl Settings {
             log_level: first!(log_level).unwrap_or_else(|| "info".into()),
             log_json: log_format == "json",
             identify: IdentifyFlags::merged(layers.iter().map(|layer| &layer.identify)),
+            serving: ServeFlags::merged(layers.iter().map(|layer| &layer.serving)).checked()?,
             data_dir,
             service_cidr,
             cluster_cidr,

@@ -18,6 +18,7 @@ use crate::discovery::Documents;
 use crate::fairness::Fairness;
 use crate::health::Health;
 use crate::identify::User;
+use crate::lifecycle::{Lifecycle, Timing};
 use crate::resources::{Served, Table};
 use crate::route::RequestInfo;
 use crate::server::Parts;
@@ -32,6 +33,8 @@ pub(crate) struct Core {
     pub(crate) parts: Parts,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) health: Health,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) timing: ArcSwap<Timing>,
     /// Calls conversion webhooks and aggregated servers.
     pub(crate) callout: Callout,
     /// Runs proxied connections.
@@ -70,7 +73,7 @@ impl Core {
     /// 403
     pub(crate) async fn authorize(&self, user: &User, info: &RequestInfo) -> Result<()> {
         let attributes = info.attributes(user);
-        match self.parts.authorizer.authorize(&attributes).await {
+        match crate::authorize::metrics::authorize(self, &attributes).await {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(why) | Decision::NoOpinion(why) => Err(forbidden(&attributes, &why)),
             Decision::Failed(why) | Decision::DenyFailed(why) => Err(ApiError::internal(why)),

@@ -50,6 +50,7 @@ pub(crate) async fn serve(core: &Core, incoming: &Incoming<'_>) -> Result<Reply>
     let served = core.served(&info.group, &info.version, &info.resource)?;
     if let Some(warning) = &served.deprecation {
         incoming.warnings.add(warning.clone());
+        crate::metrics::deprecated(info, removed_release(warning));
     }
     let namespaced = served.resource().namespaced;
     if namespaced && info.namespace.is_empty() && info.name_in_path {
@@ -68,6 +69,12 @@ pub(crate) async fn serve(core: &Core, incoming: &Incoming<'_>) -> Result<Reply>
         warnings: incoming.warnings,
     };
     verb(&call, incoming).await
+}
+
+/// `1.22` of `… deprecated in v1.16+, unavailable in v1.22+; …`; empty if the version is not said.
+fn removed_release(warning: &str) -> &str {
+    let after = warning.split_once("unavailable in v").map_or("", |(_, after)| after);
+    after.split(['+', ';', ' ']).next().unwrap_or("")
 }
 
 async fn verb(call: &Call<'_>, incoming: &Incoming<'_>) -> Result<Reply> {

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use gantry_api::ApiError;
 use gantry_api::status::Result;
+use gantry_base::trace;
 use gantry_stream::websocket;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT, WARNING};
 use http::{HeaderMap, Method, Request, Response};
@@ -16,16 +18,17 @@ use rustls_pki_types::CertificateDer;
 use crate::core::Core;
 use crate::dispatch::{self, Incoming};
 use crate::fairness::{self, Flow};
-use crate::identify::{Credentials, Memo, User};
+use crate::identify::{self, Credentials, Memo, User};
 use crate::impersonate::effective_user;
-use crate::limits::{MAX_BODY_BYTES, REQUEST_TIMEOUT};
+use crate::limits::MAX_BODY_BYTES;
+use crate::metrics::Tracked;
 use crate::query::Query;
 use crate::respond::{self, Endpoint, Routes, Wish};
 use crate::route::{RequestInfo, resolve};
 use crate::serve::Body;
 use crate::verbs::Input;
 use crate::warnings::Warnings;
-use crate::{discovery, metrics};
+use crate::{discovery, health, metrics, traces};
 
 /// The other end of a connection.
 #[derive(Clone, Debug, Default)]
@@ -36,15 +39,33 @@ pub(crate) struct Peer {
     pub(crate) memo: Arc<Memo>,
 }
 
-/// Answers one request.
+/// Answers one request, and counts it.
 pub(crate) async fn handle(core: Arc<Core>, peer: Peer, request: Request<Body>) -> Response<Body> {
     let query = Query::parse(request.uri().query().unwrap_or(""));
     let info = resolve(request.method(), request.uri().path(), &query);
-    let format_of_errors = wish(request.headers(), &query).of_error();
-    let started = core.clock.monotonic();
+    let _running = match core.lifecycle.enter(&info.path, info.is_long_running()) {
+        Ok(running) => running,
+        Err(refusal) => return refusal,
+    };
+    let tracked = Tracked::begin(&core, &request, &info, &query);
+    let response = tracked.serve(Box::pin(served(&core, &peer, request, &info, &query))).await;
+    if info.is_long_running() {
+        return response.map(|body| core.lifecycle.ending(body, &core.timing.load()));
+    }
+    response
+}
+
+async fn served(
+    core: &Arc<Core>,
+    peer: &Peer,
+    request: Request<Body>,
+    info: &RequestInfo,
+    query: &Query,
+) -> Response<Body> {
+    let format_of_errors = wish(request.headers(), query).of_error();
     let warnings = Warnings::default();
     let mut flow = None;
-    let mut response = match enter(&core, &peer, request, &info, &query, &warnings, &mut flow).await {
+    let mut response = match enter(core, peer, request, info, query, &warnings, &mut flow).await {
         Ok(response) => response,
         Err(error) => respond::error(&error, format_of_errors),
     };
@@ -57,7 +78,6 @@ pub(crate) async fn handle(core: Arc<Core>, peer: Peer, request: Request<Body>) 
     response.headers_mut().insert("audit-id", audit_id());
     let no_cache = HeaderValue::from_static("no-cache, private");
     response.headers_mut().entry("cache-control").or_insert(no_cache);
-    metrics::request(&info, response.status().as_u16(), core.clock.monotonic().saturating_sub(started));
     response
 }
 
@@ -115,24 +135,62 @@ async fn enter(
         path: request.uri().path(),
     };
     let user =
-        core.parts.authenticator.authenticate(&credentials).await?.ok_or_else(ApiError::unauthorized)?;
+        identify::metrics::authenticate(core, &credentials).await?.ok_or_else(ApiError::unauthorized)?;
     let user = effective_user(request.headers_mut(), user, info, &*core.parts.authorizer).await?;
     *flow = core.fairness.classify(&user, info);
+    let waiting = core.clock.monotonic();
     let _seat = match flow {
         Some(flow) => match flow.enter(&user, info).await {
             Ok(seat) => seat,
-            Err(fairness::Refused) => return Ok(fairness::too_many_requests()),
+            Err(fairness::Refused) => {
+                metrics::terminated();
+                return Ok(fairness::too_many_requests());
+            }
         },
         None => None,
     };
+    metrics::seated(core, waiting, info);
     core.authorize(&user, info).await?;
+    metrics::admitted();
+    let mut span = traces::request(&user, info, &request);
     let work = authorized(core, &user, request, info, query, warnings);
+    let answer = Box::pin(trace::within(&span, in_time(core, info, query, work))).await;
+    traces::answered(&mut span, &answer);
+    answer
+}
+
+/// Breaks off what takes too long.
+async fn in_time(
+    core: &Core,
+    info: &RequestInfo,
+    query: &Query,
+    work: Answering<'_>,
+) -> Result<Response<Body>> {
     if info.is_long_running() {
         return work.await;
     }
-    match tokio::time::timeout(REQUEST_TIMEOUT, work).await {
+    match tokio::time::timeout(deadline(core, query)?, work).await {
         Ok(answer) => answer,
-        Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout", 0)),
+        Err(_) => {
+            metrics::terminated();
+            Err(ApiError::timeout("request did not complete within the allotted timeout", 0))
+        }
+    }
+}
+
+/// How long the request may take: what the server allows, or less if the client says so.
+fn deadline(core: &Core, query: &Query) -> Result<Duration> {
+    let most = core.timing.load().request_timeout;
+    match query.get("timeout") {
+        None | Some("") => Ok(most),
+        Some(text) => match crate::authorize::parse_duration(text) {
+            Some(wanted) if wanted.is_zero() => Ok(most),
+            Some(wanted) => Ok(wanted.min(most)),
+            None => Err(ApiError::bad_request(format!(
+                "invalid timeout specified in the request URL - time: invalid duration {}",
+                gantry_api::field::quote(text)
+            ))),
+        },
     }
 }
 
@@ -163,6 +221,9 @@ async fn answer(
         return crate::aggregate::pass(core, &remote, user, request).await;
     }
     if !info.is_resource {
+        if let Some(health) = health::answer(core, &info.path, query, request.method()).await {
+            return health;
+        }
         return discovery::path(core, info, query, request.method(), request.headers());
     }
     if info.verb.is_empty() {
@@ -181,6 +242,7 @@ async fn answer(
     let gzip = accepts_gzip(request.headers());
     let (parts, body) = request.into_parts();
     let bytes = read_body(&parts.method, body).await?;
+    metrics::body_size(info, bytes.len());
     let input = Input { content_type: header(&parts.headers, CONTENT_TYPE.as_str()), bytes };
     let user_agent = header(&parts.headers, USER_AGENT.as_str());
     let is_get = parts.method == Method::GET;

@@ -230,6 +230,13 @@ impl Table {
         })
     }
 
+    /// Whether there is such a resource, stored or not.
+    pub(crate) fn serves(&self, group: &str, version: &str, plural: &str) -> bool {
+        let stored = self.entry(group, plural);
+        let served = stored.is_some_and(|e| e.versions.iter().any(|v| v.kind.resource().version == version));
+        served || self.find_virtual(group, version, plural).is_some()
+    }
+
     /// The other served versions of what `served` is a version of: whatever is stored in the same place.
     pub(crate) fn equivalents(&self, served: &Served) -> Vec<Served> {
         let same = self.entries().filter(|entry| entry.prefix == served.entry.prefix);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use gantry_base::{Clock, Result, Tasks};
 use gantry_client::Transport;
 use gantry_kinds::AnyKind;
@@ -19,7 +20,9 @@ use crate::discovery::Documents;
 use crate::fairness::Fairness;
 use crate::health::Health;
 use crate::identify::{Authenticator, Discovery, User};
+use crate::lifecycle::{Lifecycle, Timing};
 use crate::loopback::{Later, Loopback};
+use crate::metrics;
 use crate::virtual_resource::{TokenIssuer, VirtualResource};
 use crate::{fairness, resources, serve};
 
@@ -77,19 +80,23 @@ impl ApiServer {
         let (started, later) = Later::new();
         let loopback = Loopback { server: later.clone(), user: User::apiserver(), agent: "gantry" };
         let transport: Arc<dyn Transport> = Arc::new(loopback);
+        metrics::register_all();
         let callout = Callout::new(Arc::clone(&transport), tasks.clone());
         let mut parts = make_parts(transport)?;
-        let hub = Arc::new(Hub::new(Arc::clone(&options.store)));
+        let store = Arc::new(metrics::Timed::new(options.store, Arc::clone(&options.clock)));
+        let hub = Arc::new(Hub::new(Arc::clone(&store) as Arc<dyn Store>));
         let virtuals = std::mem::take(&mut parts.virtuals);
         let front_proxy = parts.front_proxy.take();
         let table = resources::builtin(&options.kinds, virtuals, &hub).await?;
         hub.start(tasks).await?;
         let core = Arc::new(Core {
-            store: options.store,
+            store,
             hub,
             table,
             parts,
             health: Health::default(),
+            lifecycle: Lifecycle::new(tasks),
+            timing: ArcSwap::from_pointee(Timing::default()),
             callout,
             table_changes: tokio::sync::watch::Sender::new(()),
             tasks: tasks.clone(),
@@ -112,8 +119,22 @@ impl ApiServer {
 
     /// Serves HTTPS on `listener` until `tasks` end.
     pub fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>, tasks: &Tasks) {
-        let (core, group) = (Arc::clone(&self.core), tasks.clone());
-        tasks.spawn_graceful("listener", move |shutdown| serve::listen(core, listener, tls, group, shutdown));
+        let core = Arc::clone(&self.core);
+        tasks.spawn_graceful("listener", move |_| serve::listen(core, listener, tls));
+    }
+
+    /// How long things may take; before the first request.
+    #[must_use]
+    pub fn with_timing(self, timing: Timing) -> Self {
+        self.core.timing.store(Arc::new(timing));
+        self
+    }
+
+    /// Ends what clients see, in order: see [`crate::lifecycle`]. Code in this process goes on. False if a connection
+    /// had to be cut off.
+    pub async fn shut_down(&self) -> bool {
+        let timing = self.core.timing.load_full();
+        self.core.lifecycle.shut_down(&timing).await
     }
 
     pub(crate) fn core(&self) -> Arc<Core> {

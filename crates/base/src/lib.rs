@@ -7,8 +7,10 @@ pub mod backoff;
 pub mod clock;
 pub mod error;
 pub mod image;
+pub mod metrics;
 pub mod tasks;
 pub mod telemetry;
+pub mod trace;
 
 pub use backoff::{Backoff, BackoffPolicy};
 pub use clock::{Clock, ManualClock, SystemClock};

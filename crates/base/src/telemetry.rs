@@ -1,9 +1,4 @@
-//! Logging and metrics.
-
-use std::sync::{Arc, LazyLock};
-
-use parking_lot::Mutex;
-use prometheus_client::registry::Registry;
+//! Logging.
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -30,11 +25,4 @@ pub fn init_logging(filter: &str, format: LogFormat) {
             .try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
-}
-
-/// The process's metrics: each part registers its own at start, `/metrics` encodes them all.
-pub fn metrics() -> Arc<Mutex<Registry>> {
-    static REGISTRY: LazyLock<Arc<Mutex<Registry>>> =
-        LazyLock::new(|| Arc::new(Mutex::new(Registry::default())));
-    Arc::clone(&REGISTRY)
 }

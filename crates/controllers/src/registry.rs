@@ -6,7 +6,7 @@ use std::time::Duration;
 use gantry_base::{Clock, Tasks};
 use gantry_client::{InformerSet, Transport};
 
-use crate::engine::{self, Controller, Leadership, Ports, Recorder, Runtime};
+use crate::engine::{self, Controller, metrics, Leadership, Ports, Recorder, Runtime};
 use crate::inventory::Inventory;
 use crate::nodeipam::ClusterCidr;
 use crate::{
@@ -79,6 +79,8 @@ pub struct Controllers {
 impl Controllers {
     /// Starts all that are enabled; they run until `tasks` end.
     pub fn start(options: Options, tasks: &Tasks) -> Self {
+        gantry_base::metrics::register("controllers", metrics::FAMILIES);
+        gantry_base::metrics::refresh_with(metrics::refresh);
         let mut starter = Starter { options, tasks, inventory: None, started: Vec::new() };
         starter.start_all();
         Self { started: starter.started }
@@ -190,6 +192,7 @@ impl Starter<'_> {
             resync: RESYNC,
         };
         engine::start(controller, runtime, self.tasks);
+        metrics::running(C::NAME);
         self.started.push(C::NAME);
     }
 }

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gantry_base::{Class, Clock, Error, Result, Tasks, error::Context as _, telemetry};
+use gantry_base::metrics::{Counter, Family, Stability, register};
+use gantry_base::{Class, Clock, Error, Result, Tasks, error::Context as _};
 use hickory_proto::op::{
     Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode, emit_message_parts,
 };
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 use hickory_proto::serialize::binary::BinEncoder;
-use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -66,7 +66,8 @@ impl DnsServer {
             if options.upstreams.is_empty() { system_servers(&addresses) } else { options.upstreams };
         info!(listen = ?addresses, domain = options.cluster_domain, ?upstreams, "DNS is up");
         let upstream = Upstream::new(upstreams, clock);
-        let handler = Arc::new(Handler { zone, directory, upstream, metrics: Metrics::register() });
+        register("dns", FAMILIES);
+        let handler = Arc::new(Handler { zone, directory, upstream });
         for (_, udp, tcp) in sockets {
             let (group, h) = (tasks.clone(), Arc::clone(&handler));
             tasks.spawn("dns udp", async move { serve_udp(Arc::new(udp), &h, &group).await });
@@ -120,28 +121,17 @@ struct Handler {
     zone: Zone,
     directory: Arc<dyn Directory>,
     upstream: Upstream,
-    metrics: Metrics,
 }
 
-#[derive(Clone, Debug)]
-struct Metrics {
-    requests: Counter,
-    forwarded: Counter,
-    failed: Counter,
-}
+static REQUESTS: Counter =
+    Counter::new("gantry_dns_requests_total", "Questions received.", Stability::Own);
+static FORWARDED: Counter =
+    Counter::new("gantry_dns_forwarded_total", "Questions asked upstream.", Stability::Own);
+static FAILED: Counter =
+    Counter::new("gantry_dns_failed_total", "Questions answered with SERVFAIL.", Stability::Own);
 
-impl Metrics {
-    fn register() -> Self {
-        let metrics =
-            Self { requests: Counter::default(), forwarded: Counter::default(), failed: Counter::default() };
-        let registry = telemetry::metrics();
-        let mut registry = registry.lock();
-        registry.register("gantry_dns_requests", "Questions received", metrics.requests.clone());
-        registry.register("gantry_dns_forwarded", "Questions asked upstream", metrics.forwarded.clone());
-        registry.register("gantry_dns_failed", "Questions answered with SERVFAIL", metrics.failed.clone());
-        metrics
-    }
-}
+/// What this part counts.
+pub static FAMILIES: &[&dyn Family] = &[&REQUESTS, &FORWARDED, &FAILED];
 
 async fn serve_udp(socket: Arc<UdpSocket>, handler: &Arc<Handler>, tasks: &Tasks) {
     let mut buffer = vec![0; usize::from(u16::MAX)];
@@ -287,7 +277,7 @@ enum Begun {
 
 impl Handler {
     fn begin(&self, bytes: &[u8]) -> Begun {
-        self.metrics.requests.inc();
+        REQUESTS.inc();
         let message = match Message::from_vec(bytes) {
             Ok(message) => message,
             Err(_) => return malformed(bytes),
@@ -360,18 +350,18 @@ impl Handler {
     }
 
     fn failed(&self, request: Box<Request>) -> Begun {
-        self.metrics.failed.inc();
+        FAILED.inc();
         let reply = request.reply(ResponseCode::ServFail, Vec::new());
         Begun::Done(request, reply)
     }
 
     async fn finish(&self, request: &Request, so_far: Vec<Record>, name: Name) -> Message {
-        self.metrics.forwarded.inc();
+        FORWARDED.inc();
         let question = Query::query(name, request.question.query_type);
         match self.upstream.ask(&question, request.dnssec()).await {
             Ok(message) => merge(request, so_far, message),
             Err(error) => {
-                self.metrics.failed.inc();
+                FAILED.inc();
                 debug!(%error, question = %question.name, "a DNS question could not be forwarded");
                 request.reply(ResponseCode::ServFail, Vec::new())
             }

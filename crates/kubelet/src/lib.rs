@@ -7,6 +7,7 @@
 
 pub mod engine;
 pub mod logs;
+mod metrics;
 pub mod node;
 mod options;
 pub mod pod;
@@ -37,7 +38,12 @@ impl Kubelet {
     ///
     /// # Errors
     /// A directory cannot be made, or the server's address is taken.
-    pub async fn start(options: Options, tasks: &Tasks) -> Result<Self> {
+    pub async fn start(mut options: Options, tasks: &Tasks) -> Result<Self> {
+        for families in [metrics::FAMILIES, metrics::PROBE_FAMILIES, metrics::RESOURCE_FAMILIES] {
+            gantry_base::metrics::register("kubelet", families);
+        }
+        let clock = Arc::clone(&options.clock);
+        options.runtime = Arc::new(metrics::Counted::new(options.runtime, clock));
         for dir in [options.data_dir.join("pods"), options.log_dir.clone()] {
             tokio::fs::create_dir_all(&dir)
                 .await

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_api::ObjectKey;
+use gantry_base::metrics::{CounterVec, Family, HistogramVec, Stability, register};
 use gantry_base::{
-    Backoff, BackoffPolicy, Class, Clock, Error, Result, Tasks, error::Context as _, telemetry,
+    Backoff, BackoffPolicy, Class, Clock, Error, Result, Tasks, error::Context as _,
 };
 use gantry_client::{Delta, Informer, InformerSet, Subscription};
 use gantry_nft::{Ipv4Cidr, Nft};
 use parking_lot::Mutex;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
@@ -82,9 +81,9 @@ impl ServiceProxy {
             slices,
             node,
             applied: sender,
-            metrics: Metrics::register(),
             clock,
         };
+        register("proxy", FAMILIES);
         tasks.spawn("service proxy", worker.run());
         Ok(Self { applied })
     }
@@ -118,7 +117,6 @@ struct Worker {
     slices: Informer<SliceView>,
     node: Node,
     applied: watch::Sender<u64>,
-    metrics: Metrics,
     clock: Arc<dyn Clock>,
 }
 
@@ -193,12 +191,12 @@ impl Worker {
     }
 
     fn note_service(&self, delta: &Delta<ServiceView>, dirty: &mut BTreeSet<ObjectKey>) {
-        self.metrics.service_changes.inc();
+        SERVICE_CHANGES.with(IPV4, |n| n.inc());
         dirty.insert(delta.key.clone());
     }
 
     fn note_slice(&self, delta: &Delta<SliceView>, dirty: &mut BTreeSet<ObjectKey>) {
-        self.metrics.endpoint_changes.inc();
+        ENDPOINT_CHANGES.with(IPV4, |n| n.inc());
         let sides = delta.old.iter().chain(&delta.new).filter(|slice| !slice.service.is_empty());
         dirty.extend(sides.map(|slice| ObjectKey::new(&*slice.key.namespace, &*slice.service)));
     }
@@ -252,7 +250,7 @@ impl Worker {
         let (changes, whole) =
             tokio::task::spawn_blocking(work).await.context(Class::Bug, "the proxy's sync ended early")??;
         let took = self.clock.monotonic() - started;
-        self.metrics.duration.observe(took.as_secs_f64());
+        DURATION.observe(IPV4, took.as_secs_f64());
         if whole {
             info!(changes, services = self.services.len(), ?took, "the services' rules are complete");
         } else {
@@ -262,38 +260,31 @@ impl Worker {
     }
 }
 
-/// The metrics that kube-proxy has too, under the same names.
-#[derive(Clone, Debug)]
-struct Metrics {
-    duration: Histogram,
-    service_changes: Counter,
-    endpoint_changes: Counter,
-}
+// The metrics that kube-proxy has too, under the same names.
+static DURATION: HistogramVec = HistogramVec::new(
+    "kubeproxy_sync_proxy_rules_duration_seconds",
+    "SyncProxyRules latency in seconds",
+    Stability::Alpha,
+    &["ip_family"],
+    &[
+        0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192,
+        16.384,
+    ],
+);
+static SERVICE_CHANGES: CounterVec = CounterVec::new(
+    "kubeproxy_sync_proxy_rules_service_changes_total",
+    "Cumulative proxy rules Service changes",
+    Stability::Alpha,
+    &["ip_family"],
+);
+static ENDPOINT_CHANGES: CounterVec = CounterVec::new(
+    "kubeproxy_sync_proxy_rules_endpoint_changes_total",
+    "Cumulative proxy rules Endpoint changes",
+    Stability::Alpha,
+    &["ip_family"],
+);
 
-impl Metrics {
-    fn register() -> Self {
-        let metrics = Self {
-            duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
-            service_changes: Counter::default(),
-            endpoint_changes: Counter::default(),
-        };
-        let registry = telemetry::metrics();
-        let mut registry = registry.lock();
-        registry.register(
-            "kubeproxy_sync_proxy_rules_duration_seconds",
-            "How long bringing the rules in step took",
-            metrics.duration.clone(),
-        );
-        registry.register(
-            "kubeproxy_sync_proxy_rules_service_changes",
-            "Changes of services seen",
-            metrics.service_changes.clone(),
-        );
-        registry.register(
-            "kubeproxy_sync_proxy_rules_endpoint_changes",
-            "Changes of endpoint slices seen",
-            metrics.endpoint_changes.clone(),
-        );
-        metrics
-    }
-}
+/// What this part counts.
+pub static FAMILIES: &[&dyn Family] = &[&DURATION, &SERVICE_CHANGES, &ENDPOINT_CHANGES];
+
+const IPV4: &[&str] = &["IPv4"];

@@ -6,6 +6,7 @@
 //! said of each node.
 
 pub mod engine;
+mod metrics;
 pub mod node;
 pub mod plugins;
 pub mod pod;

@@ -56,6 +56,11 @@ pub trait Store: Send + Sync + 'static {
     /// Flushes what is lazily written, ends watches and refuses further work with [`StoreError::Closed`].
     /// Closing twice is no error.
     async fn close(&self) -> Result<()>;
+
+    /// Bytes that the store takes on its disk; `None` if it has none, or nobody knows.
+    fn size_on_disk(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A place in the store's history, `resourceVersion` in the API. 0 is never the revision of a write: it means

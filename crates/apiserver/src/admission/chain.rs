@@ -9,6 +9,7 @@ use gantry_api::status::Result;
 use gantry_kinds::AnyObject;
 use parking_lot::Mutex;
 
+use super::metrics::Step;
 use super::{AdmissionPlugin, AdmissionRequest, Body};
 
 /// What plugins remember from the first pass of one write to the second.
@@ -56,14 +57,35 @@ pub(crate) async fn mutate(
     object: &mut dyn AnyObject,
     old: Option<&dyn AnyObject>,
 ) -> Result<()> {
+    let mut step = Step::begin(request, "admit");
     loop {
         for plugin in plugins {
-            plugin.mutate(request, object, old).await?;
+            let outcome = plugin.mutate(request, object, old).await;
+            step.decided(plugin.name(), outcome.is_err());
+            outcome?;
         }
         if !request.passes.begin_second() {
+            step.passed();
             return Ok(());
         }
     }
+}
+
+/// Lets all plugins refuse it.
+pub(crate) async fn validate(
+    plugins: &[&dyn AdmissionPlugin],
+    request: &AdmissionRequest<'_>,
+    object: Option<&dyn AnyObject>,
+    old: Option<&dyn AnyObject>,
+) -> Result<()> {
+    let mut step = Step::begin(request, "validate");
+    for plugin in plugins {
+        let outcome = plugin.validate(request, object, old).await;
+        step.decided(plugin.name(), outcome.is_err());
+        outcome?;
+    }
+    step.passed();
+    Ok(())
 }
 
 /// The same for a body of its own kind; then all may refuse it.
@@ -72,16 +94,24 @@ pub(crate) async fn admit_body(
     request: &AdmissionRequest<'_>,
     body: &mut Body,
 ) -> Result<()> {
+    let mut step = Step::begin(request, "admit");
     loop {
         for plugin in plugins {
-            plugin.mutate_body(request, body).await?;
+            let outcome = plugin.mutate_body(request, body).await;
+            step.decided(plugin.name(), outcome.is_err());
+            outcome?;
         }
         if !request.passes.begin_second() {
             break;
         }
     }
+    step.passed();
+    let mut step = Step::begin(request, "validate");
     for plugin in plugins {
-        plugin.validate_body(request, body).await?;
+        let outcome = plugin.validate_body(request, body).await;
+        step.decided(plugin.name(), outcome.is_err());
+        outcome?;
     }
+    step.passed();
     Ok(())
 }

@@ -25,6 +25,7 @@ mod hard_anti_affinity;
 mod image_policy;
 mod limit_ranger;
 mod matching;
+pub(crate) mod metrics;
 mod namespace_exists;
 mod namespace_lifecycle;
 mod node_restriction;

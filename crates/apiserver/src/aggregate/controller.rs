@@ -1,6 +1,6 @@
 //! Keeps the table of remote servers, their conditions and the local APIServices in step with what is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use gantry_api::meta::MetaExt;
 use gantry_api::status::Result;
 use gantry_base::Tasks;
 use gantry_client::{Api, Transport};
+use parking_lot::Mutex;
 
 use super::availability::{self, Checked};
 use super::remote::Remote;
-use super::{openapi, register};
+use super::{metrics, openapi, register};
 use crate::cache::{Cursor, Selection};
 use crate::core::Core;
 use crate::identify::User;
@@ -49,6 +50,7 @@ pub(crate) fn start(
         api: Api::new(Arc::clone(&transport), "kube-aggregator"),
         transport,
         identity,
+        said: Mutex::default(),
     };
     tasks.spawn("aggregator", async move { controller.run(cursor).await });
     Ok(())
@@ -60,6 +62,8 @@ struct Controller {
     api: Api<APIService>,
     transport: Arc<dyn Transport>,
     identity: Option<FrontProxy>,
+    /// Which servers were there when they were looked at last.
+    said: Mutex<HashMap<String, bool>>,
 }
 
 impl Controller {
@@ -106,6 +110,7 @@ impl Controller {
             tracing::warn!(%error, "a local APIService cannot be written");
         }
         let remotes: Vec<Arc<Remote>> = table.remotes.values().cloned().collect();
+        self.forget(&remotes);
         let checks = join_all(remotes.iter().map(|remote| self.check(remote, &services))).await;
         let all_fine = registered.is_ok() && checks.iter().all(|fine| *fine);
         match (remotes.is_empty(), all_fine) {
@@ -113,6 +118,17 @@ impl Controller {
             (true, true) => None,
             (false, true) => Some(RECHECK),
         }
+    }
+
+    /// Counts no server that is gone.
+    fn forget(&self, remotes: &[Arc<Remote>]) {
+        self.said.lock().retain(|name, _| {
+            let stays = remotes.iter().any(|remote| remote.name == *name);
+            if !stays {
+                metrics::gone(name);
+            }
+            stays
+        });
     }
 
     /// Puts the remote servers into the table.
@@ -148,6 +164,8 @@ impl Controller {
     async fn check(&self, remote: &Arc<Remote>, services: &[Arc<APIService>]) -> bool {
         let checked = availability::check(remote, &self.transport).await;
         let fine = checked.status == "True";
+        let changed = self.said.lock().insert(remote.name.clone(), fine) != Some(fine);
+        metrics::checked(&remote.name, fine, changed, checked.reason);
         if fine {
             self.learn(remote, &checked).await;
         }

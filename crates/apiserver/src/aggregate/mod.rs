@@ -7,6 +7,7 @@
 
 mod availability;
 mod controller;
+pub(crate) mod metrics;
 mod openapi;
 mod priorities;
 mod proxy;

@@ -115,6 +115,7 @@ impl Options {
             authorized: self.authorized.unwrap_or(Duration::from_secs(300)),
             unauthorized: self.unauthorized.unwrap_or(Duration::from_secs(30)),
             deny_on_failure: false,
+            name: "default".to_owned(),
         };
         Ok(WebhookMode { kubeconfig, settings, conditions: Vec::new() })
     }
@@ -244,7 +245,7 @@ impl Entry {
                     faults.push(Fault::required(&path.child("webhook"), "required when type=Webhook"));
                     return None;
                 };
-                return webhook.mode(path, faults).map(|mode| Mode::Webhook(Box::new(mode)));
+                return webhook.mode(self.name, path, faults).map(|mode| Mode::Webhook(Box::new(mode)));
             }
         };
         if self.webhook.is_some() {
@@ -256,7 +257,7 @@ impl Entry {
 }
 
 impl WebhookEntry {
-    fn mode(self, path: &Path, faults: &mut Vec<Fault>) -> Option<WebhookMode> {
+    fn mode(self, name: String, path: &Path, faults: &mut Vec<Fault>) -> Option<WebhookMode> {
         let before = faults.len();
         let longest = Duration::from_secs(30);
         let timeout = duration(&path.child("timeout"), self.timeout.as_deref(), None, faults);
@@ -296,6 +297,7 @@ impl WebhookEntry {
             authorized,
             unauthorized,
             deny_on_failure: self.failure_policy == "Deny",
+            name,
         };
         Some(WebhookMode { kubeconfig: kubeconfig?, settings, conditions })
     }

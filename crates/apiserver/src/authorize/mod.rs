@@ -3,6 +3,7 @@
 mod abac;
 mod config;
 mod make;
+pub(crate) mod metrics;
 mod node;
 mod node_graph;
 mod rbac;

@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::cursor::Cursor;
+use super::metrics::{self, CacheMetrics};
 use super::entry::Entry;
 use super::recent::RecentFrames;
 use super::ring::{LaneKey, Ring, RingEvent};
@@ -30,6 +31,7 @@ pub(crate) struct Cache {
     /// Everything up to this revision, of all resources, is in the caches.
     progress: watch::Receiver<u64>,
     pub(crate) recent: RecentFrames,
+    metrics: CacheMetrics,
 }
 
 pub(crate) struct State {
@@ -51,6 +53,8 @@ pub(crate) struct Snapshot {
     pub(crate) more: bool,
     /// How many keys (matching or not) follow the last one.
     pub(crate) remaining: u64,
+    /// How many objects were looked at.
+    pub(crate) looked_at: usize,
 }
 
 impl Cache {
@@ -59,6 +63,7 @@ impl Cache {
         let state =
             State { entries: BTreeMap::new(), ring: Ring::default(), revision: 0, oldest: 0, loaded: 0 };
         Self {
+            metrics: CacheMetrics::of(kind.resource()),
             kind,
             prefix,
             indexed,
@@ -77,6 +82,7 @@ impl Cache {
     /// Begins anew with `items`, the state at `revision`. Watchers fall off.
     pub(crate) fn load(&self, items: &[KeyValue], revision: u64) {
         let entries = items.iter().map(|kv| (kv.key.clone(), self.entry(kv))).collect();
+        metrics::loaded(self.kind.resource(), items.len());
         let mut state = self.state.write();
         state.entries = entries;
         state.ring.clear();
@@ -91,6 +97,7 @@ impl Cache {
     pub(crate) fn ingest(&self, events: &[&Event]) {
         let entries: Vec<Option<Arc<Entry>>> =
             events.iter().map(|e| e.current.as_ref().map(|kv| self.entry(kv))).collect();
+        self.metrics.events(events.len());
         let mut state = self.state.write();
         for (event, entry) in events.iter().zip(entries) {
             self.apply(&mut state, event, entry);
@@ -157,12 +164,14 @@ impl Cache {
             revision: state.revision.max(progress),
             more: false,
             remaining: 0,
+            looked_at: 0,
         };
         if let (Some(name), true) = (selection.name(), self.is_one(selection)) {
             let key = format!("{prefix}{name}");
             snapshot
                 .entries
                 .extend(state.entries.get(key.as_str()).filter(|e| selection.matches(e)).cloned());
+            snapshot.looked_at = 1;
             return snapshot;
         }
         let from = match after {
@@ -174,6 +183,7 @@ impl Cache {
             if !key.starts_with(&prefix) {
                 break;
             }
+            snapshot.looked_at += 1;
             if snapshot.entries.len() == limit {
                 snapshot.more = true;
                 snapshot.remaining += 1;

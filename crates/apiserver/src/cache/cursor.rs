@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::cache::{Cache, expired, restamped};
 use super::entry::Entry;
+use super::metrics;
 use super::ring::{LaneKey, RingEvent};
 use super::selection::Selection;
 use crate::limits::WATCH_BATCH;
@@ -72,6 +73,7 @@ impl Cursor {
         let (sequence, from, position) = (&mut self.sequence, self.from, &mut self.position);
         cache.read(|state| {
             if *sequence < state.ring.start() {
+                metrics::fell_off(cache.kind.resource());
                 return Err(expired(*position, state.oldest));
             }
             let mut seen = Vec::new();

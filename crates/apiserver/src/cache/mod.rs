@@ -5,6 +5,7 @@ mod cache;
 mod cursor;
 mod entry;
 mod hub;
+pub(crate) mod metrics;
 mod recent;
 mod ring;
 mod selection;

@@ -157,6 +157,7 @@ impl Caller {
             *outgoing.method_mut() = request.method;
             *outgoing.uri_mut() = url.parse().map_err(|e| failed(format!("{e}")))?;
             *outgoing.headers_mut() = request.headers;
+            crate::traces::inject(outgoing.headers_mut());
             let response = self.pass(outgoing).await.map_err(&failed)?;
             let (parts, body) = response.into_parts();
             let body = Limited::new(body, MAX_CALL_ANSWER_BYTES).collect().await.map_err(|e| {

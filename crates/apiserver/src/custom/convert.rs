@@ -14,6 +14,7 @@ use gantry_api::status::Result;
 use gantry_kinds::rules;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use crate::callout::{Callout, Config, Place};
 use crate::limits::CONVERSION_BATCH;
@@ -27,6 +28,7 @@ const DEFAULT_PORT: u16 = 443;
 #[derive(Debug)]
 pub(crate) struct Converter {
     kind: String,
+    crd: String,
     config: Config,
     versions: Vec<String>,
 }
@@ -51,6 +53,7 @@ impl Converter {
             if bundle.trim_ascii().is_empty() { Bytes::new() } else { Bytes::copy_from_slice(bundle) };
         Some(Self {
             kind: crd.spec.names.kind.clone(),
+            crd: format!("{}.{}", crd.spec.names.plural, crd.spec.group),
             config: Config::new(place, bundle),
             versions: webhook.conversion_review_versions.clone(),
         })
@@ -72,7 +75,14 @@ impl Converter {
             let from: Vec<Value> = batch.iter().map(|i| objects[*i].clone()).collect();
             let what = format!("{}, Kind={}", from[0]["apiVersion"].as_str().unwrap_or(""), self.kind);
             let failed = |why: String| ApiError::new(500, "", format!("conversion webhook for {what} {why}"));
-            let converted = self.ask(callout, &from, to).await.map_err(|e| failed(format!("failed: {e}")))?;
+            let since = Instant::now();
+            let asked = self.ask(callout, &from, to).await;
+            let failure = if asked.is_ok() { "" } else { "conversion_webhook_call_failure" };
+            let took = since.elapsed();
+            crate::metrics::exclude(took);
+            let was = from[0]["apiVersion"].as_str().unwrap_or("");
+            super::metrics::converted(&self.crd, was, to, failure, took);
+            let converted = asked.map_err(|e| failed(format!("failed: {e}")))?;
             if converted.len() != from.len() {
                 return Err(failed(format!("returned {} objects, expected {}", converted.len(), from.len())));
             }

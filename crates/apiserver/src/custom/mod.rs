@@ -6,6 +6,7 @@ mod convert;
 mod json_path;
 mod kind;
 mod lazy;
+pub(crate) mod metrics;
 mod names;
 
 pub(crate) use controller::start;

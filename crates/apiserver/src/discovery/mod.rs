@@ -43,9 +43,6 @@ pub(crate) fn path(
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(not_allowed());
     }
-    if let Some(response) = health(core, path, query) {
-        return Ok(response);
-    }
     let accept = header(headers, ACCEPT.as_str());
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let table = core.table.load();
@@ -61,8 +58,16 @@ pub(crate) fn path(
         [""] => return respond::written(200, &raw(&json!({"paths": paths(core)})), &PRETTY, false),
         ["version"] => return respond::written(200, &raw(&version()), &PRETTY, false),
         ["metrics"] => {
-            let text = Bytes::from(metrics::text());
-            return Ok(with_type(200, text, "text/plain; version=0.0.4; charset=utf-8"));
+            let (text, media) = metrics::page(core, headers);
+            return respond::document(Bytes::from(text), media, accepts_gzip(headers));
+        }
+        ["metrics", "slis"] => {
+            let (text, media) = metrics::slis(headers);
+            return respond::document(Bytes::from(text), media, accepts_gzip(headers));
+        }
+        ["debug", "flags" | "pprof", ..] => {
+            let text = Bytes::from_static(NO_PROFILING);
+            return Ok(with_type(404, text, "text/plain; charset=utf-8"));
         }
         ["openapi", ..] => return open_api::response(core, &parts, query, headers),
         ["api"] => legacy::core_versions(),
@@ -77,6 +82,9 @@ pub(crate) fn path(
     let format = wish(headers, query).negotiate(Endpoint::default())?;
     respond::written(200, &raw(&document), &format, accepts_gzip(headers))
 }
+
+/// Go's profiles and flags: nothing here could fill them.
+const NO_PROFILING: &[u8] = b"profiling is not available: this server has no Go runtime to look into\n";
 
 const PRETTY: Format =
     Format { encoding: Encoding::Json, shape: Shape::Plain, meta_version: "", pretty: true };
@@ -93,19 +101,7 @@ fn issuer(core: &Core, which: fn(&Discovery) -> &Bytes, media: &'static str) -> 
     Ok(response)
 }
 
-fn health(core: &Core, path: &str, query: &Query) -> Option<Response<Body>> {
-    let (endpoint, live) = match path {
-        "/healthz" => ("healthz", false),
-        "/livez" => ("livez", true),
-        "/livez/ping" | "/healthz/ping" | "/readyz/ping" => ("ping", true),
-        "/readyz" => ("readyz", false),
-        _ => return None,
-    };
-    let (fine, text) = core.health.report(endpoint, query.get("verbose").is_some(), live);
-    Some(with_type(if fine { 200 } else { 500 }, Bytes::from(text), "text/plain; charset=utf-8"))
-}
-
-fn version() -> Value {
+pub(crate) fn version() -> Value {
     json!({
         "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
         "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
@@ -124,6 +120,7 @@ fn paths(core: &Core) -> Vec<String> {
         "/healthz",
         "/livez",
         "/metrics",
+        "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
         "/openid/v1/jwks",

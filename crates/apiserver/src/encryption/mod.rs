@@ -6,6 +6,7 @@
 //! (`k8s:enc:aesgcm:v1:<key name>:`).
 
 mod config;
+pub mod metrics;
 mod rotate;
 mod sealer;
 mod secret;

@@ -1,15 +1,16 @@
 //! A store whose values are sealed on their way in and opened on their way out.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use gantry_base::Error;
+use gantry_base::{Clock, Error, SystemClock};
 use gantry_store::{
     Batch, Committed, Event, KeyValue, Op, OpResult, Range, RangeRequest, Read, Result, Revision, Store,
     StoreError, Watch, WatchBatch, WatchSource,
 };
 
+use super::metrics;
 use super::sealer::Sealer;
 
 /// A [`Store`] in front of another one.
@@ -17,6 +18,9 @@ pub struct EncryptedStore {
     inner: Arc<dyn Store>,
     sealer: Arc<ArcSwap<Sealer>>,
 }
+
+/// Times what is done to values.
+static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::default);
 
 impl EncryptedStore {
     /// Seals what goes to `inner`.
@@ -60,7 +64,11 @@ impl Store for EncryptedStore {
             if let Op::Put { key, value, .. } = op
                 && sealer.covers(key)
             {
-                *value = sealer.seal(key, value).map_err(|e| failed(&e))?;
+                let since = CLOCK.monotonic();
+                let sealed = sealer.seal(key, value);
+                let took = CLOCK.monotonic().saturating_sub(since);
+                metrics::transformed("to_storage", key, sealed.is_ok(), took);
+                *value = sealed.map_err(|e| failed(&e))?;
             }
         }
         let mut committed = match self.inner.commit(batch).await {
@@ -99,6 +107,10 @@ impl Store for EncryptedStore {
 
     async fn close(&self) -> Result<()> {
         self.inner.close().await
+    }
+
+    fn size_on_disk(&self) -> Option<u64> {
+        self.inner.size_on_disk()
     }
 }
 
@@ -154,7 +166,11 @@ fn open(sealer: &Sealer, item: &mut KeyValue) -> Result<()> {
 }
 
 fn opened(sealer: &Sealer, key: &str, value: &Bytes, modified: Revision) -> Result<Bytes> {
-    sealer.open(key, value, modified).map_err(|e| failed(&e))
+    let since = CLOCK.monotonic();
+    let plain = sealer.open(key, value, modified);
+    let took = CLOCK.monotonic().saturating_sub(since);
+    metrics::transformed("from_storage", key, plain.is_ok(), took);
+    plain.map_err(|e| failed(&e))
 }
 
 fn open_conflict(sealer: &Sealer, error: StoreError) -> Result<StoreError> {

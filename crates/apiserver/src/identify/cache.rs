@@ -58,6 +58,11 @@ impl<T: Clone> Answers<T> {
         Self { capacity, clock, known: Mutex::new(HashMap::new()) }
     }
 
+    /// What the answers' lives are measured by.
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     pub(crate) fn get(&self, question: &[u8; 32]) -> Option<T> {
         let known = self.known.lock();
         let (answer, until) = known.get(question)?;

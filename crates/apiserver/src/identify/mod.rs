@@ -16,6 +16,7 @@ mod issuer;
 mod jws;
 mod keys;
 mod make;
+pub(crate) mod metrics;
 mod oidc;
 mod request_header;
 mod token_file;

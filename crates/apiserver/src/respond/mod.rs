@@ -83,6 +83,15 @@ fn sent(code: u16, body: Bytes, encoding: Encoding, gzip: bool) -> Response<Body
     response
 }
 
+/// A text that is no object: compressed if it is large and the client takes that.
+pub(crate) fn document(text: Bytes, content_type: &'static str, gzip: bool) -> Result<Response<Body>> {
+    if !(gzip && chunks::is_large(text.len())) {
+        return Ok(with_type(200, text, content_type));
+    }
+    let length = text.len();
+    Ok(chunks::response(std::iter::once(Ok(text)), content_type, length, true, true))
+}
+
 fn status_code(code: u16) -> StatusCode {
     StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

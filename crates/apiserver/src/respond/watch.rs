@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::negotiate::{Encoding, Format, Include, Shape};
 use super::{bookmark, chunks, forms, table};
+use crate::cache::metrics::WatchMetrics;
 use crate::cache::{Seen, SharedForm};
 use crate::limits::CHUNK_BYTES;
 use crate::resources::Served;
@@ -28,7 +29,8 @@ pub(super) fn response(
     format: &Format,
     now: SystemTime,
 ) -> Response<Body> {
-    let writer = Writer { watching, served, format: *format, now, columns_sent: false };
+    let metrics = WatchMetrics::of(served.resource());
+    let writer = Writer { watching, served, format: *format, now, columns_sent: false, metrics };
     let frames = stream::unfold(Some(writer), |writer| async move {
         let mut writer = writer?;
         let (chunk, ended) = writer.next().await?;
@@ -78,6 +80,7 @@ struct Writer {
     format: Format,
     now: SystemTime,
     columns_sent: bool,
+    metrics: WatchMetrics,
 }
 
 /// Frames that go out in one write: a single one is not copied.
@@ -141,6 +144,7 @@ impl Writer {
                 while !seen.is_empty() {
                     for event in &seen {
                         let frame = self.event(event, shared)?;
+                        self.metrics.sent(frame.len());
                         out.push(frame);
                     }
                     if out.len() >= CHUNK_BYTES {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use gantry_base::{Shutdown, Tasks};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -14,22 +14,26 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::body::{Body, BodyError};
 use crate::core::Core;
-use crate::limits::{DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, MAX_CONNECTIONS, MAX_STREAMS};
+use crate::limits::{HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, MAX_CONNECTIONS, MAX_STREAMS};
 use crate::pipeline::{self, Peer};
 
-/// Accepts connections until the tasks end; then lets the requests under way finish.
-pub(crate) async fn listen(
-    core: Arc<Core>,
-    listener: TcpListener,
-    tls: Arc<ServerConfig>,
-    tasks: Tasks,
-    shutdown: Shutdown,
-) {
+/// Accepts connections until the server ends; then lets the requests under way finish.
+pub(crate) async fn listen(core: Arc<Core>, listener: TcpListener, tls: Arc<ServerConfig>) {
+    let connections = core.lifecycle.connections().clone();
+    accept(&core, listener, tls, &connections).await;
+    // If only the tasks were told to end, nobody else waits for the connections.
+    let timing = core.timing.load_full();
+    connections.shut_down(timing.request_timeout + timing.watch_grace).await;
+    core.lifecycle.cut().cancel();
+}
+
+async fn accept(core: &Arc<Core>, listener: TcpListener, tls: Arc<ServerConfig>, tasks: &Tasks) {
+    let shutdown = tasks.shutdown_signal();
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
@@ -50,7 +54,7 @@ pub(crate) async fn listen(
             tracing::warn!(limit = MAX_CONNECTIONS, "too many connections: one is turned away");
             continue;
         };
-        let (core, acceptor) = (Arc::clone(&core), acceptor.clone());
+        let (core, acceptor) = (Arc::clone(core), acceptor.clone());
         tasks.spawn_graceful("connection", move |shutdown| async move {
             connection(core, acceptor, socket, remote, shutdown).await;
             drop(place);
@@ -72,6 +76,7 @@ async fn connection(
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(%error, %remote, "TLS handshake failed");
+            crate::metrics::tls_failed();
             return;
         }
         Err(_) => return,
@@ -80,7 +85,13 @@ async fn connection(
         stream.get_ref().1.peer_certificates().map(|c| c.iter().map(|c| c.clone().into_owned()).collect());
     let peer =
         Peer { remote: Some(remote), certificates: certificates.unwrap_or_default(), memo: Arc::default() };
+    let (cut, goaway) = (core.lifecycle.cut().clone(), Arc::new(Notify::new()));
+    let chance = core.timing.load().goaway_chance;
+    let away = Arc::clone(&goaway);
     let service = service_fn(move |request: Request<Incoming>| {
+        if chance > 0.0 && request.version() == Version::HTTP_2 && rand::random::<f64>() < chance {
+            away.notify_one();
+        }
         let (core, peer) = (Arc::clone(&core), peer.clone());
         answer(core, peer, request)
     });
@@ -95,12 +106,12 @@ async fn connection(
     tokio::pin!(serving);
     let outcome = tokio::select! {
         outcome = serving.as_mut() => outcome,
-        () = shutdown.cancelled() => {
+        () = async { tokio::select! { () = shutdown.cancelled() => {}, () = goaway.notified() => {} } } => {
+            // What is under way ends as it would have; the client goes elsewhere with what is new.
             serving.as_mut().graceful_shutdown();
-            // Watches do not end by themselves: after a while the connection is closed under them.
-            match tokio::time::timeout(DRAIN_TIMEOUT, serving).await {
-                Ok(outcome) => outcome,
-                Err(_) => return,
+            tokio::select! {
+                outcome = serving => outcome,
+                () = cut.cancelled() => return,
             }
         }
     };

@@ -15,7 +15,7 @@ use crate::query::ListOptions;
 const NAMES: [&str; 3] = ["controller-manager", "etcd-0", "scheduler"];
 
 fn object(call: &Call<'_>, name: &str) -> Arc<Encoded> {
-    let (fine, text) = call.core.health.report("readyz", false, false);
+    let (fine, text) = crate::health::ready(call.core);
     let mut condition = json!({"type": "Healthy", "status": if fine { "True" } else { "False" }});
     condition[if fine { "message" } else { "error" }] = text.into();
     let object = json!({

@@ -104,8 +104,6 @@ async fn finish(
         plugin.allocate(&admission, &mut *object, None).await?;
     }
     lifecycle::validate_new(&call, &*object)?;
-    for plugin in plugins {
-        plugin.validate(&admission, Some(&*object), None).await?;
-    }
+    chain::validate(&plugins, &admission, Some(&*object), None).await?;
     write::insert(&call, object, options.dry_run).await
 }

@@ -186,9 +186,8 @@ impl Mutate for Deletion<'_> {
             let passes = Passes::default();
             let options = VerbOptions::Delete(self.options);
             let admission = call.admission(Operation::Delete, call.name, options, &passes);
-            for plugin in lifecycle::admitting(call, Operation::Delete) {
-                plugin.validate(&admission, None, Some(old)).await?;
-            }
+            let plugins = lifecycle::admitting(call, Operation::Delete);
+            chain::validate(&plugins, &admission, None, Some(old)).await?;
         }
         Ok(decide(call, self.options, old))
     }

@@ -190,9 +190,7 @@ pub(crate) async fn update(
         plugin.allocate(&admission, &mut *new, Some(old)).await?;
     }
     before_update(call, part, &mut *new, old)?;
-    for plugin in plugins {
-        plugin.validate(&admission, Some(&*new), Some(old)).await?;
-    }
+    chain::validate(&plugins, &admission, Some(&*new), Some(old)).await?;
     if is_finished(&*new, old) { Ok(Change::Remove(new)) } else { Ok(Change::Put(new)) }
 }
 

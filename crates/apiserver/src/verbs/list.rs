@@ -11,7 +11,7 @@ use gantry_store::{RangeRequest, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::Call;
-use crate::cache::{Entry, Selection};
+use crate::cache::{Entry, Selection, metrics};
 use crate::limits::RANGE_CHUNK;
 use crate::query::{ListOptions, VersionMatch};
 
@@ -60,7 +60,13 @@ async fn select(call: &Call<'_>, options: &ListOptions, selection: Selection) ->
     let exact = options.version_match == Some(VersionMatch::Exact)
         || (options.version_match.is_none() && options.limit > 0 && options.revision.is_some_and(|r| r > 0));
     match options.revision {
-        None => drop(call.core.hub.catch_up().await?),
+        None => {
+            let since = call.core.clock.monotonic();
+            let fresh = call.core.hub.catch_up().await;
+            let waited = call.core.clock.monotonic().saturating_sub(since);
+            metrics::consistent_read(call.served.entry.storage.resource(), waited, fresh.is_ok());
+            fresh?;
+        }
         Some(0) => {}
         Some(revision) => call.core.hub.wait_for(revision).await?,
     }
@@ -94,6 +100,7 @@ fn from_cache(call: &Call<'_>, selection: &Selection, limit: usize) -> Page {
         None => String::new(),
     };
     let remaining = (snapshot.more && !selection.is_selective()).then_some(snapshot.remaining);
+    metrics::listed(call.served.entry.storage.resource(), snapshot.looked_at, snapshot.entries.len());
     Page { entries: snapshot.entries, revision: snapshot.revision, continue_token, remaining }
 }
 

@@ -13,7 +13,7 @@ use super::Call;
 use super::list::selection;
 use crate::cache::{Cursor, Entry, Seen, Selection};
 use crate::callout::Callout;
-use crate::limits::{BOOKMARK_BEFORE_END, BOOKMARK_INTERVAL, MIN_WATCH_TIMEOUT};
+use crate::limits::{BOOKMARK_BEFORE_END, BOOKMARK_INTERVAL};
 use crate::query::ListOptions;
 use crate::resources::Served;
 
@@ -101,7 +101,10 @@ pub(crate) async fn watch(call: &Call<'_>, options: &ListOptions) -> Result<Watc
     options.validate(true)?;
     let selection = selection(call, options)?;
     let now = Instant::now();
-    let timeout = options.timeout.unwrap_or_else(|| MIN_WATCH_TIMEOUT.mul_f64(1.0 + rand::random::<f64>()));
+    let timeout = options.timeout.unwrap_or_else(|| {
+        let least = call.core.timing.load().min_request_timeout;
+        least.mul_f64(1.0 + rand::random::<f64>())
+    });
     let deadline = now + timeout;
     let mut watching = Watching {
         refused: None,

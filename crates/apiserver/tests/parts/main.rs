@@ -11,6 +11,7 @@ mod pod_security;
 mod policies;
 mod routes;
 mod tokens;
+mod traces;
 mod webhooks;
 
 use std::net::Ipv4Addr;

@@ -1,95 +1,122 @@
 //! The `workqueue_*` metrics, named and bucketed as component-base names them.
 
-use std::sync::LazyLock;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use gantry_api::ObjectKey;
+use gantry_base::metrics::{Count, CounterVec, Distribution, Family, GaugeVec, Handle, HistogramVec, Level, Stability};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Name {
-    name: String,
+const NAME: &[&str] = &["name"];
+/// From ten nanoseconds on, ten times as much each.
+const SECONDS: &[f64] =
+    &[1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 0.001, 0.01, 0.1, 1.0, 10.0];
+
+static DEPTH: GaugeVec =
+    GaugeVec::new("workqueue_depth", "Current depth of workqueue", Stability::Beta, NAME);
+static ADDS: CounterVec = CounterVec::new(
+    "workqueue_adds_total",
+    "Total number of adds handled by workqueue",
+    Stability::Beta,
+    NAME,
+);
+static RETRIES: CounterVec = CounterVec::new(
+    "workqueue_retries_total",
+    "Total number of retries handled by workqueue",
+    Stability::Beta,
+    NAME,
+);
+static WAITED: HistogramVec = HistogramVec::new(
+    "workqueue_queue_duration_seconds",
+    "How long in seconds an item stays in workqueue before being requested.",
+    Stability::Beta,
+    NAME,
+    SECONDS,
+);
+static WORKED: HistogramVec = HistogramVec::new(
+    "workqueue_work_duration_seconds",
+    "How long in seconds processing an item from workqueue takes.",
+    Stability::Beta,
+    NAME,
+    SECONDS,
+);
+static UNFINISHED: GaugeVec = GaugeVec::new(
+    "workqueue_unfinished_work_seconds",
+    "How many seconds of work has done that is in progress and hasn't been observed by work_duration. Large values indicate stuck threads. One can deduce the number of stuck threads by observing the rate at which this increases.",
+    Stability::Beta,
+    NAME,
+);
+static LONGEST: GaugeVec = GaugeVec::new(
+    "workqueue_longest_running_processor_seconds",
+    "How many seconds has the longest running processor for workqueue been running.",
+    Stability::Beta,
+    NAME,
+);
+static RUNNING: GaugeVec = GaugeVec::new(
+    "running_managed_controllers",
+    "Indicates where instances of a controller are currently running",
+    Stability::Beta,
+    &["name", "manager"],
+);
+
+/// The families of all queues.
+pub(crate) static FAMILIES: &[&dyn Family] =
+    &[&DEPTH, &ADDS, &RETRIES, &WAITED, &WORKED, &UNFINISHED, &LONGEST, &RUNNING];
+
+/// What is worked on in one queue, and since when.
+type Active = Mutex<HashMap<ObjectKey, Instant>>;
+
+/// All queues: what is worked on is looked at when somebody asks.
+static QUEUES: LazyLock<Mutex<Vec<(String, Weak<Active>)>>> = LazyLock::new(Mutex::default);
+
+/// A controller has started.
+pub fn running(controller: &str) {
+    RUNNING.with(&[controller, "kube-controller-manager"], |gauge| gauge.set(1.0));
 }
 
-type Histograms = Family<Name, Histogram, fn() -> Histogram>;
-
-struct Families {
-    depth: Family<Name, Gauge>,
-    adds: Family<Name, Counter>,
-    retries: Family<Name, Counter>,
-    queue_seconds: Histograms,
-    work_seconds: Histograms,
+/// Brings the gauges of unfinished work up to date.
+pub fn refresh() {
+    QUEUES.lock().retain(|(name, queue)| {
+        let Some(active) = queue.upgrade() else { return false };
+        let ages: Vec<f64> = active.lock().values().map(|since| since.elapsed().as_secs_f64()).collect();
+        UNFINISHED.with(&[name], |gauge| gauge.set(ages.iter().sum()));
+        LONGEST.with(&[name], |gauge| gauge.set(ages.iter().copied().fold(0.0, f64::max)));
+        true
+    });
 }
-
-fn histogram() -> Histogram {
-    Histogram::new(exponential_buckets(1e-8, 10.0, 12))
-}
-
-static FAMILIES: LazyLock<Families> = LazyLock::new(|| {
-    let families = Families {
-        depth: Family::default(),
-        adds: Family::default(),
-        retries: Family::default(),
-        queue_seconds: Family::new_with_constructor(histogram),
-        work_seconds: Family::new_with_constructor(histogram),
-    };
-    let metrics = gantry_base::telemetry::metrics();
-    let mut registry = metrics.lock();
-    registry.register("workqueue_depth", "Current depth of workqueue", families.depth.clone());
-    registry.register("workqueue_adds", "Total number of adds handled by workqueue", families.adds.clone());
-    registry.register(
-        "workqueue_retries",
-        "Total number of retries handled by workqueue",
-        families.retries.clone(),
-    );
-    registry.register(
-        "workqueue_queue_duration_seconds",
-        "How long in seconds an item stays in workqueue before being requested",
-        families.queue_seconds.clone(),
-    );
-    registry.register(
-        "workqueue_work_duration_seconds",
-        "How long in seconds processing an item from workqueue takes",
-        families.work_seconds.clone(),
-    );
-    families
-});
 
 /// The metrics of one queue.
 pub struct QueueMetrics {
-    depth: Gauge,
-    adds: Counter,
-    retries: Counter,
-    queue_seconds: Histogram,
-    work_seconds: Histogram,
+    depth: Handle<Level>,
+    adds: Handle<Count>,
+    retries: Handle<Count>,
+    waited: Handle<Distribution>,
+    worked: Handle<Distribution>,
+    active: Arc<Active>,
 }
 
 impl QueueMetrics {
     /// The metrics of the queue `name`.
     pub fn of(name: &str) -> Self {
-        let label = Name { name: name.to_owned() };
+        let active = Arc::default();
+        QUEUES.lock().push((name.to_owned(), Arc::downgrade(&active)));
+        let name = &[name];
         Self {
-            depth: FAMILIES.depth.get_or_create(&label).clone(),
-            adds: FAMILIES.adds.get_or_create(&label).clone(),
-            retries: FAMILIES.retries.get_or_create(&label).clone(),
-            queue_seconds: FAMILIES.queue_seconds.get_or_create(&label).clone(),
-            work_seconds: FAMILIES.work_seconds.get_or_create(&label).clone(),
+            depth: DEPTH.handle(name),
+            adds: ADDS.handle(name),
+            retries: RETRIES.handle(name),
+            waited: WAITED.handle(name),
+            worked: WORKED.handle(name),
+            active,
         }
     }
 
-    /// Metrics that nobody reads: for tests.
+    /// Metrics that nobody looks at: for tests.
     #[cfg(test)]
     pub fn detached() -> Self {
-        Self {
-            depth: Gauge::default(),
-            adds: Counter::default(),
-            retries: Counter::default(),
-            queue_seconds: histogram(),
-            work_seconds: histogram(),
-        }
+        Self::of("test")
     }
 
     pub(super) fn added(&self) {
@@ -101,14 +128,20 @@ impl QueueMetrics {
     }
 
     pub(super) fn depth(&self, depth: usize) {
-        self.depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
+        self.depth.set(depth as f64);
     }
 
-    pub(super) fn waited(&self, duration: Duration) {
-        self.queue_seconds.observe(duration.as_secs_f64());
+    /// Work on a key begins, after a wait.
+    pub(super) fn taken(&self, key: &ObjectKey, waited: Option<Duration>) {
+        if let Some(waited) = waited {
+            self.waited.observe(waited.as_secs_f64());
+        }
+        self.active.lock().insert(key.clone(), Instant::now());
     }
 
-    pub(super) fn worked(&self, duration: Duration) {
-        self.work_seconds.observe(duration.as_secs_f64());
+    /// Work on a key is over.
+    pub(super) fn worked(&self, key: &ObjectKey, took: Duration) {
+        self.active.lock().remove(key);
+        self.worked.observe(took.as_secs_f64());
     }
 }

@@ -9,7 +9,7 @@
 mod act;
 mod events;
 mod leadership;
-mod metrics;
+pub(crate) mod metrics;
 mod plan;
 mod ports;
 mod queue;

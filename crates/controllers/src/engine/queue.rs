@@ -126,9 +126,8 @@ impl Queue {
 
     fn take(&self, state: &mut State) -> Option<ObjectKey> {
         let key = state.ready.pop_front()?;
-        if let Some(since) = state.waiting.remove(&key) {
-            self.metrics.waited(since.elapsed());
-        }
+        let waited = state.waiting.remove(&key).map(|since| since.elapsed());
+        self.metrics.taken(&key, waited);
         self.metrics.depth(state.ready.len());
         state.active.insert(key.clone());
         Some(key)
@@ -141,7 +140,7 @@ impl Queue {
 
     /// The work on a key is over. `outcome` is its failure, if it failed.
     pub fn done(&self, key: &ObjectKey, took: Duration, outcome: Option<Failure>) {
-        self.metrics.worked(took);
+        self.metrics.worked(key, took);
         let mut state = self.state.lock();
         state.active.remove(key);
         let again = state.again.remove(key);

@@ -88,8 +88,10 @@ impl Relister {
 
     async fn relist(&mut self) -> Result<()> {
         let runtime = self.core.options.runtime.clone();
+        let since = self.core.options.clock.monotonic();
         let sandboxes = runtime.list_pod_sandboxes(None).await?;
         let containers = runtime.list_containers(None).await?;
+        crate::metrics::relisted(self.core.options.clock.monotonic().saturating_sub(since));
         let mut hashers: HashMap<String, u64> = HashMap::new();
         let mut add = |uid: Option<&String>, id: &str, state: i32| {
             let Some(uid) = uid else { return };

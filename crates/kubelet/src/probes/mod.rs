@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_api::core::{Container, Pod, Probe};
+use gantry_api::meta::MetaExt;
 use gantry_base::Tasks;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -234,6 +235,7 @@ impl Prober {
             }
             outcome = self.attempt().await;
         }
+        self.count(&outcome);
         let purpose = self.purpose.text();
         let about = Some((self.role, self.container.name.as_str()));
         let event = |reason: &str, text: String| {
@@ -254,6 +256,17 @@ impl Prober {
                 None
             }
         }
+    }
+
+    fn count(&self, outcome: &Outcome) {
+        let result = match outcome {
+            Outcome::Success | Outcome::Warning(_) => "successful",
+            Outcome::Failure(_) => "failed",
+            Outcome::Errored(_) => "unknown",
+        };
+        let pod = &self.pod;
+        let (name, namespace, uid) = (pod.name(), pod.namespace(), pod.uid());
+        crate::metrics::probed([self.purpose.text(), result, &self.container.name, name, namespace, uid]);
     }
 
     async fn attempt(&self) -> Outcome {

@@ -1,17 +1,19 @@
 //! Statistics: the summary that metrics servers read, and metrics in Prometheus' text format.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, HashMap};
 
+use gantry_api::meta::MetaExt;
+use gantry_base::metrics::{Encoder, Format, encode};
 use gantry_cri::v1;
-use http::{Response, StatusCode};
+use http::header::ACCEPT;
+use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Body, respond, text};
 use crate::engine::core::Core;
+use crate::engine::observed::RunState;
+use crate::metrics;
 use crate::steps::labels;
-
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 fn number(value: Option<&v1::UInt64Value>) -> u64 {
     value.map_or(0, |v| v.value)
@@ -122,44 +124,98 @@ pub async fn summary(core: &Core) -> Response<Body> {
     respond(StatusCode::OK, "application/json", body.to_string())
 }
 
-/// `/metrics/resource`
-pub async fn resource_metrics(core: &Core) -> Response<Body> {
-    let usages = match usages(core).await {
-        Ok(usages) => usages,
-        Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-    };
-    let (cpu, memory) = node_usage(core);
-    let mut out = String::new();
-    let seconds = |nanos: u64| nanos as f64 / 1e9;
-    let labels =
-        |u: &Usage| format!("container=\"{}\",namespace=\"{}\",pod=\"{}\"", u.container, u.namespace, u.pod);
-    let mut family = |name: &str, kind: &str, samples: Vec<String>| {
-        // Writing to a string cannot fail.
-        writeln!(out, "# TYPE {name} {kind}").ok();
-        for sample in samples {
-            writeln!(out, "{name}{sample}").ok();
+/// The format and media type that a client wants.
+fn wanted(headers: &HeaderMap) -> Format {
+    Format::preferred(headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default())
+}
+
+/// When the containers that run were started, in seconds since the epoch, by pod and container.
+fn starts(core: &Core) -> HashMap<(String, String), f64> {
+    let mut starts = HashMap::new();
+    for door in core.registry.all() {
+        let uid = door.inbox.borrow().pod.uid().to_owned();
+        for container in door.seen.read().containers.iter().filter(|c| c.state == RunState::Running) {
+            let at = container.started_at as f64 / 1e9;
+            starts.entry((uid.clone(), container.name.clone())).or_insert(at);
         }
+    }
+    starts
+}
+
+/// `/metrics/resource`
+pub async fn resource_metrics(core: &Core, headers: &HeaderMap) -> Response<Body> {
+    let format = wanted(headers);
+    let mut out = Encoder::new(format);
+    let usages = usages(core).await;
+    let failed = usages.is_err();
+    if let Err(error) = &usages {
+        tracing::warn!(%error, "the runtime does not tell what containers use");
+    }
+    let usages = usages.unwrap_or_default();
+    let seconds = |nanos: u64| nanos as f64 / 1e9;
+    let labels = |u: &'_ Usage| [u.container.clone(), u.pod.clone(), u.namespace.clone()];
+    let named: Vec<([String; 3], &Usage)> = usages.iter().map(|u| (labels(u), u)).collect();
+    let each = |of: &dyn Fn(&Usage) -> Option<f64>| -> Vec<([&str; 3], f64)> {
+        named.iter().filter_map(|([c, p, n], u)| Some(([c.as_str(), p, n], of(u)?))).collect()
     };
-    let each = |of: &dyn Fn(&Usage) -> String| {
-        usages.iter().map(|u| format!("{{{}}} {}", labels(u), of(u))).collect()
-    };
-    family("container_cpu_usage_seconds_total", "counter", each(&|u| seconds(u.cpu_nanos).to_string()));
-    family("container_memory_working_set_bytes", "gauge", each(&|u| u.memory.to_string()));
-    family("node_cpu_usage_seconds_total", "counter", vec![format!(" {}", seconds(cpu))]);
-    family("node_memory_working_set_bytes", "gauge", vec![format!(" {memory}")]);
-    family("resource_scrape_error", "gauge", vec![" 0".to_owned()]);
-    respond(StatusCode::OK, PROMETHEUS, out)
+    let starts = starts(core);
+    out.collected(&metrics::CONTAINER_CPU, each(&|u| Some(seconds(u.cpu_nanos))));
+    out.collected(&metrics::CONTAINER_MEMORY, each(&|u| Some(u.memory as f64)));
+    out.collected(
+        &metrics::CONTAINER_START,
+        each(&|u| starts.get(&(u.uid.clone(), u.container.clone())).copied()),
+    );
+    let (cpu, memory) = node_usage(core);
+    out.collected(&metrics::NODE_CPU, [([], seconds(cpu))]);
+    out.collected(&metrics::NODE_MEMORY, [([], memory as f64)]);
+    let mut pods: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
+    for usage in &usages {
+        let sum = pods.entry((&usage.pod, &usage.namespace)).or_default();
+        sum.0 += usage.cpu_nanos;
+        sum.1 += usage.memory;
+    }
+    out.collected(&metrics::POD_CPU, pods.iter().map(|((p, n), sum)| ([*p, *n], seconds(sum.0))));
+    out.collected(&metrics::POD_MEMORY, pods.iter().map(|((p, n), sum)| ([*p, *n], sum.1 as f64)));
+    out.collected(&metrics::SCRAPE_ERROR, [([], f64::from(u8::from(failed)))]);
+    respond(StatusCode::OK, format.content_type(), out.finish())
+}
+
+/// `/metrics/probes`
+pub fn probe_metrics(core: &Core, headers: &HeaderMap) -> Response<Body> {
+    let format = wanted(headers);
+    let mut out = Encoder::new(format);
+    metrics::probes(&mut out, |uid| core.registry.contains(uid));
+    respond(StatusCode::OK, format.content_type(), out.finish())
 }
 
 /// `/metrics`
-pub fn metrics(core: &Core) -> Response<Body> {
+pub fn metrics(core: &Core, headers: &HeaderMap) -> Response<Body> {
+    let format = wanted(headers);
+    let text = encode(format, |part| matches!(part, "kubelet" | "process"), |out| own(core, out));
+    respond(StatusCode::OK, format.content_type(), text)
+}
+
+/// What the kubelet has at this moment.
+fn own(core: &Core, out: &mut Encoder) {
     let doors = core.registry.all();
-    let running = doors.iter().filter(|d| d.seen.read().any_alive()).count();
-    let body = format!(
-        "# TYPE kubelet_working_pods gauge\nkubelet_working_pods {}\n# TYPE kubelet_running_pods gauge\nkubelet_running_pods {running}\n\
-         # TYPE kubelet_node_name gauge\nkubelet_node_name{{node=\"{}\"}} 1\n",
-        doors.len(),
-        core.options.node_name
-    );
-    respond(StatusCode::OK, PROMETHEUS, body)
+    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut running = 0;
+    for door in &doors {
+        let seen = door.seen.read();
+        running += usize::from(seen.ready_sandbox().is_some());
+        for container in &seen.containers {
+            let state = match container.state {
+                RunState::Running => "running",
+                RunState::Exited => "exited",
+                RunState::Created => "created",
+                RunState::Unknown => "unknown",
+            };
+            *states.entry(state).or_default() += 1;
+        }
+    }
+    out.collected(&metrics::NODE_NAME, [([core.options.node_name.as_str()], 1.0)]);
+    out.collected(&metrics::RUNNING_PODS, [([], running as f64)]);
+    out.collected(&metrics::RUNNING_CONTAINERS, states.iter().map(|(state, n)| ([*state], *n as f64)));
+    out.collected(&metrics::WORKING_PODS, [(["sync", "desired", ""], doors.len() as f64)]);
+    out.collected(&metrics::DESIRED_PODS, [([""], doors.len() as f64)]);
 }

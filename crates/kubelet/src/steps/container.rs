@@ -74,6 +74,11 @@ pub async fn start(
         return Err(Waiting::new("RunContainerError", words(&error)));
     }
     core.recorder.pod(pod, about, Kind::Normal, "Started", "Container started");
+    crate::metrics::container_started(match request.role {
+        Role::Init => "init_container",
+        Role::App => "container",
+        Role::Ephemeral => "ephemeral_container",
+    });
     let post_start = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
     if let Some(hook) = post_start {
         let run = hooks::run(core, pod, container, &id, hook, request.pod_ips);

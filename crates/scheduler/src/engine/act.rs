@@ -12,6 +12,7 @@ use gantry_client::{Api, Informer, PatchKind, Transport};
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use crate::metrics;
 use crate::plugins::volume_binding::{ClaimView, SELECTED_NODE};
 use crate::pod::SchedulingPod;
 
@@ -89,7 +90,11 @@ impl Actor {
         let hands = Arc::clone(&self.hands);
         self.begin("bind", async move {
             let uid = pod.uid.clone();
-            match hands.bind(&pod, &node, &to_provision).await {
+            let since = hands.clock.monotonic();
+            let bound = hands.bind(&pod, &node, &to_provision).await;
+            let took = hands.clock.monotonic().saturating_sub(since);
+            metrics::bound(bound.is_ok(), &hands.name, took);
+            match bound {
                 Ok(()) => {
                     let text = format!("Successfully assigned {} to {node}", pod.key);
                     hands.record(&pod, "Normal", "Scheduled", &text).await;

@@ -20,6 +20,7 @@ use self::act::{Actor, Outcome};
 use self::decide::Decider;
 use self::queue::Queue;
 use self::snapshot::Snapshot;
+use crate::metrics::{self, Ended};
 use crate::node::NodeView;
 use crate::plugins::volume_binding::{self, Storage};
 use crate::plugins::{Change, default_profile};
@@ -47,6 +48,7 @@ impl Scheduler {
     /// Starts scheduling.
     pub fn start(options: Options, tasks: &Tasks) -> Self {
         let inner_tasks = tasks.clone();
+        gantry_base::metrics::register("scheduler", metrics::FAMILIES);
         tasks.spawn("scheduler", async move { Engine::new(options, inner_tasks).run().await });
         Self
     }
@@ -133,7 +135,9 @@ impl Engine {
             let Some(pod) = self.queue.pop(self.clock.monotonic()) else { break };
             self.attempt(&pod);
         }
-        let idle = self.queue.lengths()[0] == 0 || !self.actor.has_room();
+        let lengths = self.queue.lengths();
+        metrics::pending(lengths, self.snapshot.nodes().len());
+        let idle = lengths[0] == 0 || !self.actor.has_room();
         if !idle {
             tokio::task::yield_now().await;
             return true;
@@ -170,7 +174,11 @@ impl Engine {
                 return self.refuse(pod, message, vec!["VolumeBinding"]);
             }
         };
-        match self.decider.decide(&pod.class, &needs, &self.snapshot) {
+        let since = self.clock.monotonic();
+        let decision = self.decider.decide(&pod.class, &needs, &self.snapshot);
+        let took = self.clock.monotonic().saturating_sub(since);
+        metrics::decided(decision.is_ok(), &self.name, took);
+        match decision {
             Ok(node) => {
                 self.snapshot.place(&pod.uid, &node, &pod.class);
                 self.actor.bind(pod.clone(), node, needs.to_provision);
@@ -180,6 +188,9 @@ impl Engine {
     }
 
     fn refuse(&mut self, pod: &Arc<SchedulingPod>, message: String, plugins: Vec<&'static str>) {
+        if let Some((_, _, took)) = self.queue.history(&pod.uid) {
+            metrics::attempt(Ended::Unschedulable, &self.name, took);
+        }
         self.queue.park(&pod.uid, plugins, self.clock.monotonic());
         self.actor.report_unschedulable(pod.clone(), message);
     }
@@ -188,13 +199,25 @@ impl Engine {
         self.actor.done();
         match outcome {
             // The informer tells the rest; until then the assumption holds.
-            Outcome::Bound { uid } => self.queue.remove(&uid),
+            Outcome::Bound { uid } => self.bound(&uid),
             Outcome::Failed { uid } => {
+                if let Some((_, _, took)) = self.queue.history(&uid) {
+                    metrics::attempt(Ended::Error, &self.name, took);
+                }
                 self.snapshot.displace(&uid);
                 self.queue.back_off(&uid, self.clock.monotonic());
             }
             Outcome::Reported => {}
         }
+    }
+
+    /// A pod is bound: the answer and the informer both say so, and the first one counts.
+    fn bound(&mut self, uid: &str) {
+        if let Some((attempts, waited, took)) = self.queue.history(uid) {
+            metrics::attempt(Ended::Scheduled, &self.name, took);
+            metrics::scheduled(attempts, waited);
+        }
+        self.queue.remove(uid);
     }
 
     fn pod_changed(&mut self, delta: Delta<SchedulingPod>) {
@@ -217,7 +240,7 @@ impl Engine {
                 self.wake(Change::PodGone);
             }
         } else if !pod.node.is_empty() {
-            self.queue.remove(&pod.uid);
+            self.bound(&pod.uid);
             self.snapshot.place(&pod.uid, &pod.node, &pod.class);
         } else if pod.is_terminating || pod.is_gated || *pod.scheduler != *self.name {
             self.queue.remove(&pod.uid);

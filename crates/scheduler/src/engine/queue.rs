@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_base::BackoffPolicy;
+use tokio::time::Instant;
 
+use crate::metrics;
 use crate::pod::SchedulingPod;
 
 /// As upstream: one second, doubling to ten.
@@ -17,6 +19,9 @@ const RETRY_ANYWAY: Duration = Duration::from_secs(300);
 struct Waiting {
     pod: Arc<SchedulingPod>,
     attempts: u32,
+    /// When it came, and when it was tried last.
+    came: Instant,
+    tried: Instant,
     place: Place,
 }
 
@@ -49,9 +54,18 @@ impl Queue {
             }
             return;
         }
-        let waiting = Waiting { pod: pod.clone(), attempts: 0, place: Place::InFlight };
+        let now = Instant::now();
+        let waiting =
+            Waiting { pod: pod.clone(), attempts: 0, came: now, tried: now, place: Place::InFlight };
         self.pods.insert(pod.uid.clone(), waiting);
+        metrics::incoming("active", "PodAdd");
         self.make_ready(&pod.uid);
+    }
+
+    /// Of a pod that is being tried: how often it was, how long ago it came, and how long ago the last try began.
+    pub fn history(&self, uid: &str) -> Option<(u32, Duration, Duration)> {
+        let waiting = self.pods.get(uid).filter(|w| w.place == Place::InFlight)?;
+        Some((waiting.attempts, waiting.came.elapsed(), waiting.tried.elapsed()))
     }
 
     /// A pod needs no scheduling any more.
@@ -68,6 +82,7 @@ impl Queue {
         let waiting = self.pods.get_mut(&uid)?;
         waiting.place = Place::InFlight;
         waiting.attempts += 1;
+        waiting.tried = Instant::now();
         Some(waiting.pod.clone())
     }
 
@@ -75,6 +90,7 @@ impl Queue {
     pub fn back_off(&mut self, uid: &str, now: Duration) {
         let Some(waiting) = self.pods.get_mut(uid) else { return };
         let until = now + BACKOFF.delay(waiting.attempts, 0.0);
+        metrics::incoming("backoff", "ScheduleAttemptFailure");
         waiting.place = Place::BackingOff { until };
         self.backing_off.insert((until, waiting.pod.uid.clone()));
     }
@@ -82,6 +98,7 @@ impl Queue {
     /// The pod fits nowhere: it waits for a change that one of these plugins cares about.
     pub fn park(&mut self, uid: &str, plugins: Vec<&'static str>, now: Duration) {
         let Some(waiting) = self.pods.get_mut(uid) else { return };
+        metrics::incoming("unschedulable", "ScheduleAttemptFailure");
         let earliest = now + BACKOFF.delay(waiting.attempts, 0.0);
         waiting.place = Place::Unschedulable { since: now, earliest, plugins };
     }
@@ -131,6 +148,7 @@ impl Queue {
                 break;
             }
             self.backing_off.remove(&(until, uid.clone()));
+            metrics::incoming("active", "BackoffComplete");
             self.make_ready(&uid);
         }
         if self.ready.is_empty() {

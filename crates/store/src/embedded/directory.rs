@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::{Result, StoreError};
@@ -14,6 +14,22 @@ const FORMAT_FILE: &str = "FORMAT";
 const LOCK_FILE: &str = "LOCK";
 const LOG: &str = "log";
 const NEW_LOG: &str = "log.new";
+
+/// The bytes that a directory takes on its disk, with all that is in it.
+pub(crate) fn allocated(path: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        bytes += match entry.metadata() {
+            Ok(data) if data.is_dir() => allocated(&entry.path())?,
+            Ok(data) => data.blocks() * 512,
+            // Tables come and go while we look.
+            Err(error) if error.kind() == ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(bytes)
+}
 
 /// A data directory that this process has to itself until this is dropped.
 pub(crate) struct Directory {

@@ -98,6 +98,7 @@ pub struct Embedded {
     queue: Arc<Queue>,
     history: Arc<History>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    dir: PathBuf,
     /// The result of the commit thread, once it has ended.
     ended: watch::Receiver<Option<Result<()>>>,
 }
@@ -143,7 +144,7 @@ impl Embedded {
                 end.send_replace(Some(result));
             })
             .map_err(|error| directory::open_error(&options.dir, &error))?;
-        Ok(Self { index, queue, history, thread: Mutex::new(Some(thread)), ended })
+        Ok(Self { index, queue, history, thread: Mutex::new(Some(thread)), dir: options.dir, ended })
     }
 }
 
@@ -186,6 +187,10 @@ impl Store for Embedded {
         self.index.close();
         // Without a result the thread has panicked; what it did not acknowledge was never promised.
         result.ok().flatten().unwrap_or(Err(StoreError::Closed))
+    }
+
+    fn size_on_disk(&self) -> Option<u64> {
+        directory::allocated(&self.dir).ok()
     }
 }
 

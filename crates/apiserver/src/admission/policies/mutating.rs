@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::policy::{Binding, Change, Mutating, MutatingBinding, Policy};
 use super::{Deps, Invocation, Source, denied, is_exempt, patch};
 use crate::admission::expressions::{Inputs, OUT_OF_BUDGET, Scope, Stop, conditions_hold};
+use crate::admission::metrics;
 use crate::admission::webhooks::{Subject, take};
 use crate::admission::{AdmissionPlugin, AdmissionRequest, ApiError, Body, Operation, Resource};
 
@@ -125,11 +126,16 @@ impl MutatingPolicies {
         let before = inputs.object().clone();
         let mut failures = Vec::new();
         for change in invocation.policy.changes.iter().filter(|_| !before.is_null()) {
+            let since = request.call.core.clock.monotonic();
             let changed = inputs
                 .run(request, &*self.deps.authorizer, |inputs| {
                     evaluate(request, subject, invocation, change, inputs)
                 })
                 .await;
+            let binding: &Binding = (*invocation.binding).as_ref();
+            let error = if changed.is_ok() { "no_error" } else { "invalid_error" };
+            let took = request.call.core.clock.monotonic().saturating_sub(since);
+            metrics::mutating_policy(&policy.name, &binding.name, error, took);
             match changed {
                 Ok(object) => inputs.replace_object(object),
                 Err(why) => failures.extend(invalid(why)),

@@ -1,6 +1,7 @@
 //! `ValidatingAdmissionPolicy`: policies that refuse requests, warn, or note them for the audit log.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_api::metav1::StatusCause;
@@ -14,6 +15,7 @@ use super::policy::{Binding, Policy, Validating, ValidatingBinding, Validation};
 use super::{Deps, Invocation, Misconfigured, Source, is_exempt};
 use crate::admission::expressions::{Expression, Inputs, OUT_OF_BUDGET, Scope, Stop, conditions_hold};
 use crate::admission::matching::Sight;
+use crate::admission::metrics;
 use crate::admission::{AdmissionPlugin, AdmissionRequest, ApiError, Body, Operation, Resource};
 
 const NAME: &str = "ValidatingAdmissionPolicy";
@@ -34,6 +36,8 @@ struct Denial {
     index: usize,
     message: String,
     reason: String,
+    /// What kind of error it is, as metrics name them.
+    error: &'static str,
 }
 
 /// What a policy says of a request.
@@ -56,7 +60,8 @@ impl Verdict {
 
     fn fail(&mut self, policy: &Policy, index: usize, message: String) {
         if !policy.fails_open {
-            self.denials.push(Denial { index, message, reason: String::new() });
+            let error = if message.contains(OUT_OF_BUDGET) { "out_of_budget" } else { "invalid_error" };
+            self.denials.push(Denial { index, message, reason: String::new(), error });
         }
     }
 }
@@ -80,7 +85,10 @@ impl ValidatingPolicies {
             match found {
                 Err(wrong) => misconfigured(&wrong, &mut refusal),
                 Ok(invocation) => {
+                    let since = request.call.core.clock.monotonic();
                     let verdict = self.evaluate(request, &sight, &invocation).await?;
+                    let took = request.call.core.clock.monotonic().saturating_sub(since);
+                    measure(&invocation, &verdict, took);
                     conclude(request, &invocation, verdict, &mut refusal, &mut annotations);
                 }
             }
@@ -143,7 +151,8 @@ fn judge(policy: &Validating, inputs: &Inputs, param: &serde_json::Value) -> Opt
                 continue;
             }
         };
-        verdict.denials.push(Denial { index, message, reason: validation.reason.clone() });
+        let reason = validation.reason.clone();
+        verdict.denials.push(Denial { index, message, reason, error: "no_error" });
     }
     verdict.denials.sort_by_key(|denial| denial.index);
     let mut budget = limits::PER_OBJECT;
@@ -220,6 +229,23 @@ fn refuse(refusal: &mut Option<Refusal>, policy: &str, binding: Option<&str>, wh
         },
         reason: if reason.is_empty() { "Invalid" } else { reason }.to_owned(),
     });
+}
+
+/// Counts a verdict: once if it is a yes, else once for each complaint and what is done about it.
+fn measure(invocation: &Invocation<Validating, ValidatingBinding>, verdict: &Verdict, took: Duration) {
+    let policy: &Policy = (*invocation.policy).as_ref();
+    let binding: &Binding = (*invocation.binding).as_ref();
+    let note = |error: &str, action: &str| {
+        metrics::validating_policy(&policy.name, &binding.name, error, action, took);
+    };
+    if verdict.denials.is_empty() {
+        note("no_error", "allow");
+    }
+    for denial in &verdict.denials {
+        for action in &invocation.binding.actions {
+            note(denial.error, &action.to_ascii_lowercase());
+        }
+    }
 }
 
 /// Does with a verdict what the binding says.

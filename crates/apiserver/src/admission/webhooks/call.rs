@@ -5,12 +5,14 @@ use gantry_api::field::quote;
 use gantry_api::metav1::Status;
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Resource};
+use gantry_base::trace;
 use serde_json::Value;
 
 use super::hooks::Hook;
 use super::review::{self, Nonsense, Objects, Verdict};
 use crate::admission::AdmissionRequest;
 use crate::admission::matching::{Matched, Sight};
+use crate::admission::metrics::{self, Called};
 use crate::callout::Callout;
 
 /// Why a webhook gave no yes.
@@ -35,6 +37,45 @@ impl Failure {
 
 /// Asks. Warnings and annotations go to the request; the verdict is a yes.
 pub(super) async fn ask(
+    callout: &Callout,
+    hook: &Hook,
+    request: &AdmissionRequest<'_>,
+    matched: &Matched,
+    objects: &Objects,
+    mutating: bool,
+) -> Result<Verdict, Failure> {
+    let clock = &request.call.core.clock;
+    let since = clock.monotonic();
+    let mut span = trace::child(
+        if mutating { "Call mutating webhook" } else { "Call validating webhook" },
+        trace::Kind::Client,
+    );
+    if span.is_recording() {
+        span.set("configuration", hook.configuration.clone());
+        span.set("webhook", hook.name.clone());
+        span.set("operation", request.operation.as_str());
+        span.set("resource", request.resource.plural.to_string());
+        span.set("subresource", request.subresource.to_owned());
+    }
+    let asked = trace::within(&span, Box::pin(exchange(callout, hook, request, matched, objects, mutating))).await;
+    if let Err(Failure::Calling(why)) = &asked {
+        span.fail(why.clone());
+    }
+    drop(span);
+    let called = match &asked {
+        Ok(_) => Called::Allowed,
+        Err(Failure::Calling(_)) => Called::Failed { open: hook.fails_open },
+        Err(Failure::Refused(error)) => Called::Denied(error.code().into()),
+    };
+    let took = clock.monotonic().saturating_sub(since);
+    metrics::webhook(&hook.name, mutating, request, took, &called);
+    if matches!(called, Called::Failed { open: true }) {
+        metrics::failed_open(&hook.name, mutating);
+    }
+    asked
+}
+
+async fn exchange(
     callout: &Callout,
     hook: &Hook,
     request: &AdmissionRequest<'_>,

@@ -111,7 +111,7 @@ impl MutatingWebhooks {
         else {
             return Ok(());
         };
-        if !conditions::hold(&self.deps, hook, request, &sight, &matched).await? {
+        if !conditions::hold(&self.deps, hook, request, &sight, &matched, true).await? {
             return Ok(());
         }
         let second = request.passes.is_second();

@@ -32,7 +32,7 @@ impl ValidatingWebhooks {
         for hook in configurations.iter().flat_map(|c| c.as_ref().as_ref()) {
             if let Some(matched) =
                 matching::matches(&hook.selection, request, &sight, &self.deps.namespaces).await?
-                && conditions::hold(&self.deps, hook, request, &sight, &matched).await?
+                && conditions::hold(&self.deps, hook, request, &sight, &matched, false).await?
             {
                 relevant.push((hook, matched));
             }

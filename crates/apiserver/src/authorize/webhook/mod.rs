@@ -35,6 +35,8 @@ pub(super) struct Settings {
     pub(super) unauthorized: Duration,
     /// Whether no answer is a no (else no opinion).
     pub(super) deny_on_failure: bool,
+    /// What metrics call it.
+    pub(super) name: String,
 }
 
 /// Asks another server.
@@ -101,7 +103,17 @@ impl Authorizer for Webhook {
             return known.into();
         }
         Asked::Later(Box::pin(async move {
-            match self.ask(spec).await {
+            let since = self.known.clock().monotonic();
+            let asked = self.ask(spec).await;
+            let result = match &asked {
+                Ok(_) => "success",
+                Err(why) if why.contains("deadline exceeded") => "timeout",
+                Err(_) => "error",
+            };
+            let took = self.known.clock().monotonic().saturating_sub(since);
+            let fails_open = asked.is_err() && !self.settings.deny_on_failure;
+            super::metrics::webhook(&self.settings.name, result, fails_open, took);
+            match asked {
                 Ok((decision, allowed)) => {
                     let life = if allowed { self.settings.authorized } else { self.settings.unauthorized };
                     if text.len() < CACHEABLE {
