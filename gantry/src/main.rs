@@ -6,6 +6,8 @@ mod encryption;
 mod identify_flags;
 mod image;
 mod instance;
+#[cfg(test)]
+mod metrics_table;
 mod node_ip;
 mod ports;
 mod roles;

@@ -26,6 +26,11 @@ use crate::metrics;
 use crate::virtual_resource::{TokenIssuer, VirtualResource};
 use crate::{fairness, resources, serve};
 
+/// Lists what a server counts; [`ApiServer::start`] does it by itself.
+pub fn register_metrics() {
+    metrics::register_all();
+}
+
 /// What every server is given.
 pub struct Options {
     /// Where objects are kept.

@@ -191,7 +191,7 @@ mod tests {
             let get = |name: &str| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
             options(None, get)
         };
-        assert_eq!(of(&[]), Ok(None));
+        assert_eq!(of(&[]).expect("understood"), None);
         let some = of(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]);
         let some = some.expect("understood").expect("options");
         assert_eq!((some.endpoint.as_str(), some.protocol, some.per_million), ("http://c:4318", Protocol::Http, 1_000_000));

@@ -79,7 +79,7 @@ pub struct Controllers {
 impl Controllers {
     /// Starts all that are enabled; they run until `tasks` end.
     pub fn start(options: Options, tasks: &Tasks) -> Self {
-        gantry_base::metrics::register("controllers", metrics::FAMILIES);
+        register_metrics();
         gantry_base::metrics::refresh_with(metrics::refresh);
         let mut starter = Starter { options, tasks, inventory: None, started: Vec::new() };
         starter.start_all();
@@ -90,6 +90,11 @@ impl Controllers {
     pub fn names(&self) -> &[&'static str] {
         &self.started
     }
+}
+
+/// Lists what the controllers count; [`Controllers::start`] does it by itself.
+pub fn register_metrics() {
+    gantry_base::metrics::register("controllers", metrics::FAMILIES);
 }
 
 struct Starter<'a> {

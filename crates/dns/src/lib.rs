@@ -12,5 +12,5 @@ pub mod server;
 pub mod upstream;
 pub mod views;
 
-pub use server::{DnsServer, Options};
+pub use server::{DnsServer, Options, register_metrics};
 pub use views::{Directory, InformerDirectory, NameEndpoint, NamedPort, ServiceNames, SliceNames};

@@ -27,6 +27,13 @@ use gantry_client::{Informer, Scope};
 use engine::core::Core;
 pub use options::{AllowedClients, Options, ServerOptions};
 
+/// Lists what a kubelet counts; [`Kubelet::start`] does it by itself.
+pub fn register_metrics() {
+    for families in [metrics::FAMILIES, metrics::PROBE_FAMILIES, metrics::RESOURCE_FAMILIES] {
+        gantry_base::metrics::register("kubelet", families);
+    }
+}
+
 /// A running kubelet. Dropping it stops nothing: it ends with its tasks, and leaves all containers running.
 pub struct Kubelet {
     core: Arc<Core>,
@@ -39,9 +46,7 @@ impl Kubelet {
     /// # Errors
     /// A directory cannot be made, or the server's address is taken.
     pub async fn start(mut options: Options, tasks: &Tasks) -> Result<Self> {
-        for families in [metrics::FAMILIES, metrics::PROBE_FAMILIES, metrics::RESOURCE_FAMILIES] {
-            gantry_base::metrics::register("kubelet", families);
-        }
+        register_metrics();
         let clock = Arc::clone(&options.clock);
         options.runtime = Arc::new(metrics::Counted::new(options.runtime, clock));
         for dir in [options.data_dir.join("pods"), options.log_dir.clone()] {

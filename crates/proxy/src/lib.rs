@@ -16,5 +16,5 @@ pub mod table;
 pub mod views;
 
 pub use compile::{Action, Frontend, Masquerade, Node};
-pub use service::{Options, ServiceProxy};
+pub use service::{Options, ServiceProxy, register_metrics};
 pub use views::{ServiceView, SliceView};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_api::ObjectKey;
-use gantry_base::metrics::{CounterVec, Family, HistogramVec, Stability, register};
+use gantry_base::metrics::{CounterVec, HistogramVec, Stability, register};
 use gantry_base::{
     Backoff, BackoffPolicy, Class, Clock, Error, Result, Tasks, error::Context as _,
 };
@@ -83,7 +83,7 @@ impl ServiceProxy {
             applied: sender,
             clock,
         };
-        register("proxy", FAMILIES);
+        register_metrics();
         tasks.spawn("service proxy", worker.run());
         Ok(Self { applied })
     }
@@ -284,7 +284,9 @@ static ENDPOINT_CHANGES: CounterVec = CounterVec::new(
     &["ip_family"],
 );
 
-/// What this part counts.
-pub static FAMILIES: &[&dyn Family] = &[&DURATION, &SERVICE_CHANGES, &ENDPOINT_CHANGES];
+/// Lists what a proxy counts; a start does it by itself.
+pub fn register_metrics() {
+    register("proxy", &[&DURATION, &SERVICE_CHANGES, &ENDPOINT_CHANGES]);
+}
 
 const IPV4: &[&str] = &["IPv4"];

@@ -11,4 +11,4 @@ pub mod node;
 pub mod plugins;
 pub mod pod;
 
-pub use engine::{Options, Scheduler};
+pub use engine::{Options, Scheduler, register_metrics};

@@ -54,7 +54,9 @@ pub(crate) async fn authorize(core: &Core, attributes: &Attributes<'_>) -> Decis
         Decision::Failed(_) | Decision::DenyFailed(_) => "error",
     };
     ATTEMPTS.with(&[result], |n| n.inc());
-    SECONDS.observe(&[result], core.clock.monotonic().saturating_sub(since).as_secs_f64());
+    let took = core.clock.monotonic().saturating_sub(since);
+    SECONDS.observe(&[result], took.as_secs_f64());
+    crate::metrics::filter("authorization", took);
     decision
 }
 

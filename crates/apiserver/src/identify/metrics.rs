@@ -68,7 +68,9 @@ pub(crate) async fn authenticate(core: &Core, credentials: &Credentials<'_>) -> 
         Err(_) => "error",
     };
     ATTEMPTS.with(&[result], |n| n.inc());
-    SECONDS.observe(&[result], core.clock.monotonic().saturating_sub(since).as_secs_f64());
+    let took = core.clock.monotonic().saturating_sub(since);
+    SECONDS.observe(&[result], took.as_secs_f64());
+    crate::metrics::filter("authentication", took);
     answer
 }
 

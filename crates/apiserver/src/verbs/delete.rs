@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::write::{Change, Current, Mutate, Written, modify};
 use super::{Answer, Call, Input, decode, lifecycle, marked};
-use crate::admission::{Operation, Passes, VerbOptions};
+use crate::admission::{Operation, Passes, VerbOptions, chain};
 use crate::limits::UPDATE_ATTEMPTS;
 use crate::query::{Query, parse_dry_run};
 

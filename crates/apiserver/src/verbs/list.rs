@@ -131,6 +131,8 @@ async fn page(
     let mut entries: Vec<Arc<Entry>> = Vec::new();
     let mut after: Option<String> = start.map(str::to_owned);
     let mut at = at;
+    let names = call.served.entry.storage.resource();
+    let mut fetched = 0;
     loop {
         let chunk = if selection.is_selective() { RANGE_CHUNK } else { wanted.min(RANGE_CHUNK) };
         let request = RangeRequest { prefix: &prefix, start_after: after.as_deref(), limit: chunk, at };
@@ -142,6 +144,7 @@ async fn page(
         };
         at = Some(range.revision);
         let count = range.items.len();
+        fetched += count;
         for (i, kv) in range.items.into_iter().enumerate() {
             let encoded = Arc::new(Encoded::new(kv.value, kv.modified));
             let entry = Entry::new(kv.key.clone(), cache.prefix.len(), encoded, &*cache.kind);
@@ -154,10 +157,12 @@ async fn page(
                 let continue_token =
                     if rest > 0 { token(&prefix, &kv.key, signed(range.revision)) } else { String::new() };
                 let remaining = (rest > 0 && !selection.is_selective()).then_some(rest);
+                crate::metrics::listed(&names.group, &names.plural, fetched, entries.len());
                 return Ok(Page { entries, revision: range.revision, continue_token, remaining });
             }
         }
         if !range.more {
+            crate::metrics::listed(&names.group, &names.plural, fetched, entries.len());
             let continue_token = String::new();
             return Ok(Page { entries, revision: range.revision, continue_token, remaining: None });
         }

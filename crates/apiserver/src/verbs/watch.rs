@@ -30,6 +30,15 @@ pub(crate) struct Watching {
     bookmark_at: Option<Instant>,
     deadline: Instant,
     translator: Option<Translator>,
+    /// Whose initial events are sent, and since when, until they are.
+    listing: Option<Listing>,
+}
+
+/// A list that is sent as a watch.
+struct Listing {
+    served: Served,
+    scope: &'static str,
+    began: Instant,
 }
 
 /// Shows objects in a version that a webhook makes.
@@ -115,6 +124,11 @@ pub(crate) async fn watch(call: &Call<'_>, options: &ListOptions) -> Result<Watc
         bookmark_at: None,
         deadline,
         translator: None,
+        listing: options.wants_initial_events().then(|| Listing {
+            served: call.served.clone(),
+            scope: scope(call),
+            began: now,
+        }),
     };
     match begin(call, options, selection).await {
         Ok((initial, cursor, end, translator)) => {
@@ -127,6 +141,15 @@ pub(crate) async fn watch(call: &Call<'_>, options: &ListOptions) -> Result<Watc
         Err(error) => watching.refused = Some(error),
     }
     Ok(watching)
+}
+
+/// What is listed, as metrics name it.
+fn scope(call: &Call<'_>) -> &'static str {
+    match (call.name, call.namespace) {
+        ("", "") => "cluster",
+        ("", _) => "namespace",
+        _ => "resource",
+    }
 }
 
 async fn begin(
@@ -194,6 +217,11 @@ impl Watching {
             return Some(Ok(Told::Events(initial)));
         }
         if let Some(revision) = self.initial_end.take() {
+            if let Some(listing) = self.listing.take() {
+                let names = listing.served.resource();
+                let labels = [&*names.group, &*names.version, &*names.plural, listing.scope];
+                crate::metrics::watch_list(labels, listing.began.elapsed());
+            }
             return Some(Ok(Told::Bookmark(revision, true)));
         }
         let wake_at = self.bookmark_at.map_or(self.deadline, |at| at.min(self.deadline));

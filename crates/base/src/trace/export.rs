@@ -40,7 +40,7 @@ pub enum Protocol {
 }
 
 /// Where traces go, and which.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// `host:port` or `http://host:port`.
     pub endpoint: String,
@@ -58,7 +58,7 @@ pub struct Options {
 /// The endpoint is none.
 pub fn start(options: Options, clock: Arc<dyn Clock>, tasks: &Tasks) -> Result<()> {
     let uri = uri(&options)?;
-    crate::metrics::register("process", &[&DROPPED, &EXPORTED]);
+    super::register_metrics();
     let (queue, finished) = mpsc::channel(MAX_QUEUE);
     let share = u128::from(options.per_million.min(1_000_000)) * (u128::from(u64::MAX >> 1) + 1) / 1_000_000;
     let threshold = u64::try_from(share).unwrap_or(u64::MAX);

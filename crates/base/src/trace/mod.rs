@@ -25,6 +25,11 @@ pub static DROPPED: Counter = Counter::new(
 pub static EXPORTED: Counter =
     Counter::new("gantry_trace_spans_exported_total", "Spans that the collector took.", Stability::Own);
 
+/// Lists what is counted of traces; [`start`] does it by itself.
+pub fn register_metrics() {
+    crate::metrics::register("process", &[&DROPPED, &EXPORTED]);
+}
+
 /// Finished spans that wait to be sent; further ones are dropped.
 pub const MAX_QUEUE: usize = 4096;
 /// Spans of one message.

@@ -48,10 +48,15 @@ impl Scheduler {
     /// Starts scheduling.
     pub fn start(options: Options, tasks: &Tasks) -> Self {
         let inner_tasks = tasks.clone();
-        gantry_base::metrics::register("scheduler", metrics::FAMILIES);
+        register_metrics();
         tasks.spawn("scheduler", async move { Engine::new(options, inner_tasks).run().await });
         Self
     }
+}
+
+/// Lists what a scheduler counts; [`Scheduler::start`] does it by itself.
+pub fn register_metrics() {
+    gantry_base::metrics::register("scheduler", metrics::FAMILIES);
 }
 
 struct Engine {
