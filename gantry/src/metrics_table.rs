@@ -16,6 +16,7 @@ fn table() -> String {
     gantry_proxy::register_metrics();
     gantry_dns::register_metrics();
     gantry_base::trace::register_metrics();
+    gantry_client::https::register_metrics();
     let mut out = String::from("| metric | type | stability | labels | of |\n|---|---|---|---|---|\n");
     for (part, family) in gantry_base::metrics::families() {
         let desc = family.desc();

@@ -23,6 +23,8 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const MAX_CONNECTIONS: usize = 20_000;
 /// Streams (requests, watches) of one HTTP/2 connection.
 pub const MAX_STREAMS: u32 = 1_000;
+/// How long connections may go on if the tasks were told to end and the server was not.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the store may take to show that it is there.
 pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 

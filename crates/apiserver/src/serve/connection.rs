@@ -19,17 +19,18 @@ use tokio_rustls::TlsAcceptor;
 
 use super::body::{Body, BodyError};
 use crate::core::Core;
-use crate::limits::{HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, MAX_CONNECTIONS, MAX_STREAMS};
+use crate::limits::{DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, MAX_CONNECTIONS, MAX_STREAMS};
 use crate::pipeline::{self, Peer};
 
 /// Accepts connections until the server ends; then lets the requests under way finish.
 pub(crate) async fn listen(core: Arc<Core>, listener: TcpListener, tls: Arc<ServerConfig>) {
     let connections = core.lifecycle.connections().clone();
     accept(&core, listener, tls, &connections).await;
-    // If only the tasks were told to end, nobody else waits for the connections.
-    let timing = core.timing.load_full();
-    connections.shut_down(timing.request_timeout + timing.watch_grace).await;
-    core.lifecycle.cut().cancel();
+    if !core.lifecycle.is_stopping() {
+        // The tasks were told to end, and the server was not: nobody else waits for the connections.
+        connections.shut_down(DRAIN_TIMEOUT).await;
+        core.lifecycle.cut().cancel();
+    }
 }
 
 async fn accept(core: &Arc<Core>, listener: TcpListener, tls: Arc<ServerConfig>, tasks: &Tasks) {

@@ -5,10 +5,12 @@
 
 mod config;
 mod dial;
+mod metrics;
 mod request;
 mod transport;
 mod watch;
 
+pub use metrics::register_metrics;
 pub use config::{Basic, HttpsConfig, Identity, REQUEST_TIMEOUT, Token, unverified};
 pub use dial::Io;
 pub use request::{ByteStream, MAX_BODY, Reply, Request, UNREACHABLE};
@@ -79,6 +81,7 @@ impl HttpsTransport {
     /// # Errors
     /// The URL, a certificate or a key cannot be read.
     pub fn new(config: HttpsConfig, tasks: &Tasks) -> Result<Self> {
+        metrics::register_metrics();
         let base = config.server.trim_end_matches('/').to_owned();
         let server: Uri = base.parse().context(Class::Invalid, format!("read the server URL {base:?}"))?;
         let name = config.tls_server_name.as_deref();
@@ -99,6 +102,11 @@ impl HttpsTransport {
     /// What it was made from.
     pub fn config(&self) -> &HttpsConfig {
         &self.inner.config
+    }
+
+    /// Whom it asks: host and port.
+    fn host(&self) -> &str {
+        self.inner.base.split_once("://").map_or(self.inner.base.as_str(), |(_, rest)| rest.split('/').next().unwrap_or(rest))
     }
 
     /// The group in which its connections live.

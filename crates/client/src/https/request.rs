@@ -14,8 +14,9 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, Header
 use http::{HeaderMap, Method, Response, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
-use super::{HttpsTransport, Io, Token};
+use super::{HttpsTransport, Io, Token, metrics};
 
 /// The largest body taken, in bytes, streams excepted.
 pub const MAX_BODY: usize = 512 << 20;
@@ -142,7 +143,11 @@ impl HttpsTransport {
         }
         self.identify(headers)?;
         tracing::debug!(method = %outgoing.method(), path = request.path, "request");
-        let response = self.inner.client.request(outgoing).await.map_err(|e| unreachable(&e))?;
+        let (method, since) = (outgoing.method().clone(), Instant::now());
+        let answer = self.inner.client.request(outgoing).await;
+        let code = answer.as_ref().ok().map(|response| response.status().as_u16());
+        metrics::answered(method.as_str(), self.host(), code, since.elapsed());
+        let response = answer.map_err(|e| unreachable(&e))?;
         if response.status().is_success() {
             return Ok(response);
         }
