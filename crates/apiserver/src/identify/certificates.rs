@@ -30,6 +30,8 @@ struct Remembered {
     verdict: Result<Option<User>>,
     until: Duration,
     generation: u64,
+    /// When the certificate ends, in seconds since the epoch.
+    expires: Option<i64>,
 }
 
 /// Knows users by their certificates. They are verified here: the TLS configuration lets everybody in.
@@ -42,6 +44,14 @@ impl Certificates {
     /// Believes certificates that `authorities` issued for clients.
     pub fn new(authorities: Arc<Authorities>, clock: Arc<dyn Clock>) -> Self {
         Self { authorities, clock }
+    }
+
+    /// Counts how long a certificate lasts that somebody is known by.
+    fn count(&self, verdict: &Result<Option<User>>, expires: Option<i64>) {
+        if let (Ok(Some(_)), Some(expires)) = (verdict, expires) {
+            let now = gantry_api::time::time(self.clock.now()).0.as_second();
+            super::metrics::certificate_lasts((expires - now) as f64);
+        }
     }
 
     fn verify(&self, leaf: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<Option<User>> {
@@ -58,6 +68,11 @@ impl Certificates {
         user.extra = Arc::new(BTreeMap::from([(CREDENTIAL_ID.to_owned(), vec![credential_id(leaf)])]));
         Ok(Some(user))
     }
+}
+
+/// When a certificate ends, in seconds since the epoch.
+fn expiry(leaf: &[u8]) -> Option<i64> {
+    X509Certificate::from_der(leaf).ok().map(|(_, certificate)| certificate.validity().not_after.timestamp())
 }
 
 /// The CN of a certificate's subject.
@@ -84,10 +99,13 @@ impl Authenticator for Certificates {
             && now < known.until
             && generation == known.generation
         {
+            self.count(&known.verdict, known.expires);
             return known.verdict.clone();
         }
         let verdict = self.verify(leaf, others);
-        *memo.0.lock() = Some(Remembered { verdict: verdict.clone(), until: now + LIFE, generation });
+        let expires = expiry(leaf);
+        self.count(&verdict, expires);
+        *memo.0.lock() = Some(Remembered { verdict: verdict.clone(), until: now + LIFE, generation, expires });
         verdict
     }
 }
