@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use crate::instance::{Instance, NetworkSettings};
 
 /// How long the process may take to end after SIGTERM before it is killed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Options of `down`.
 #[derive(clap::Args)]

@@ -130,7 +130,8 @@ pub(crate) async fn answer(
     query: &Query,
     method: &Method,
 ) -> Option<ApiResult<Response<Body>>> {
-    let (endpoint, one) = path.strip_prefix('/')?.split_once('/').map_or((&path[1..], None), |(e, n)| (e, Some(n)));
+    let (endpoint, one) =
+        path.strip_prefix('/')?.split_once('/').map_or((&path[1..], None), |(e, n)| (e, Some(n)));
     let endpoint = ["healthz", "livez", "readyz"].into_iter().find(|e| *e == endpoint)?;
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Some(Err(not_allowed()));
@@ -144,7 +145,8 @@ pub(crate) async fn answer(
             Some((_, Err(why))) => (false, format!("internal server error: {why}\n")),
         },
     };
-    let mut response = with_type(if fine { 200 } else { 500 }, Bytes::from(text), "text/plain; charset=utf-8");
+    let mut response =
+        with_type(if fine { 200 } else { 500 }, Bytes::from(text), "text/plain; charset=utf-8");
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Some(Ok(response))
 }
@@ -176,10 +178,7 @@ fn report(endpoint: &'static str, outcomes: &[Outcome], query: &Query) -> (bool,
     if !unknown.is_empty() {
         let names: Vec<String> = unknown.iter().map(|name| quote(name)).collect();
         let names = names.join(",");
-        line(
-            &mut text,
-            format_args!("warn: some health checks cannot be excluded: no matches for {names}"),
-        );
+        line(&mut text, format_args!("warn: some health checks cannot be excluded: no matches for {names}"));
     }
     match (fine, query.get("verbose").is_some()) {
         (true, false) => (true, "ok".to_owned()),

@@ -109,7 +109,11 @@ impl Lifecycle {
     ///
     /// # Errors
     /// The answer, if no new requests are taken any more.
-    pub(crate) fn enter(&self, path: &str, long_running: bool) -> Result<Option<Running<'_>>, Response<Body>> {
+    pub(crate) fn enter(
+        &self,
+        path: &str,
+        long_running: bool,
+    ) -> Result<Option<Running<'_>>, Response<Body>> {
         // Whoever asks how the server is gets an answer to the end.
         let asks_for_health = matches!(path, "/readyz" | "/livez" | "/healthz");
         if self.refusing.load(Ordering::Acquire) && !asks_for_health {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use gantry_api::ApiError;
 use gantry_api::status::Result;
 use gantry_base::trace;
@@ -281,7 +282,8 @@ async fn watch_messages(
         Err(rejection) => return Ok(full_body(rejection.into_response())),
     };
     let (response, socket) = accepted.into_parts();
-    let messages = respond::messages(*watching, served, format, core.now());
+    let end = core.lifecycle.connections().shutdown_signal().cancelled_owned();
+    let messages = respond::messages(*watching, served, format, core.now()).take_until(end);
     core.tasks.spawn("watch messages", async move {
         let sent = match socket.await {
             Ok(socket) => socket.send_all(messages, false).await,

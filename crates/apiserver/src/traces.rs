@@ -46,7 +46,8 @@ pub fn options(file: Option<&Path>, variable: impl Fn(&str) -> Option<String>) -
     if let Some(file) = file {
         let doing = || format!("--tracing-config-file {}", file.display());
         let text = std::fs::read_to_string(file).map_err(|e| Error::from(e).while_doing(doing()))?;
-        let (endpoint, per_million) = configured(&text).map_err(|why| Error::invalid(format!("{}: {why}", doing())))?;
+        let (endpoint, per_million) =
+            configured(&text).map_err(|why| Error::invalid(format!("{}: {why}", doing())))?;
         return Ok(Some(Options { endpoint, protocol: Protocol::Grpc, per_million, resource }));
     }
     let endpoint = told("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| told("OTEL_EXPORTER_OTLP_ENDPOINT"));
@@ -192,9 +193,15 @@ mod tests {
             options(None, get)
         };
         assert_eq!(of(&[]).expect("understood"), None);
-        let some = of(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]);
+        let some = of(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ]);
         let some = some.expect("understood").expect("options");
-        assert_eq!((some.endpoint.as_str(), some.protocol, some.per_million), ("http://c:4318", Protocol::Http, 1_000_000));
+        assert_eq!(
+            (some.endpoint.as_str(), some.protocol, some.per_million),
+            ("http://c:4318", Protocol::Http, 1_000_000)
+        );
         assert!(of(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "c:1"), ("OTEL_TRACES_SAMPLER_ARG", "2")]).is_err());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use gantry_base::{Clock, Tasks};
 use gantry_client::{InformerSet, Transport};
 
-use crate::engine::{self, Controller, metrics, Leadership, Ports, Recorder, Runtime};
+use crate::engine::{self, Controller, Leadership, Ports, Recorder, Runtime, metrics};
 use crate::inventory::Inventory;
 use crate::nodeipam::ClusterCidr;
 use crate::{

@@ -123,8 +123,7 @@ struct Handler {
     upstream: Upstream,
 }
 
-static REQUESTS: Counter =
-    Counter::new("gantry_dns_requests_total", "Questions received.", Stability::Own);
+static REQUESTS: Counter = Counter::new("gantry_dns_requests_total", "Questions received.", Stability::Own);
 static FORWARDED: Counter =
     Counter::new("gantry_dns_forwarded_total", "Questions asked upstream.", Stability::Own);
 static FAILED: Counter =

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gantry_base::metrics::{Collected, Counter, CounterVec, Encoder, Family, Histogram, HistogramVec, Stability};
+use gantry_base::metrics::{
+    Collected, Counter, CounterVec, Encoder, Family, Histogram, HistogramVec, Stability,
+};
 use gantry_base::{Clock, Result};
 use gantry_cri::{CgroupDriver, Events, ExecOutput, Runtime, v1};
 
@@ -60,11 +62,8 @@ static SANDBOX_ERRORS: CounterVec = CounterVec::new(
     Stability::Alpha,
     &["runtime_handler"],
 );
-static STARTED_PODS: Counter = Counter::new(
-    "kubelet_started_pods_total",
-    "Cumulative number of pods started",
-    Stability::Alpha,
-);
+static STARTED_PODS: Counter =
+    Counter::new("kubelet_started_pods_total", "Cumulative number of pods started", Stability::Alpha);
 static STARTED_PODS_ERRORS: Counter = Counter::new(
     "kubelet_started_pods_errors_total",
     "Cumulative number of errors when starting pods",

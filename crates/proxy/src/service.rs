@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use gantry_api::ObjectKey;
 use gantry_base::metrics::{CounterVec, HistogramVec, Stability, register};
-use gantry_base::{
-    Backoff, BackoffPolicy, Class, Clock, Error, Result, Tasks, error::Context as _,
-};
+use gantry_base::{Backoff, BackoffPolicy, Class, Clock, Error, Result, Tasks, error::Context as _};
 use gantry_client::{Delta, Informer, InformerSet, Subscription};
 use gantry_nft::{Ipv4Cidr, Nft};
 use parking_lot::Mutex;
@@ -75,14 +73,8 @@ impl ServiceProxy {
         let node = Node { name: options.node_name, zone: options.zone, cluster_cidr: options.cluster_cidr };
         let (sender, applied) = watch::channel(0);
         let state = State { kernel: Kernel::open(fixed)?, table: Table::default(), whole: true };
-        let worker = Worker {
-            state: Arc::new(Mutex::new(state)),
-            services,
-            slices,
-            node,
-            applied: sender,
-            clock,
-        };
+        let worker =
+            Worker { state: Arc::new(Mutex::new(state)), services, slices, node, applied: sender, clock };
         register_metrics();
         tasks.spawn("service proxy", worker.run());
         Ok(Self { applied })

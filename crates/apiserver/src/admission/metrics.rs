@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use gantry_base::trace::{self, Kind, Span};
 use gantry_base::metrics::{CounterVec, Family, HistogramVec, Stability};
+use gantry_base::trace::{self, Kind, Span};
 
 use super::AdmissionRequest;
 

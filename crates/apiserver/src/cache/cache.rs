@@ -11,8 +11,8 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::cursor::Cursor;
-use super::metrics::{self, CacheMetrics};
 use super::entry::Entry;
+use super::metrics::{self, CacheMetrics};
 use super::recent::RecentFrames;
 use super::ring::{LaneKey, Ring, RingEvent};
 use super::selection::Selection;

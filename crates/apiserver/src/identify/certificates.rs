@@ -105,7 +105,8 @@ impl Authenticator for Certificates {
         let verdict = self.verify(leaf, others);
         let expires = expiry(leaf);
         self.count(&verdict, expires);
-        *memo.0.lock() = Some(Remembered { verdict: verdict.clone(), until: now + LIFE, generation, expires });
+        *memo.0.lock() =
+            Some(Remembered { verdict: verdict.clone(), until: now + LIFE, generation, expires });
         verdict
     }
 }

@@ -86,10 +86,7 @@ pub(super) fn collect(core: &Core, out: &mut Encoder) {
         .iter()
         .map(|c| if c.0.is_empty() { c.1.to_owned() } else { format!("{}.{}", c.1, c.0) })
         .collect();
-    out.collected(
-        &STORAGE_OBJECTS,
-        caches.iter().zip(&names).map(|(c, name)| ([name.as_str()], c.2 as f64)),
-    );
+    out.collected(&STORAGE_OBJECTS, caches.iter().zip(&names).map(|(c, name)| ([name.as_str()], c.2 as f64)));
     out.collected(&ESTIMATE, caches.iter().map(|c| ([c.0, c.1], c.3 as f64)));
     out.collected(&REVISION, caches.iter().map(|c| ([c.0, c.1], c.4 as f64)));
     let capacity = crate::limits::RING_EVENTS as f64;

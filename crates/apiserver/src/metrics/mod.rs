@@ -46,10 +46,14 @@ pub(crate) fn register_all() {
 /// The metrics of the process as the client wants them, and their media type. The kubelet has a server of its own.
 pub(crate) fn page(core: &Core, headers: &HeaderMap) -> (String, &'static str) {
     let format = Format::preferred(header(headers, ACCEPT.as_str()));
-    let text = encode(format, |part| !matches!(part, "kubelet" | "slis"), |out| {
-        inflight::collect(&*core.clock, out);
-        collect::collect(core, out);
-    });
+    let text = encode(
+        format,
+        |part| !matches!(part, "kubelet" | "slis"),
+        |out| {
+            inflight::collect(&*core.clock, out);
+            collect::collect(core, out);
+        },
+    );
     (text, format.content_type())
 }
 

@@ -11,8 +11,8 @@ use http::header::CONTENT_TYPE;
 use http::{Method, Request, Response};
 
 use super::body::Watched;
-use super::notes::{self, Notes};
 use super::inflight;
+use super::notes::{self, Notes};
 use crate::core::Core;
 use crate::pipeline::header;
 use crate::query::Query;
@@ -20,12 +20,12 @@ use crate::route::RequestInfo;
 use crate::serve::Body;
 
 const SECONDS: &[f64] = &[
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0,
-    30.0, 45.0, 60.0,
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
+    20.0, 30.0, 45.0, 60.0,
 ];
 const SLI_SECONDS: &[f64] = &[
-    0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0,
-    60.0,
+    0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
+    45.0, 60.0,
 ];
 const WATCH_LIST_SECONDS: &[f64] =
     &[0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
@@ -151,8 +151,22 @@ pub(super) static FAMILIES: &[&dyn Family] = &[
 
 /// The subresources that there are; others have no series.
 const SUBRESOURCES: [&str; 16] = [
-    "", "status", "scale", "log", "exec", "attach", "portforward", "proxy", "binding", "eviction", "token",
-    "ephemeralcontainers", "resize", "approval", "finalize", "resourceclaims",
+    "",
+    "status",
+    "scale",
+    "log",
+    "exec",
+    "attach",
+    "portforward",
+    "proxy",
+    "binding",
+    "eviction",
+    "token",
+    "ephemeralcontainers",
+    "resize",
+    "approval",
+    "finalize",
+    "resourceclaims",
 ];
 
 /// The labels that say what a request is about.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gantry_base::Clock;
-use gantry_base::trace::{self, Kind, Span};
 use gantry_base::metrics::{CounterVec, Family, HistogramVec, Stability};
+use gantry_base::trace::{self, Kind, Span};
 use gantry_store::{
     Batch, Committed, Expect, Op, Range, RangeRequest, Read, Result, Revision, Store, StoreError, Watch,
 };
@@ -19,8 +19,8 @@ static SECONDS: HistogramVec = HistogramVec::new(
     Stability::Alpha,
     LABELS,
     &[
-        0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
-        20.0, 30.0, 45.0, 60.0,
+        0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0,
+        15.0, 20.0, 30.0, 45.0, 60.0,
     ],
 );
 static REQUESTS: CounterVec = CounterVec::new(
@@ -61,15 +61,8 @@ static LIST_RETURNED: CounterVec = CounterVec::new(
     PLACE,
 );
 
-pub(super) static FAMILIES: &[&dyn Family] = &[
-    &SECONDS,
-    &REQUESTS,
-    &ERRORS,
-    &LISTS,
-    &LIST_FETCHED,
-    &LIST_EVALUATED,
-    &LIST_RETURNED,
-];
+pub(super) static FAMILIES: &[&dyn Family] =
+    &[&SECONDS, &REQUESTS, &ERRORS, &LISTS, &LIST_FETCHED, &LIST_EVALUATED, &LIST_RETURNED];
 
 /// A list was served from the store.
 pub(crate) fn listed(group: &str, resource: &str, fetched: usize, returned: usize) {

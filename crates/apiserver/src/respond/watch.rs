@@ -29,8 +29,7 @@ pub(super) fn response(
     format: &Format,
     now: SystemTime,
 ) -> Response<Body> {
-    let metrics = WatchMetrics::of(served.resource());
-    let writer = Writer { watching, served, format: *format, now, columns_sent: false, metrics };
+    let writer = Writer::new(watching, served, format, now);
     let frames = stream::unfold(Some(writer), |writer| async move {
         let mut writer = writer?;
         let (chunk, ended) = writer.next().await?;
@@ -50,7 +49,7 @@ pub(crate) fn messages(
     now: SystemTime,
 ) -> impl Stream<Item = Bytes> + Send + use<> {
     let protobuf = format.encoding == Encoding::Protobuf;
-    let writer = Writer { watching, served, format: *format, now, columns_sent: false };
+    let writer = Writer::new(watching, served, format, now);
     let chunks = stream::unfold(Some(writer), |writer| async move {
         let mut writer = writer?;
         let (chunk, ended) = writer.next().await?;
@@ -112,6 +111,11 @@ impl Gathered {
 }
 
 impl Writer {
+    fn new(watching: Watching, served: Served, format: &Format, now: SystemTime) -> Self {
+        let metrics = WatchMetrics::of(served.resource());
+        Self { watching, served, format: *format, now, columns_sent: false, metrics }
+    }
+
     /// The next chunk, and whether it is the last.
     async fn next(&mut self) -> Option<(Bytes, bool)> {
         let mut out = Gathered::default();

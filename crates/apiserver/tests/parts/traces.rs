@@ -110,16 +110,14 @@ async fn collector(tasks: &Tasks) -> (SocketAddr, mpsc::UnboundedReceiver<Export
 type Frames = StreamBody<futures::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;
 
 async fn take(request: Request<Incoming>, sender: &mpsc::UnboundedSender<Export>) -> Response<Frames> {
-    assert_eq!(
-        request.uri().path(),
-        "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-    );
+    assert_eq!(request.uri().path(), "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
     assert_eq!(request.headers()["content-type"], "application/grpc");
     let body = request.into_body().collect().await.expect("a whole body").to_bytes();
     let length = u32::from_be_bytes(body[1..5].try_into().expect("four bytes")) as usize;
     assert_eq!((body[0], body.len()), (0, length + 5), "one frame, not compressed");
     sender.send(Export::decode(&body[5..]).expect("OTLP")).expect("the test listens");
-    let trailers = HeaderMap::from_iter([("grpc-status".parse().expect("a name"), HeaderValue::from_static("0"))]);
+    let trailers =
+        HeaderMap::from_iter([("grpc-status".parse().expect("a name"), HeaderValue::from_static("0"))]);
     let frames = vec![Ok(Frame::data(Bytes::from_static(&[0; 5]))), Ok(Frame::trailers(trailers))];
     let mut response = Response::new(StreamBody::new(futures::stream::iter(frames)));
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
@@ -158,7 +156,8 @@ async fn a_collector_takes_the_spans_of_a_request() {
             spans.extend(sent.map(|span| (span.name.clone(), span)));
         }
     }
-    let trace: Vec<u8> = (0..16).map(|i| u8::from_str_radix(&TRACE[2 * i..2 * i + 2], 16).expect("hex")).collect();
+    let trace: Vec<u8> =
+        (0..16).map(|i| u8::from_str_radix(&TRACE[2 * i..2 * i + 2], 16).expect("hex")).collect();
     assert!(spans.values().all(|span| span.trace_id == trace && span.start > 0 && span.end >= span.start));
     let root = &spans["POST /api/v1/namespaces/{:namespace}/configmaps"];
     assert_eq!(root.parent_span_id, 0x00f0_67aa_0ba9_02b7_u64.to_be_bytes());

@@ -136,9 +136,14 @@ impl Ending {
     }
 
     /// Sends a request over a connection of its own.
-    async fn ask(&self, version: Version, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
+    async fn ask(
+        &self,
+        version: Version,
+        request: Request<Full<Bytes>>,
+    ) -> hyper::Result<Response<Incoming>> {
         let http2 = version == Version::HTTP_2;
-        let stream = TokioIo::new(self.dial(if http2 { "h2" } else { "http/1.1" }).await.expect("a connection"));
+        let stream =
+            TokioIo::new(self.dial(if http2 { "h2" } else { "http/1.1" }).await.expect("a connection"));
         if http2 {
             let (mut sender, connection) =
                 hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await?;

@@ -12,14 +12,8 @@ const STABLE: [(&str, &str); 15] = [
     ("apiserver_admission_webhook_admission_duration_seconds", "name,type,operation,rejected"),
     ("apiserver_current_inflight_requests", "request_kind"),
     ("apiserver_longrunning_requests", "verb,group,version,resource,subresource,scope,component"),
-    (
-        "apiserver_request_duration_seconds",
-        "verb,dry_run,group,version,resource,subresource,scope,component",
-    ),
-    (
-        "apiserver_request_total",
-        "verb,dry_run,group,version,resource,subresource,scope,component,code",
-    ),
+    ("apiserver_request_duration_seconds", "verb,dry_run,group,version,resource,subresource,scope,component"),
+    ("apiserver_request_total", "verb,dry_run,group,version,resource,subresource,scope,component,code"),
     ("apiserver_requested_deprecated_apis", "group,version,resource,subresource,removed_release"),
     ("apiserver_response_sizes", "verb,group,version,resource,subresource,scope,component"),
     ("apiserver_storage_objects", "resource"),
@@ -63,19 +57,37 @@ async fn requests_are_counted_under_what_they_are_about() {
     assert!(media.starts_with("text/plain; version=0.0.4"), "{media}");
     let maps = r#"group="",version="v1",resource="configmaps",subresource="""#;
     for line in [
-        format!(r#"apiserver_request_total{{verb="POST",dry_run="",{maps},scope="resource",component="apiserver",code="201"}} "#),
-        format!(r#"apiserver_request_total{{verb="POST",dry_run="All",{maps},scope="resource",component="apiserver",code="201"}} "#),
-        format!(r#"apiserver_request_total{{verb="LIST",dry_run="",{maps},scope="namespace",component="apiserver",code="200"}} "#),
-        format!(r#"apiserver_request_total{{verb="WATCH",dry_run="",{maps},scope="namespace",component="apiserver",code="200"}} "#),
-        format!(r#"apiserver_request_duration_seconds_bucket{{verb="POST",dry_run="",{maps},scope="resource",component="apiserver",le="+Inf"}} "#),
-        format!(r#"apiserver_request_sli_duration_seconds_count{{verb="LIST",{maps},scope="namespace",component="apiserver"}} "#),
-        format!(r#"apiserver_response_sizes_sum{{verb="LIST",{maps},scope="namespace",component="apiserver"}} "#),
-        format!(r#"apiserver_longrunning_requests{{verb="WATCH",{maps},scope="namespace",component="apiserver"}} "#),
-        r#"apiserver_request_body_size_bytes_count{group="",resource="configmaps",verb="create"} "#.to_owned(),
+        format!(
+            r#"apiserver_request_total{{verb="POST",dry_run="",{maps},scope="resource",component="apiserver",code="201"}} "#
+        ),
+        format!(
+            r#"apiserver_request_total{{verb="POST",dry_run="All",{maps},scope="resource",component="apiserver",code="201"}} "#
+        ),
+        format!(
+            r#"apiserver_request_total{{verb="LIST",dry_run="",{maps},scope="namespace",component="apiserver",code="200"}} "#
+        ),
+        format!(
+            r#"apiserver_request_total{{verb="WATCH",dry_run="",{maps},scope="namespace",component="apiserver",code="200"}} "#
+        ),
+        format!(
+            r#"apiserver_request_duration_seconds_bucket{{verb="POST",dry_run="",{maps},scope="resource",component="apiserver",le="+Inf"}} "#
+        ),
+        format!(
+            r#"apiserver_request_sli_duration_seconds_count{{verb="LIST",{maps},scope="namespace",component="apiserver"}} "#
+        ),
+        format!(
+            r#"apiserver_response_sizes_sum{{verb="LIST",{maps},scope="namespace",component="apiserver"}} "#
+        ),
+        format!(
+            r#"apiserver_longrunning_requests{{verb="WATCH",{maps},scope="namespace",component="apiserver"}} "#
+        ),
+        r#"apiserver_request_body_size_bytes_count{group="",resource="configmaps",verb="create"} "#
+            .to_owned(),
         r#"apiserver_watch_events_total{group="",version="v1",resource="configmaps"} "#.to_owned(),
         r#"apiserver_cache_list_total{group="",resource="configmaps",index=""} "#.to_owned(),
         r#"apiserver_watch_cache_events_received_total{group="",resource="configmaps"} "#.to_owned(),
-        r#"etcd_request_duration_seconds_count{operation="create",group="",resource="configmaps"} "#.to_owned(),
+        r#"etcd_request_duration_seconds_count{operation="create",group="",resource="configmaps"} "#
+            .to_owned(),
         r#"apiserver_storage_objects{resource="configmaps"} 1"#.to_owned(),
         r#"apiserver_resource_objects{group="apps",resource="deployments"} 0"#.to_owned(),
         r#"authentication_attempts{result="success"} "#.to_owned(),

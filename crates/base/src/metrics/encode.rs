@@ -243,9 +243,12 @@ mod tests {
 
     #[test]
     fn the_preferred_format_is_what_the_client_says() {
-        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        let prometheus =
+            "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         assert_eq!(Format::preferred(prometheus), Format::OpenMetrics);
-        for accept in ["", "*/*", "text/plain", "application/openmetrics-text;version=0.0.1;q=1,text/plain;q=0.1"] {
+        for accept in
+            ["", "*/*", "text/plain", "application/openmetrics-text;version=0.0.1;q=1,text/plain;q=0.1"]
+        {
             assert_eq!(Format::preferred(accept), Format::Text, "{accept}");
         }
     }

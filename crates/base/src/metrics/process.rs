@@ -16,24 +16,16 @@ static OPEN_FDS: Collected =
     Collected::gauge("process_open_fds", "Number of open file descriptors.", Stability::Own, &[]);
 static MAX_FDS: Collected =
     Collected::gauge("process_max_fds", "Maximum number of open file descriptors.", Stability::Own, &[]);
-static VIRTUAL: Collected = Collected::gauge(
-    "process_virtual_memory_bytes",
-    "Virtual memory size in bytes.",
-    Stability::Own,
-    &[],
-);
+static VIRTUAL: Collected =
+    Collected::gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", Stability::Own, &[]);
 static VIRTUAL_MAX: Collected = Collected::gauge(
     "process_virtual_memory_max_bytes",
     "Maximum amount of virtual memory available in bytes.",
     Stability::Own,
     &[],
 );
-static RESIDENT: Collected = Collected::gauge(
-    "process_resident_memory_bytes",
-    "Resident memory size in bytes.",
-    Stability::Own,
-    &[],
-);
+static RESIDENT: Collected =
+    Collected::gauge("process_resident_memory_bytes", "Resident memory size in bytes.", Stability::Own, &[]);
 static START: Collected = Collected::gauge(
     "process_start_time_seconds",
     "Start time of the process since unix epoch in seconds.",

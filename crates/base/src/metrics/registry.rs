@@ -79,14 +79,14 @@ pub fn encode(format: Format, wanted: impl Fn(&str) -> bool, collect: impl FnOnc
 /// without `_total`.
 fn elsewhere(out: &mut Encoder, format: Format) {
     let mut text = String::new();
-    if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &crate::telemetry::metrics().lock()) {
+    if let Err(error) =
+        prometheus_client::encoding::text::encode(&mut text, &crate::telemetry::metrics().lock())
+    {
         tracing::error!(%error, "metrics cannot be written");
         return;
     }
-    let counters: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
-        .collect();
+    let counters: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
     for line in text.lines().filter(|line| *line != "# EOF") {
         let about = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE "));
         let name = about.and_then(|rest| rest.split(' ').next()).unwrap_or("");

@@ -20,7 +20,8 @@ impl Context {
         let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let lengths = (version.len(), trace.len(), span.len(), flags.len());
         let lower_hex = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let well_formed = lengths == (2, 32, 16, 2) && [version, trace, span, flags].into_iter().all(lower_hex);
+        let well_formed =
+            lengths == (2, 32, 16, 2) && [version, trace, span, flags].into_iter().all(lower_hex);
         // Later versions may add parts; this one may not.
         if !well_formed || version == "ff" || (version == "00" && parts.next().is_some()) {
             return None;

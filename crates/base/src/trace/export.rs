@@ -67,7 +67,8 @@ pub fn start(options: Options, clock: Arc<dyn Clock>, tasks: &Tasks) -> Result<(
         .timer(TokioTimer::new())
         .http2_only(options.protocol == Protocol::Grpc)
         .build_http();
-    let exporter = Exporter { client, uri, protocol: options.protocol, resource: options.resource, quiet: false };
+    let exporter =
+        Exporter { client, uri, protocol: options.protocol, resource: options.resource, quiet: false };
     tasks.spawn_graceful("traces", move |shutdown| exporter.run(finished, shutdown));
     Ok(())
 }

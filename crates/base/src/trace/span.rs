@@ -141,10 +141,12 @@ impl Span {
         name: impl FnOnce() -> Cow<'static, str>,
         kind: Kind,
     ) -> Self {
-        let (name, attributes) = if context.sampled { (name(), Vec::with_capacity(8)) } else { ("".into(), Vec::new()) };
+        let (name, attributes) =
+            if context.sampled { (name(), Vec::with_capacity(8)) } else { ("".into(), Vec::new()) };
         let start = nanos(tracer.clock.now());
         let began = tracer.clock.monotonic();
-        let span = Finished { context, parent, link: None, name, kind, start, end: 0, attributes, error: None };
+        let span =
+            Finished { context, parent, link: None, name, kind, start, end: 0, attributes, error: None };
         Self(Some(Box::new(Active { tracer: ByIdentity(tracer), began, span })))
     }
 

@@ -10,9 +10,9 @@ mod request;
 mod transport;
 mod watch;
 
-pub use metrics::register_metrics;
 pub use config::{Basic, HttpsConfig, Identity, REQUEST_TIMEOUT, Token, unverified};
 pub use dial::Io;
+pub use metrics::register_metrics;
 pub use request::{ByteStream, MAX_BODY, Reply, Request, UNREACHABLE};
 pub use transport::query;
 pub use watch::{FrameStream, MAX_FRAME, WatchFrame};
@@ -106,7 +106,10 @@ impl HttpsTransport {
 
     /// Whom it asks: host and port.
     fn host(&self) -> &str {
-        self.inner.base.split_once("://").map_or(self.inner.base.as_str(), |(_, rest)| rest.split('/').next().unwrap_or(rest))
+        self.inner
+            .base
+            .split_once("://")
+            .map_or(self.inner.base.as_str(), |(_, rest)| rest.split('/').next().unwrap_or(rest))
     }
 
     /// The group in which its connections live.

@@ -5,14 +5,15 @@ use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
 use gantry_api::ObjectKey;
-use gantry_base::metrics::{Count, CounterVec, Distribution, Family, GaugeVec, Handle, HistogramVec, Level, Stability};
+use gantry_base::metrics::{
+    Count, CounterVec, Distribution, Family, GaugeVec, Handle, HistogramVec, Level, Stability,
+};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 const NAME: &[&str] = &["name"];
 /// From ten nanoseconds on, ten times as much each.
-const SECONDS: &[f64] =
-    &[1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 0.001, 0.01, 0.1, 1.0, 10.0];
+const SECONDS: &[f64] = &[1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 0.001, 0.01, 0.1, 1.0, 10.0];
 
 static DEPTH: GaugeVec =
     GaugeVec::new("workqueue_depth", "Current depth of workqueue", Stability::Beta, NAME);

@@ -124,7 +124,9 @@ impl Server {
             ["runningpods"] if get => json_response(&self.pods(true)),
             ["stats", "summary"] if get => stats::summary(core).await,
             ["metrics"] if get => stats::metrics(core, request.headers()),
-            ["metrics", "resource" | "cadvisor"] if get => stats::resource_metrics(core, request.headers()).await,
+            ["metrics", "resource" | "cadvisor"] if get => {
+                stats::resource_metrics(core, request.headers()).await
+            }
             ["metrics", "probes"] if get => stats::probe_metrics(core, request.headers()),
             ["containerLogs", namespace, pod, container] if get => match self.find(namespace, pod, None) {
                 Some(door) => log_stream::respond(core, &door, container, &query, &self.tasks).await,

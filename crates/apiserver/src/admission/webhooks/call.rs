@@ -57,7 +57,8 @@ pub(super) async fn ask(
         span.set("resource", request.resource.plural.to_string());
         span.set("subresource", request.subresource.to_owned());
     }
-    let asked = trace::within(&span, Box::pin(exchange(callout, hook, request, matched, objects, mutating))).await;
+    let asked =
+        trace::within(&span, Box::pin(exchange(callout, hook, request, matched, objects, mutating))).await;
     if let Err(Failure::Calling(why)) = &asked {
         span.fail(why.clone());
     }
