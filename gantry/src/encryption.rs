@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use gantry_apiserver::encryption::{EncryptedStore, EncryptionConfig, Rotated, Sealer, reseal};
+use gantry_apiserver::encryption::{EncryptedStore, EncryptionConfig, Rotated, Sealer, metrics, reseal};
 use gantry_base::error::Context;
 use gantry_base::{Class, Clock, Error, Result, SystemClock, Tasks};
 use gantry_store::{Embedded, Store, StoreError};
@@ -53,6 +53,8 @@ impl Keeper {
 
     async fn reload(&mut self) {
         let read = EncryptionConfig::read(&self.path).and_then(|config| Ok((Sealer::new(&config)?, config)));
+        let now = SystemClock::default().now().duration_since(SystemTime::UNIX_EPOCH);
+        metrics::reloaded(read.is_ok(), now.map_or(0.0, |since| since.as_secs_f64()));
         match read {
             Ok((_, config)) if self.seen.as_ref() == Some(&config) => {}
             Ok((sealer, config)) => {
