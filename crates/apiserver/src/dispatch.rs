@@ -51,6 +51,7 @@ pub(crate) async fn serve(core: &Core, incoming: &Incoming<'_>) -> Result<Reply>
     if let Some(warning) = &served.deprecation {
         incoming.warnings.add(warning.clone());
         crate::metrics::deprecated(info, removed_release(warning));
+        incoming.warnings.annotate("k8s.io/deprecated", "true");
     }
     let namespaced = served.resource().namespaced;
     if namespaced && info.namespace.is_empty() && info.name_in_path {
@@ -104,10 +105,10 @@ async fn verb(call: &Call<'_>, incoming: &Incoming<'_>) -> Result<Reply> {
         "update" => object(put(call, input, &writes("UpdateOptions")?).await?),
         "patch" => object(modify(call, input, &writes("PatchOptions")?).await?),
         "delete" if call.subresource.is_empty() => {
-            object(delete::delete(call, &delete::Options::read(input, query)?).await?)
+            object(delete::delete(call, &delete::Options::read(input, query, call.warnings)?).await?)
         }
         "deletecollection" if is_collection(call) => {
-            let options = delete::Options::read(input, query)?;
+            let options = delete::Options::read(input, query, call.warnings)?;
             let page =
                 delete_collection::delete_collection(call, &ListOptions::parse(query)?, &options).await?;
             Ok(Reply::List(page, call.served.clone()))
@@ -194,6 +195,7 @@ async fn virtual_resource(core: &Core, incoming: &Incoming<'_>) -> Result<Option
             expected.kind
         )));
     }
+    crate::audit::object_body(incoming.warnings, &body);
     let answer = resource.create(incoming.user, &info.namespace, body).await?;
     Ok(Some(Answer::other(201, &answer, 0)))
 }
