@@ -13,7 +13,7 @@ use gantry_apiserver::pki::Pki;
 use gantry_apiserver::server::{ApiServer, Options};
 use gantry_apiserver::testing::{Everybody, http};
 use gantry_base::{Clock, SystemClock, Tasks};
-use gantry_lab::golden::{AGENT, Raw, Sent, Server, all, differences, folder, replay};
+use gantry_lab::golden::{Raw, Sent, Server, all, differences, folder, replay};
 use gantry_store::Memory;
 
 struct InProcess(ApiServer);
@@ -21,17 +21,14 @@ struct InProcess(ApiServer);
 impl Server for InProcess {
     fn send(&self, request: Sent) -> BoxFuture<'_, anyhow::Result<Raw>> {
         Box::pin(async move {
-            let headers = [
-                ("content-type", request.content_type.as_str()),
-                ("accept", request.accept.as_str()),
-                ("user-agent", AGENT),
-            ];
-            let answer = http(&self.0, &request.method, &request.path, &headers, request.body).await;
-            let warnings = answer.headers.get_all("warning").iter();
-            // 299 - "text"
-            let texts = warnings.filter_map(|w| w.to_str().ok()?.strip_prefix("299 - \"")?.strip_suffix('"'));
-            let warnings = texts.map(|text| text.replace("\\\"", "\"").replace("\\\\", "\\")).collect();
-            Ok(Raw { code: answer.code, warnings, body: answer.json() })
+            let headers = request.headers();
+            let mut headers: Vec<(&str, &str)> =
+                headers.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            if request.content_type.is_empty() {
+                headers.push(("content-type", ""));
+            }
+            let answer = http(&self.0, &request.method, &request.path, &headers, request.body.clone()).await;
+            Ok(Raw::new(answer.code, &answer.headers, &answer.bytes))
         })
     }
 }

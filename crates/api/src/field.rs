@@ -197,7 +197,7 @@ impl Error {
                 Value::String(s) => text.push_str(&quote(s)),
                 other => match shown_text(other) {
                     Some(shown) => text.push_str(shown),
-                    None => text.push_str(&other.to_string()),
+                    None => go_json(&mut text, other),
                 },
             }
         }
@@ -212,6 +212,33 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path, self.body())
+    }
+}
+
+/// JSON with the fields of a label selector in the order of their declaration.
+fn go_json(text: &mut String, value: &Value) {
+    match value {
+        Value::Object(map) => {
+            let mut fields: Vec<(&String, &Value)> = map.iter().collect();
+            fields.sort_by_key(|(name, _)| *name == "matchExpressions");
+            text.push('{');
+            for (i, (name, value)) in fields.into_iter().enumerate() {
+                text.push_str(if i > 0 { "," } else { "" });
+                text.push_str(&Value::from(name.as_str()).to_string());
+                text.push(':');
+                go_json(text, value);
+            }
+            text.push('}');
+        }
+        Value::Array(list) => {
+            text.push('[');
+            for (i, value) in list.iter().enumerate() {
+                text.push_str(if i > 0 { "," } else { "" });
+                go_json(text, value);
+            }
+            text.push(']');
+        }
+        other => text.push_str(&other.to_string()),
     }
 }
 
@@ -230,6 +257,13 @@ pub fn verbatim(text: String) -> Value {
     let mut object = serde_json::Map::new();
     object.insert(ORDERED.to_owned(), Value::from(text));
     Value::Object(object)
+}
+
+/// A list of values, some of which are shown in a text form of their own.
+pub fn ordered_list(values: impl IntoIterator<Item = Value>) -> Value {
+    let text = |value: Value| shown_text(&value).map_or_else(|| value.to_string(), str::to_owned);
+    let list: Vec<String> = values.into_iter().map(text).collect();
+    verbatim(format!("[{}]", list.join(",")))
 }
 
 /// The text that such a value is shown as.

@@ -7,6 +7,7 @@ pub mod conditions;
 pub mod encoded;
 pub mod field;
 pub mod go_json;
+pub mod go_text;
 pub mod meta;
 pub mod names;
 pub mod object;

@@ -76,11 +76,20 @@ impl From<DecodeError> for gantry_base::Error {
     }
 }
 
-fn encode_json<T: Serialize>(object: &T, kind: &str) -> Vec<u8> {
+fn encode_json<T: Serialize>(object: &T, group: &str, version: &str, kind: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     serde_json::to_writer(&mut out, object)
         .unwrap_or_else(|e| panic!("a {kind} can always be written as JSON: {e}"));
-    zero_time::to_null(out)
+    complete(out, group, version, kind)
+}
+
+/// What is written is what upstream writes for the object.
+fn complete(json: Vec<u8>, group: &str, version: &str, kind: &str) -> Vec<u8> {
+    let json = zero_time::to_null(json);
+    match schema::lookup_kind(group, version, kind) {
+        Some(definition) => schema::fill(json, definition),
+        None => json,
+    }
 }
 
 fn decode_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, DecodeError> {
@@ -97,7 +106,7 @@ macro_rules! objects {
             fn metadata(&self) -> &ObjectMeta { &self.metadata }
             fn metadata_mut(&mut self) -> &mut ObjectMeta { &mut self.metadata }
             fn decode(json: &[u8]) -> Result<Self, DecodeError> { decode_json(json) }
-            fn encode(&self) -> Vec<u8> { encode_json(self, $kind) }
+            fn encode(&self) -> Vec<u8> { encode_json(self, $group, $version, $kind) }
         }
     )*};
 }

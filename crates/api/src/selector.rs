@@ -296,7 +296,7 @@ mod parse {
     }
 
     fn unable(found: &Token, expected: &str) -> SelectorError {
-        SelectorError(format!("unable to parse requirement: found '{}', expected: {expected}", found.text()))
+        SelectorError(format!("found '{}', expected: {expected}", found.text()))
     }
 
     pub(super) fn labels(text: &str) -> Result<LabelSelector, SelectorError> {
@@ -309,7 +309,12 @@ mod parse {
             return Ok(LabelSelector::of(requirements));
         }
         loop {
-            requirements.push(requirement(&mut lexer)?);
+            if let other @ Token::Sign("=" | "==" | "!=" | ">" | "<" | "(" | ")" | ",") = lexer.peek() {
+                return Err(unable(&other, "!, identifier, or 'end of string'"));
+            }
+            let requirement = requirement(&mut lexer);
+            requirements
+                .push(requirement.map_err(|e| SelectorError(format!("unable to parse requirement: {e}")))?);
             match lexer.next() {
                 Token::End => return Ok(LabelSelector::of(requirements)),
                 Token::Sign(",") => match lexer.peek() {
@@ -340,9 +345,8 @@ mod parse {
             },
             other => return Err(unable(&other, "!, identifier, or 'end of string'")),
         };
-        crate::names::qualified_name(&key).map_err(|why| {
-            SelectorError(format!("unable to parse requirement: <nil>: Invalid value: {key:?}: {why}"))
-        })?;
+        crate::names::qualified_name(&key)
+            .map_err(|why| SelectorError(format!("<nil>: Invalid value: {key:?}: {why}")))?;
         if absent {
             return Ok(Requirement { key, operator: Operator::DoesNotExist, values: Vec::new() });
         }
@@ -352,18 +356,15 @@ mod parse {
         let (operator, values) = match lexer.next() {
             Token::Sign("=" | "==") => (Operator::In, vec![exact(lexer)?]),
             Token::Sign("!=") => (Operator::NotIn, vec![exact(lexer)?]),
-            Token::Sign(">") => (Operator::GreaterThan, vec![number(&key, lexer)?]),
-            Token::Sign("<") => (Operator::LessThan, vec![number(&key, lexer)?]),
+            Token::Sign(">") => (Operator::GreaterThan, vec![number(lexer)?]),
+            Token::Sign("<") => (Operator::LessThan, vec![number(lexer)?]),
             Token::Word(word) if word == "in" => (Operator::In, set(lexer)?),
             Token::Word(word) if word == "notin" => (Operator::NotIn, set(lexer)?),
             other => return Err(unable(&other, "in, notin, =, ==, !=, gt, lt")),
         };
         for value in &values {
-            crate::names::label_value(value).map_err(|why| {
-                SelectorError(format!(
-                    "unable to parse requirement: values[0][{key}]: Invalid value: {value:?}: {why}"
-                ))
-            })?;
+            crate::names::label_value(value)
+                .map_err(|why| SelectorError(format!("values[0][{key}]: Invalid value: {value:?}: {why}")))?;
         }
         Ok(Requirement { key, operator, values })
     }
@@ -378,10 +379,12 @@ mod parse {
         }
     }
 
-    fn number(key: &str, lexer: &mut Lexer<'_>) -> Result<String, SelectorError> {
+    fn number(lexer: &mut Lexer<'_>) -> Result<String, SelectorError> {
         let text = exact(lexer)?;
         text.parse::<i64>().map_err(|_| {
-            SelectorError(format!("unable to parse requirement: values[0][{key}]: Invalid value: {text:?}: for 'Gt', 'Lt' operators, the value must be an integer"))
+            SelectorError(format!(
+                "values[0]: Invalid value: {text:?}: for 'Gt', 'Lt' operators, the value must be an integer"
+            ))
         })?;
         Ok(text)
     }
@@ -413,10 +416,9 @@ mod parse {
                     break;
                 }
                 other => {
-                    return Err(SelectorError(format!(
-                        "found '{}', expected: ',', or identifier",
-                        other.text()
-                    )));
+                    let expected =
+                        if values.is_empty() { "',', ')' or identifier" } else { "',', or identifier" };
+                    return Err(unable(&other, expected));
                 }
             }
         }

@@ -14,6 +14,7 @@ use crate::resource::Resource;
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiError {
     status: Box<Status>,
+    plain: bool,
 }
 
 /// The result of a request.
@@ -22,7 +23,7 @@ pub type Result<T, E = ApiError> = std::result::Result<T, E>;
 impl ApiError {
     /// An error from a `Status` that a server sent.
     pub fn from_status(status: Status) -> Self {
-        Self { status: Box::new(status) }
+        Self { status: Box::new(status), plain: false }
     }
 
     /// An error with this HTTP code, reason and message.
@@ -34,6 +35,22 @@ impl ApiError {
             message: Some(message.into()),
             ..Status::default()
         })
+    }
+
+    /// An answer that is no `Status` but only this text, as upstream gives where no API handler was found.
+    pub fn plain(code: i32, reason: &str, text: &str) -> Self {
+        Self { plain: true, ..Self::new(code, reason, text) }
+    }
+
+    /// Whether the answer is only the text.
+    pub fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// The same error with details, though they say nothing.
+    fn with_details(mut self) -> Self {
+        self.status.details.get_or_insert_default();
+        self
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
@@ -103,9 +120,26 @@ impl ApiError {
         )
     }
 
-    /// 404 for a path that nothing serves.
+    /// 404 for a path below an API that nothing serves.
     pub fn no_such_path() -> Self {
-        Self::new(404, "NotFound", "the server could not find the requested resource")
+        Self::new(404, "NotFound", "the server could not find the requested resource").with_details()
+    }
+
+    /// 404 for a path below no API.
+    pub fn no_such_page() -> Self {
+        Self::plain(404, "NotFound", "404 page not found\n")
+    }
+
+    /// 405 for a verb that a resource does not know.
+    pub fn no_such_verb() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Self::new(405, "MethodNotAllowed", message).with_details()
+    }
+
+    /// 422 for a patch that does not apply.
+    pub fn unprocessable() -> Self {
+        let message = "the server rejected our request due to an error in our request";
+        Self::new(422, "Invalid", message).with_details()
     }
 
     /// 405
@@ -159,11 +193,10 @@ impl ApiError {
 
     /// 422: the object is understood but not valid.
     pub fn invalid(resource: &Resource, name: &str, errors: &[field::Error]) -> Self {
-        let kind = if resource.group.is_empty() {
-            resource.kind.to_string()
-        } else {
-            format!("{}.{}", resource.kind, resource.group)
-        };
+        // Both kinds of events are the older one inside.
+        let group = if resource.group == "events.k8s.io" { "" } else { &*resource.group };
+        let kind =
+            if group.is_empty() { resource.kind.to_string() } else { format!("{}.{group}", resource.kind) };
         let message = if errors.is_empty() {
             format!("{kind} {} is invalid", quote(name))
         } else {
@@ -177,7 +210,7 @@ impl ApiError {
                 field: Some(e.path.to_string()),
             })
             .collect();
-        Self::new(422, "Invalid", message).about(&resource.group, &resource.kind, name).with_causes(causes)
+        Self::new(422, "Invalid", message).about(group, &resource.kind, name).with_causes(causes)
     }
 
     /// 429

@@ -47,8 +47,9 @@ pub(crate) async fn serve(core: &Core, incoming: &Incoming<'_>) -> Result<Reply>
     if let Some(answer) = virtual_resource(core, incoming).await? {
         return Ok(Reply::Object(answer, None));
     }
-    let served = core.served(&info.group, &info.version, &info.resource)?;
-    if let Some(warning) = &served.deprecation {
+    let served = find(core, info)?;
+    let writes = !matches!(info.verb, "list" | "get" | "watch");
+    if let Some(warning) = served.deprecation.as_ref().filter(|_| !(writes && served.kind.read_only())) {
         incoming.warnings.add(warning.clone());
         crate::metrics::deprecated(info, removed_release(warning));
         incoming.warnings.annotate("k8s.io/deprecated", "true");
@@ -76,6 +77,12 @@ pub(crate) async fn serve(core: &Core, incoming: &Incoming<'_>) -> Result<Reply>
 fn removed_release(warning: &str) -> &str {
     let after = warning.split_once("unavailable in v").map_or("", |(_, after)| after);
     after.split(['+', ';', ' ']).next().unwrap_or("")
+}
+
+/// The resource of the path.
+fn find(core: &Core, info: &RequestInfo) -> Result<Served> {
+    let found = core.served(&info.group, &info.version, &info.resource);
+    found.map_err(|_| crate::discovery::no_such(core, info))
 }
 
 async fn verb(call: &Call<'_>, incoming: &Incoming<'_>) -> Result<Reply> {
@@ -126,7 +133,7 @@ fn is_collection(call: &Call<'_>) -> bool {
 
 /// 405 for a verb that a resource does not know.
 pub(crate) fn not_allowed() -> ApiError {
-    ApiError::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    ApiError::no_such_verb()
 }
 
 /// GET of an object or a subresource.
@@ -137,7 +144,8 @@ pub(crate) async fn read(call: &Call<'_>, query: &Query) -> Result<Answer> {
         // What has a part of its own can also be read, and reads as the whole.
         _ => drop(crate::verbs::lifecycle::Part::of(call)?),
     }
-    if let Some(revision) = crate::query::parse_revision(query.get("resourceVersion").unwrap_or(""))? {
+    let revision = crate::query::parse_revision(query.get("resourceVersion").unwrap_or(""));
+    if let Some(revision) = revision.map_err(crate::query::of_storage)? {
         call.core.hub.wait_for(revision).await?;
     }
     Ok(Answer::object(200, get::get(call).await?))
@@ -180,22 +188,20 @@ async fn virtual_resource(core: &Core, incoming: &Incoming<'_>) -> Result<Option
     }
     let found = core.table.load().find_virtual(&info.group, &info.version, &info.resource).cloned();
     let Some(resource) = found else { return Ok(None) };
-    if info.verb != "create" || !info.name.is_empty() {
+    if !info.name.is_empty() {
+        return Err(ApiError::no_such_path());
+    }
+    if info.verb != "create" {
         return Err(not_allowed());
     }
     let expected = resource.resource();
-    let body = decode::tree(&incoming.input, &expected.kind)?;
-    let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
-    let (version, kind) = (text("apiVersion"), text("kind"));
-    if (!version.is_empty() && version != expected.api_version())
-        || (!kind.is_empty() && kind != expected.kind)
-    {
-        return Err(ApiError::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {}",
-            expected.kind
-        )));
+    let options = WriteOptions::parse(incoming.query, incoming.user_agent, "CreateOptions")?;
+    let body = decode::body(incoming.warnings, &incoming.input, expected, options.validation)?;
+    let namespace = body.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or("");
+    if expected.namespaced && !namespace.is_empty() && namespace != info.namespace {
+        let why = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(ApiError::bad_request(why));
     }
-    crate::audit::object_body(incoming.warnings, &body);
     let answer = resource.create(incoming.user, &info.namespace, body).await?;
     Ok(Some(Answer::other(201, &answer, 0)))
 }
@@ -215,7 +221,7 @@ async fn bindings(core: &Core, incoming: &Incoming<'_>) -> Result<Answer> {
         subresource: "binding",
         warnings: incoming.warnings,
     };
-    let body = decode::body(&pods, &incoming.input, &bind::BINDING, options.validation)?;
+    let body = decode::body(pods.warnings, &incoming.input, &bind::BINDING, options.validation)?;
     let name = body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("").to_owned();
     bind::bind(&pods.on(pods.namespace, &name), body, &options).await
 }
@@ -242,7 +248,7 @@ pub(crate) async fn connect(
     warnings: &Warnings,
     request: http::Request<Body>,
 ) -> Result<http::Response<Body>> {
-    let served = core.served(&info.group, &info.version, &info.resource)?;
+    let served = find(core, info)?;
     let call = Call {
         core,
         user,

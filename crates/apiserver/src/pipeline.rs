@@ -26,7 +26,7 @@ use crate::impersonate::effective_user;
 use crate::limits::MAX_BODY_BYTES;
 use crate::metrics::Tracked;
 use crate::query::Query;
-use crate::respond::{self, Endpoint, Routes, Wish};
+use crate::respond::{self, Endpoint, Wish};
 use crate::route::{RequestInfo, resolve};
 use crate::serve::{Body, holding};
 use crate::verbs::Input;
@@ -120,11 +120,7 @@ fn endpoint(core: &Core, info: &RequestInfo) -> Endpoint {
         // A scale is a scale, whose ever it is.
         custom: custom && info.subresource != "scale",
         watch: info.verb == "watch",
-        routes: match info.verb {
-            _ if custom => Routes::Any,
-            "list" | "watch" => Routes::Lists,
-            _ => Routes::Objects,
-        },
+        known: table.entry(&info.group, &info.resource).is_some(),
     }
 }
 
@@ -198,13 +194,13 @@ async fn enter(
     }
     let mut span = traces::request(&user, info, &request);
     let work = authorized(core, &user, request, info, query, warnings);
+    let watching = (info.verb == "watch" && info.is_resource).then(|| core.fairness.watches(info));
     let answer = Box::pin(trace::within(&span, in_time(core, info, query, work))).await;
     traces::answered(&mut span, &answer);
-    if info.verb == "watch" && info.is_resource {
-        let watching = core.fairness.watches(info);
-        return Ok(answer?.map(|body| holding(body, watching)));
+    match watching {
+        Some(watching) => Ok(answer?.map(|body| holding(body, watching))),
+        None => answer,
     }
-    answer
 }
 
 /// Breaks off what takes too long.
@@ -308,7 +304,9 @@ async fn answer(
     if *request.method() == Method::HEAD {
         return Err(dispatch::not_allowed());
     }
-    let format = wish(request.headers(), query).negotiate(endpoint(core, info))?;
+    let wish = wish(request.headers(), query);
+    wish.check_route(info.verb, endpoint(core, info), header(request.headers(), CONTENT_TYPE.as_str()))?;
+    let format = wish.negotiate(endpoint(core, info))?;
     if info.verb == "watch" && websocket::is_websocket_request(request.headers()) {
         return watch_messages(core, user, request, info, query, warnings, &format).await;
     }

@@ -46,9 +46,14 @@ impl Query {
     pub(crate) fn number(&self, key: &str) -> Result<Option<i64>> {
         match self.get(key) {
             None | Some("") => Ok(None),
-            Some(text) => text.parse().map(Some).map_err(|_| {
+            Some(text) => text.parse().map(Some).map_err(|e: std::num::ParseIntError| {
+                use std::num::IntErrorKind::{NegOverflow, PosOverflow};
                 let quoted = field::quote(text);
-                ApiError::bad_request(format!("strconv.ParseInt: parsing {quoted}: invalid syntax"))
+                let why = match e.kind() {
+                    PosOverflow | NegOverflow => "value out of range",
+                    _ => "invalid syntax",
+                };
+                ApiError::bad_request(format!("strconv.ParseInt: parsing {quoted}: {why}"))
             }),
         }
     }
@@ -84,12 +89,7 @@ impl ListOptions {
         let revision = parse_revision(query.get("resourceVersion").unwrap_or(""))?;
         let timeout = query.number("timeoutSeconds")?;
         Ok(Self {
-            labels: LabelSelector::parse(query.get("labelSelector").unwrap_or("")).map_err(|e| {
-                ApiError::bad_request(format!("unable to parse requirement: {e}").replace(
-                    "unable to parse requirement: unable to parse requirement: ",
-                    "unable to parse requirement: ",
-                ))
-            })?,
+            labels: LabelSelector::parse(query.get("labelSelector").unwrap_or("")).map_err(bad)?,
             fields: FieldSelector::parse(query.get("fieldSelector").unwrap_or("")).map_err(bad)?,
             limit: usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(0),
             continue_token: query.get("continue").unwrap_or("").to_owned(),
@@ -203,6 +203,14 @@ pub(crate) fn parse_revision(text: &str) -> Result<Option<u64>> {
     })
 }
 
+/// The same error as the storage has it, which a get and a watch ask first.
+pub(crate) fn of_storage(error: ApiError) -> ApiError {
+    match error.message().strip_prefix("invalid resource version: ") {
+        Some(text) => ApiError::new(500, "", text),
+        None => error,
+    }
+}
+
 pub(crate) fn parse_match(text: &str) -> Option<VersionMatch> {
     match text {
         "" => None,
@@ -311,7 +319,7 @@ fn is_dry(values: &[&str]) -> bool {
 }
 
 fn dry_run_error(values: &[&str]) -> Option<field::Error> {
-    let fits = values.iter().all(|value| matches!(*value, "" | "All"));
+    let fits = values.iter().all(|value| *value == "All");
     (!fits).then(|| field::Error::not_supported(&field::Path::new("dryRun"), values.to_vec(), &["All"]))
 }
 

@@ -60,7 +60,9 @@ const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 /// Resolves `method` on `path`. `None` for a resource path that cannot be understood.
 pub(crate) fn resolve(method: &Method, path: &str, query: &Query) -> RequestInfo {
     let mut info = RequestInfo { path: path.to_owned(), verb: method_verb(method), ..RequestInfo::default() };
-    let decoded: Vec<String> = path.trim_matches('/').split('/').map(percent_decode).collect();
+    // Upstream splits the path when it is decoded already.
+    let whole = percent_decode(path);
+    let decoded: Vec<String> = whole.trim_matches('/').split('/').map(str::to_owned).collect();
     let mut parts: &[String] = &decoded;
     match parts.first().map(String::as_str) {
         Some("api") if parts.len() >= 3 => parts = &parts[1..],

@@ -195,6 +195,8 @@ pub trait AnyKind: Send + Sync + 'static {
     fn prepare_part_update(&self, _part: &str, _new: &mut dyn AnyObject, _old: &dyn AnyObject) {}
     /// See [`Kind::note_time`].
     fn note_time(&self, _new: &mut dyn AnyObject, _old: &dyn AnyObject, _now: SystemTime) {}
+    /// See [`Kind::note_creation`].
+    fn note_creation(&self, _object: &mut dyn AnyObject, _now: SystemTime) {}
     /// See [`Kind::validate_part_update`].
     fn validate_part_update(&self, _part: &str, _new: &dyn AnyObject, _old: &dyn AnyObject) -> Errors {
         Errors::new()
@@ -424,6 +426,10 @@ impl<K: Kind> AnyKind for Builtin<K> {
 
     fn note_time(&self, new: &mut dyn AnyObject, old: &dyn AnyObject, now: SystemTime) {
         K::note_time(typed_mut::<K>(new), typed::<K>(old), now);
+    }
+
+    fn note_creation(&self, object: &mut dyn AnyObject, now: SystemTime) {
+        K::note_creation(typed_mut::<K>(object), now);
     }
 
     fn validate_part_update(&self, part: &str, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {

@@ -128,6 +128,9 @@ pub trait Kind: Send + Sync + 'static {
     /// Notes the time of an update of the status or of another part, where the object says it.
     fn note_time(_new: &mut Self::Object, _old: &Self::Object, _now: SystemTime) {}
 
+    /// Notes the time of a creation, where the object says it; after `prepare_create`.
+    fn note_creation(_object: &mut Self::Object, _now: SystemTime) {}
+
     /// Is the object valid in itself?
     fn validate(_object: &Self::Object) -> Errors {
         Errors::new()

@@ -41,7 +41,9 @@ pub use table::Column;
 /// Rules that other crates need as well: the kubelet for static pods, custom resources for names.
 pub mod rules {
     pub use crate::apiextensions::approval;
-    pub use crate::common::metadata::{check_name, validate_metadata, validate_metadata_update};
+    pub use crate::common::metadata::{
+        check_name, validate_metadata, validate_metadata_update, validate_updated_finalizers,
+    };
     pub use crate::common::{cel, cron};
     pub use crate::flowcontrol::mandatory as mandatory_flow_control;
     pub use crate::scheduling::priority_class::SYSTEM_CLASSES;

@@ -46,6 +46,14 @@ pub const AGE: Column = Column::new(
 /// Only the age.
 pub const AGE_ONLY: &[Column] = &[AGE];
 
+/// When it was made, of the kinds without columns of their own.
+pub const CREATED_AT: &[Column] = &[Column::new("Created At", "date", AGE.description)];
+
+/// The cell of that column.
+pub fn created_at(meta: &ObjectMeta) -> Value {
+    meta.creation_timestamp.as_ref().map(|t| t.0.to_string()).unwrap_or_default().into()
+}
+
 /// The cell of the age column.
 pub fn age(meta: &ObjectMeta, now: SystemTime) -> Value {
     match &meta.creation_timestamp {

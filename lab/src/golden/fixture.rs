@@ -1,5 +1,6 @@
 //! The form of the files.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -31,7 +32,10 @@ pub struct Step {
     /// The body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Value>,
-    /// Changes of the body, each tried as a dry run instead of the request itself.
+    /// The body as text, in place of JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<String>,
+    /// Changes of the request, each tried instead of the request itself; what writes, as a dry run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rows: Vec<Row>,
     /// What came back, if there are no rows.
@@ -52,12 +56,28 @@ pub struct Answer {
     pub body: Value,
 }
 
-/// A change of the body.
+/// A change of the request.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
-    /// A merge patch.
+    /// A merge patch of the body.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
     pub with: Value,
+    /// Values at pointers into the body; `null` removes what is there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, Value>,
+    /// The body as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<String>,
+    /// Further query parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// Another `Content-Type`; empty for none.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// Another `Accept`; empty for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accept: Option<String>,
     /// Pointers into the answer that matter.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub show: Vec<String>,
@@ -110,6 +130,15 @@ fn collect(folder: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+impl Row {
+    /// What is changed, for people.
+    pub fn about(&self) -> String {
+        let mut own = self.clone();
+        own.answer = None;
+        serde_json::to_string(&own).unwrap_or_default()
+    }
 }
 
 impl Fixture {

@@ -20,14 +20,23 @@ pub fn normal(mut value: Value, names: &Names) -> Value {
 const CONTROLLED: &[&str] =
     &["customresourcedefinitions", "validatingadmissionpolicies", "flowschemas", "apiservices"];
 
-/// The answer without what a controller may have written meanwhile.
+/// The answer without what a controller may have written meanwhile, and without who asked.
 pub fn settled(path: &str, mut value: Value) -> Value {
-    let segments = path.split(['/', '?']).filter(|s| !s.is_empty());
-    let mut at_resource = segments.skip_while(|s| !CONTROLLED.contains(s));
-    if at_resource.next().is_some() {
+    let mut segments = path.split(['/', '?']).filter(|s| !s.is_empty());
+    if segments.clone().any(|s| CONTROLLED.contains(&s)) {
         without_controllers(&mut value);
     }
+    if segments.any(|s| s == "certificatesigningrequests") {
+        without_requester(&mut value);
+    }
     value
+}
+
+/// A certificate request says who sent it.
+fn without_requester(request: &mut Value) {
+    if let Some(spec) = request.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.retain(|key, _| !["username", "uid", "groups", "extra"].contains(&key.as_str()));
+    }
 }
 
 fn without_controllers(value: &mut Value) {
@@ -35,7 +44,16 @@ fn without_controllers(value: &mut Value) {
         Value::Object(map) => {
             // What a refusal says in its status is the answer itself.
             if map.get("kind").is_none_or(|kind| kind != "Status") {
-                map.retain(|key, _| !["status", "finalizers", "managedFields"].contains(&key.as_str()));
+                // What a deletion finds depends on them as well.
+                const WRITTEN: [&str; 6] = [
+                    "status",
+                    "finalizers",
+                    "managedFields",
+                    "generation",
+                    "deletionTimestamp",
+                    "deletionGracePeriodSeconds",
+                ];
+                map.retain(|key, _| !WRITTEN.contains(&key.as_str()));
             }
             if let Some(Value::Array(cells)) = map.get_mut("cells") {
                 cells.truncate(1);
@@ -68,7 +86,12 @@ fn replace(key: &str, value: &mut Value) {
         }
     };
     match key {
-        "creationTimestamp" | "deletionTimestamp" | "time" | "lastTransitionTime" | "lastUpdateTime"
+        "creationTimestamp"
+        | "deletionTimestamp"
+        | "time"
+        | "lastTransitionTime"
+        | "lastPhaseTransitionTime"
+        | "lastUpdateTime"
             if value.is_string() =>
         {
             *value = "<time>".into();
@@ -89,6 +112,11 @@ fn texts(text: &str, names: &Names) -> String {
     let mut text = text.to_owned();
     if !names.namespace.is_empty() {
         text = text.replace(&names.namespace, "{ns}");
+    }
+    // The present revision: `Too large resource version: 999, current: 7`.
+    if let Some(at) = text.find(", current: ") {
+        text.truncate(at);
+        text.push_str(", current: <revision>");
     }
     while let Some(at) = uid(&text) {
         text.replace_range(at..at + UID, "<uid>");
@@ -115,14 +143,19 @@ fn ages(table: &mut Value) {
     let names = |column: &Value| {
         matches!(
             column["name"].as_str(),
-            Some("Age" | "First Seen" | "Last Seen" | "Cluster-IP" | "Created At" | "Duration")
+            Some("Age" | "First Seen" | "Last Seen" | "Cluster-IP" | "Created At" | "Duration" | "Requestor")
         )
     };
     let columns: Vec<usize> = match table["columnDefinitions"].as_array() {
         Some(columns) => columns.iter().enumerate().filter(|(_, c)| names(c)).map(|(i, _)| i).collect(),
         None => return,
     };
+    let count = table["columnDefinitions"].as_array().map_or(0, Vec::len);
     for row in table["rows"].as_array_mut().into_iter().flatten() {
+        // Where there is one cell more than there are columns, it is an age.
+        if let Some(extra) = row["cells"].get_mut(count) {
+            *extra = "<varies>".into();
+        }
         for column in &columns {
             if row["cells"][column].is_string() && row["cells"][column] != "<none>" {
                 row["cells"][column] = "<varies>".into();

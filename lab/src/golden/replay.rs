@@ -1,12 +1,13 @@
 //! Sending the requests of a fixture, and comparing what comes back.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures::future::BoxFuture;
 use gantry_client::HttpsTransport;
-use gantry_client::https::Request;
-use http::Method;
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, Request};
 use serde_json::{Value, json};
 
 use super::fixture::{Answer, Fixture, Row, RowAnswer, Step};
@@ -34,8 +35,29 @@ pub struct Raw {
     pub code: u16,
     /// The texts of the `Warning` headers.
     pub warnings: Vec<String>,
-    /// The body.
+    /// The body; text if it is no JSON.
     pub body: Value,
+}
+
+impl Raw {
+    /// What a server sent.
+    pub fn new(code: u16, headers: &HeaderMap, body: &[u8]) -> Self {
+        let warnings =
+            headers.get_all("warning").iter().flat_map(|w| texts_of(w.to_str().unwrap_or_default()));
+        let body = serde_json::from_slice(body).unwrap_or_else(|_| String::from_utf8_lossy(body).into());
+        Self { code, warnings: warnings.collect(), body }
+    }
+}
+
+/// The texts of a `Warning` header: `299 - "one", 299 - "two"`.
+fn texts_of(header: &str) -> Vec<String> {
+    let unescaped = |text: &str| text.replace("\\\"", "\"").replace("\\\\", "\\");
+    let parts = header.split("299 - \"").skip(1);
+    let unquoted = |part: &str| {
+        let part = part.trim_end().trim_end_matches(',');
+        unescaped(part.strip_suffix('"').unwrap_or(part))
+    };
+    parts.map(unquoted).collect()
 }
 
 /// Whoever answers.
@@ -44,45 +66,29 @@ pub trait Server: Sync {
     fn send(&self, request: Sent) -> BoxFuture<'_, anyhow::Result<Raw>>;
 }
 
-/// A server behind a kubeconfig. Warnings of refusals are not seen.
+/// A server behind a kubeconfig.
 pub struct Https(pub HttpsTransport);
 
 impl Server for Https {
     fn send(&self, request: Sent) -> BoxFuture<'_, anyhow::Result<Raw>> {
         Box::pin(async move {
-            let outgoing = Request {
-                method: Method::from_bytes(request.method.as_bytes())?,
-                path: request.path,
-                accept: request.accept,
-                content_type: content_type(&request.content_type)?,
-                body: request.body.into(),
-            };
-            match self.0.send(outgoing).await {
-                Ok(reply) => Ok(Raw {
-                    code: reply.code,
-                    warnings: reply.warnings,
-                    body: serde_json::from_slice(&reply.body).context("read an answer")?,
-                }),
-                Err(error) => Ok(Raw {
-                    code: error.code(),
-                    warnings: Vec::new(),
-                    body: serde_json::to_value(error.status())?,
-                }),
+            let mut outgoing = Request::builder().method(request.method.as_str()).uri(request.path.as_str());
+            for (name, value) in request.headers() {
+                outgoing = outgoing.header(name, value);
             }
+            let answer = self.0.exchange(outgoing.body(request.body.into())?).await?;
+            Ok(Raw::new(answer.status().as_u16(), answer.headers(), answer.body()))
         })
     }
 }
 
-fn content_type(text: &str) -> anyhow::Result<&'static str> {
-    const KNOWN: [&str; 6] = [
-        "application/json",
-        "application/yaml",
-        "application/json-patch+json",
-        "application/merge-patch+json",
-        "application/strategic-merge-patch+json",
-        "application/apply-patch+yaml",
-    ];
-    KNOWN.into_iter().find(|known| *known == text).with_context(|| format!("content type {text:?}"))
+impl Sent {
+    /// The headers, without those that are to be left out.
+    pub fn headers(&self) -> Vec<(http::HeaderName, &str)> {
+        let headers =
+            [(CONTENT_TYPE, &*self.content_type), (ACCEPT, &*self.accept), (USER_AGENT, super::AGENT)];
+        headers.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+    }
 }
 
 /// Replays a fixture in a new namespace, and returns it with the answers of this server. What it created is deleted.
@@ -104,8 +110,12 @@ pub async fn replay(server: &dyn Server, fixture: &Fixture) -> anyhow::Result<Fi
     for step in &mut replayed.steps {
         play(server, step, &names, &mut created).await.with_context(|| step.send.clone())?;
     }
-    created.push(format!("/api/v1/namespaces/{namespace}"));
-    for path in created {
+    created.insert(0, format!("/api/v1/namespaces/{namespace}"));
+    for path in created.into_iter().rev() {
+        // Nobody may be there who would take the finalizers away.
+        let mut freed = request("PATCH", &path, Some(&json!({"metadata": {"finalizers": null}})));
+        "application/merge-patch+json".clone_into(&mut freed.content_type);
+        server.send(freed).await?;
         let options = json!({"gracePeriodSeconds": 0});
         server.send(request("DELETE", &path, Some(&options))).await?;
     }
@@ -128,13 +138,16 @@ async fn play(
     if let Some(accept) = &step.accept {
         sent.accept.clone_from(accept);
     }
+    if let Some(raw) = &step.raw {
+        sent.body = raw.replace("{ns}", &names.namespace).into_bytes();
+    }
     if !step.rows.is_empty() {
-        let body = body.unwrap_or_default();
         for row in &mut step.rows {
-            row.answer = Some(play_row(server, row, &body, &sent, names).await?);
+            row.answer = Some(play_row(server, row, body.as_ref(), &sent, names).await?);
         }
         return Ok(());
     }
+    let sent_body = body.unwrap_or_default();
     let raw = server.send(sent).await?;
     if let Some(name) = raw.body["metadata"]["name"].as_str()
         && method == "POST"
@@ -145,28 +158,69 @@ async fn play(
     let warnings = raw.warnings.iter().map(|w| w.replace(&names.namespace, "{ns}")).collect();
     let body = settled(&path, normal(raw.body, names));
     step.answer = Some(Answer { code: raw.code, warnings, body });
-    Ok(())
+    match path.ends_with("/customresourcedefinitions") && raw.code == 201 {
+        true => served(server, &sent_body).await,
+        false => Ok(()),
+    }
+}
+
+/// Waits until the resource of a new definition is served.
+async fn served(server: &dyn Server, definition: &Value) -> anyhow::Result<()> {
+    const LOOKS: usize = 1500;
+    const PAUSE: Duration = Duration::from_millis(20);
+    let text = |pointer: &str| definition.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let (group, version) = (text("/spec/group"), text("/spec/versions/0/name"));
+    let path = format!("/apis/{group}/{version}/{}", text("/spec/names/plural"));
+    for _ in 0..LOOKS {
+        if server.send(request("GET", &path, None)).await?.code == 200 {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    bail!("{path} is not served")
 }
 
 async fn play_row(
     server: &dyn Server,
     row: &Row,
-    body: &Value,
+    body: Option<&Value>,
     sent: &Sent,
     names: &Names,
 ) -> anyhow::Result<RowAnswer> {
-    let mut changed = body.clone();
-    merge(&mut changed, &placed(&row.with, &names.namespace));
     let mut sent = sent.clone();
-    sent.body = serde_json::to_vec(&changed)?;
-    sent.path += if sent.path.contains('?') { "&dryRun=All" } else { "?dryRun=All" };
+    if !row.with.is_null() || !row.set.is_empty() {
+        let mut changed = body.cloned().unwrap_or_default();
+        if !row.with.is_null() {
+            merge(&mut changed, &placed(&row.with, &names.namespace));
+        }
+        for (pointer, value) in &row.set {
+            set(&mut changed, pointer, placed(value, &names.namespace))
+                .with_context(|| format!("{pointer} leads nowhere"))?;
+        }
+        sent.body = serde_json::to_vec(&changed)?;
+    }
+    if let Some(raw) = &row.raw {
+        sent.body = raw.replace("{ns}", &names.namespace).into_bytes();
+    }
+    sent.content_type = row.content_type.clone().unwrap_or(sent.content_type);
+    sent.accept = row.accept.clone().unwrap_or(sent.accept);
+    let mut further = |query: &str| {
+        let sign = if sent.path.contains('?') { '&' } else { '?' };
+        sent.path.push(sign);
+        sent.path.push_str(&query.replace("{ns}", &names.namespace));
+    };
+    row.query.iter().for_each(|query| further(query));
+    let asks = row.query.as_ref().is_some_and(|query| query.contains("dryRun="));
+    if sent.method != "GET" && !asks {
+        further("dryRun=All");
+    }
     let raw = server.send(sent).await?;
     let body = normal(raw.body, names);
     let refused = raw.code >= 400;
     Ok(RowAnswer {
         code: raw.code,
-        warnings: raw.warnings,
-        message: body["message"].as_str().filter(|_| refused).map(str::to_owned),
+        warnings: raw.warnings.iter().map(|w| w.replace(&names.namespace, "{ns}")).collect(),
+        message: body["message"].as_str().or(body.as_str()).filter(|_| refused).map(str::to_owned),
         shown: row.show.iter().map(|at| body.pointer(at).cloned().unwrap_or_default()).collect(),
     })
 }
@@ -189,6 +243,19 @@ fn placed(body: &Value, namespace: &str) -> Value {
         Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), placed(v, namespace))).collect(),
         other => other.clone(),
     }
+}
+
+/// Puts `value` at a pointer whose parent is there, or removes what is there if it is null.
+fn set(into: &mut Value, pointer: &str, value: Value) -> Option<()> {
+    let (parent, name) = pointer.rsplit_once('/')?;
+    let name = name.replace("~1", "/").replace("~0", "~");
+    match into.pointer_mut(parent)? {
+        Value::Object(map) if value.is_null() => drop(map.remove(&name)),
+        Value::Object(map) => drop(map.insert(name, value)),
+        Value::Array(list) => *list.get_mut(name.parse::<usize>().ok()?)? = value,
+        _ => return None,
+    }
+    Some(())
 }
 
 /// RFC 7396.
@@ -216,7 +283,7 @@ pub fn differences(expected: &Fixture, found: &Fixture) -> Vec<String> {
     for (number, (step, other)) in expected.steps.iter().zip(&found.steps).enumerate() {
         let at = format!("step {} ({})", number + 1, step.send);
         for (row, (one, two)) in step.rows.iter().zip(&other.rows).enumerate() {
-            let at = format!("{at} row {} {}", row + 1, one.with);
+            let at = format!("{at} row {} {}", row + 1, one.about());
             compare(&at, &json!(one.answer), &json!(two.answer), &mut lines);
         }
         compare(&at, &json!(step.answer), &json!(other.answer), &mut lines);

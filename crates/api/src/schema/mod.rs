@@ -12,6 +12,7 @@ mod structural;
 mod tests;
 mod types;
 mod unknown;
+mod zeros;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -19,8 +20,10 @@ use std::sync::OnceLock;
 pub use descriptions::Descriptions;
 pub use node::{Keys, ListShape, Node, Shape};
 pub use structural::{Additional, Structural, StructuralType, ValueValidation};
-pub use types::{Field, Gvk, ListType, Markers, Type, TypeDef};
+pub use types::{Field, Gvk, ListType, Markers, Type, TypeDef, Zero};
 pub use unknown::{MAX_PROBLEMS, unknown_fields};
+pub(crate) use zeros::fill;
+pub use zeros::tidied;
 
 pub(crate) struct Table {
     pub(crate) defs: Vec<TypeDef>,

@@ -1,9 +1,10 @@
 //! A place in a schema, whoever brought the schema.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::structural::{Additional, Structural, StructuralType};
 use super::types::{Field, ListType, Markers, Type, TypeDef};
@@ -81,6 +82,8 @@ static NO_MARKERS: Markers = Markers {
     patch_strategy: None,
     patch_merge_key: None,
     default: None,
+    enumeration: Vec::new(),
+    zero: None,
 };
 
 impl<'a> Node<'a> {
@@ -133,6 +136,11 @@ impl<'a> Node<'a> {
         self.definition()?.field(name)
     }
 
+    /// Whether Go's view of a value ends here: an embedded object is what nobody looks into.
+    pub fn is_opaque(self) -> bool {
+        matches!(self, Node::Static(Type::AnyObject(name), _) if name.ends_with(".RawExtension"))
+    }
+
     /// The markers of the field by which the place was reached.
     pub fn markers(self) -> &'static Markers {
         match self {
@@ -161,18 +169,11 @@ impl<'a> Node<'a> {
 
     /// What an absent field of a built-in type stands for: what Go writes for it when it is not optional.
     pub fn absent(self, name: &str) -> Option<&'static Value> {
-        static EMPTY: LazyLock<[Value; 5]> =
-            LazyLock::new(|| [json!({}), json!(""), json!(0), json!(false), Value::Null]);
-        let field = self.field(name)?;
-        if field.markers.by_value {
-            return Some(&EMPTY[0]);
-        }
-        field.required.then(|| match field.ty {
-            Type::String => &EMPTY[1],
-            Type::Int32 | Type::Int64 | Type::Double => &EMPTY[2],
-            Type::Bool => &EMPTY[3],
-            _ => &EMPTY[4],
-        })
+        static EMPTY: LazyLock<HashMap<&str, Value>> = LazyLock::new(|| {
+            let texts = ["{}", "\"\"", "0", "\"0\"", "false", "null"];
+            texts.into_iter().filter_map(|text| Some((text, serde_json::from_str(text).ok()?))).collect()
+        });
+        EMPTY.get(self.field(name)?.zero()?)
     }
 
     /// Whether the schema names the field itself, so that it is no entry of a map.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::types::{Field, Gvk, ListType, Markers, Type, TypeDef};
+use super::types::{Field, Gvk, ListType, Markers, Type, TypeDef, Zero};
 
 /// All types, in the table's order, which is that of their names.
 pub(super) fn parse(text: &'static str) -> Vec<TypeDef> {
@@ -15,6 +15,8 @@ pub(super) fn parse(text: &'static str) -> Vec<TypeDef> {
         patch_strategy: None,
         patch_merge_key: None,
         default: None,
+        enumeration: Vec::new(),
+        zero: None,
     };
     let heads = text.lines().filter(|l| !l.starts_with(' ')).map(|l| l.split(' ').next().unwrap_or_default());
     let indexes: HashMap<&str, u16> = heads.zip(0u16..).collect();
@@ -121,6 +123,12 @@ fn parse_markers(text: &'static str) -> Markers {
                 markers.granular = value == "granular";
             }
             "byValue" => markers.by_value = true,
+            "enum" => {
+                let word = |word: &str| if word == "-" { String::new() } else { word.replace('_', " ") };
+                markers.enumeration = value.split(',').map(word).collect();
+            }
+            "zero" if value == "omit" => markers.zero = Some(Zero::Omitted),
+            "zero" => markers.zero = Some(Zero::Written(value)),
             "patchStrategy" => markers.patch_strategy = Some(value),
             "patchMergeKey" => markers.patch_merge_key = Some(value),
             "default" => markers.default = Some(serde_json::from_str(value).expect("a default is JSON")),

@@ -156,6 +156,15 @@ pub enum ListType {
     Map,
 }
 
+/// What Go writes for an absent field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zero {
+    /// Nothing, though the field is required.
+    Omitted,
+    /// This JSON, though the field is optional.
+    Written(&'static str),
+}
+
 /// What the API says about merging a field.
 #[derive(Debug, Default)]
 pub struct Markers {
@@ -175,6 +184,29 @@ pub struct Markers {
     pub patch_merge_key: Option<&'static str>,
     /// The default that the API declares.
     pub default: Option<Value>,
+    /// The texts that the field or its elements may hold; empty if any.
+    pub enumeration: Vec<String>,
+    /// What Go writes for the absent field, where that does not follow from the rest.
+    pub zero: Option<Zero>,
+}
+
+impl Field {
+    /// What Go writes for the field when it is absent: a struct that is there even when it is empty is `{}`,
+    /// whatever is in it.
+    pub fn zero(&self) -> Option<&'static str> {
+        match self.markers.zero {
+            Some(Zero::Omitted) => None,
+            Some(Zero::Written(text)) => Some(text),
+            None if self.markers.by_value => Some("{}"),
+            None => self.required.then_some(match self.ty {
+                Type::String => "\"\"",
+                Type::Int32 | Type::Int64 | Type::Double | Type::IntOrString => "0",
+                Type::Bool => "false",
+                Type::Quantity => "\"0\"",
+                _ => "null",
+            }),
+        }
+    }
 }
 
 impl TypeDef {

@@ -286,7 +286,8 @@ impl ServiceAddresses {
             let why = "this cluster is not configured for dual-stack services";
             errors.push(Error::invalid(&path.child("ipFamilyPolicy"), "RequireDualStack", why));
         }
-        for (i, family) in spec.ip_families.iter().flatten().enumerate().filter(|(_, f)| *f != "IPv4") {
+        // What is no family at all, validation says.
+        for (i, family) in spec.ip_families.iter().flatten().enumerate().filter(|(_, f)| *f == "IPv6") {
             let at = path.child("ipFamilies").index(i);
             errors.push(Error::invalid(&at, family.as_str(), "not configured on this cluster"));
         }

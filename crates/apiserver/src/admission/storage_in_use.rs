@@ -14,6 +14,7 @@ fn finalizer(resource: &Resource) -> Option<&'static str> {
     match (&*resource.group, &*resource.plural) {
         ("", "persistentvolumeclaims") => Some("kubernetes.io/pvc-protection"),
         ("", "persistentvolumes") => Some("kubernetes.io/pv-protection"),
+        ("storage.k8s.io", "volumeattributesclasses") => Some("kubernetes.io/vac-protection"),
         _ => None,
     }
 }

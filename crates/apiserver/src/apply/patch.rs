@@ -63,7 +63,7 @@ pub fn json_patch(mut current: Value, patch: &Value) -> Result<Value, ApiError> 
 
 /// What a client is told when a patch does not apply; upstream keeps the particulars to itself.
 pub(super) fn unprocessable() -> ApiError {
-    ApiError::new(422, "Invalid", "the server rejected our request due to an error in our request")
+    ApiError::unprocessable()
 }
 
 /// Why one operation did not apply.
@@ -74,12 +74,13 @@ type Step<T> = Result<T, Inapplicable>;
 
 fn apply(document: &mut Value, operation: &Value, copied: &mut usize) -> Step<()> {
     let text = |name: &str| operation.get(name).and_then(Value::as_str).ok_or(Inapplicable);
-    let value = || operation.get("value").cloned();
+    // Who names no value means null.
+    let value = || operation.get("value").cloned().unwrap_or_default();
     let path = pointer(text("path")?)?;
     match text("op")? {
-        "add" => add(document, &path, value().ok_or(Inapplicable)?),
+        "add" => add(document, &path, value()),
         "remove" => remove(document, &path).map(drop),
-        "replace" => replace(document, &path, value().ok_or(Inapplicable)?),
+        "replace" => replace(document, &path, value()),
         "move" => {
             let from = pointer(text("from")?)?;
             if path.len() > from.len() && path.starts_with(&from) {
@@ -97,9 +98,8 @@ fn apply(document: &mut Value, operation: &Value, copied: &mut usize) -> Step<()
             add(document, &path, value)
         }
         "test" => {
-            let expected = value().unwrap_or(Value::Null);
             let found = get(document, &path).unwrap_or(&Value::Null);
-            if equal(found, &expected) { Ok(()) } else { Err(Inapplicable) }
+            if equal(found, &value()) { Ok(()) } else { Err(Inapplicable) }
         }
         _ => Err(Inapplicable),
     }
@@ -184,7 +184,13 @@ fn remove(document: &mut Value, path: &[String]) -> Step<Value> {
     }
 }
 
+/// A field that is not there can be replaced as well: upstream's library does not look.
 fn replace(document: &mut Value, path: &[String], value: Value) -> Step<()> {
+    let parent = path.split_last().map(|(last, parent)| (last, get_mut(document, parent)));
+    if let Some((last, Ok(Value::Object(map)))) = parent {
+        map.insert(last.clone(), value);
+        return Ok(());
+    }
     *get_mut(document, path)? = value;
     Ok(())
 }

@@ -68,6 +68,11 @@ fn compare_place(old: Option<&Value>, new: Option<&Value>, node: Node<'_>) -> Pl
         Shape::List(shape) => !matches!(shape, ListShape::Atomic),
         Shape::Any { atomic } => !atomic && as_map(old) && as_map(new),
     };
+    if node.is_opaque() {
+        let is_some = |v: Option<&Value>| v.map(|v| !v.is_null());
+        let changed = is_some(old) != is_some(new) && new.is_some();
+        return Place { own: changed.then_some(Change::Changed), below: Difference::default() };
+    }
     if !granular || is_empty(old) && is_empty(new) {
         return leaf(old, new);
     }
@@ -86,12 +91,14 @@ fn compare_place(old: Option<&Value>, new: Option<&Value>, node: Node<'_>) -> Pl
 
 fn compare_maps(old: Option<&Value>, new: Option<&Value>, node: Node<'_>, out: &mut Difference) {
     let nothing = Map::new();
+    // In a struct that is not there, nothing is.
+    let (is_old, is_new) = (old.is_some_and(Value::is_object), new.is_some_and(Value::is_object));
     let old = old.and_then(Value::as_object).unwrap_or(&nothing);
     let new = new.and_then(Value::as_object).unwrap_or(&nothing);
     let mut visit = |name: &str, before: Option<&Value>, after: Option<&Value>| {
         let inner = node.child(name).unwrap_or(Node::ANY);
-        let before = before.or_else(|| node.absent(name));
-        let after = after.or_else(|| node.absent(name));
+        let before = before.or_else(|| node.absent(name).filter(|_| is_old));
+        let after = after.or_else(|| node.absent(name).filter(|_| is_new));
         record(out, || fields::field(name), compare_place(before, after, inner));
     };
     for (name, before) in old {

@@ -176,7 +176,14 @@ async fn service(kubelets: &Kubelets, about: &About) -> Result<(SocketAddr, Secu
         port_name = port.name.clone().unwrap_or_default();
     }
     let found: Option<Arc<Endpoints>> = kubelets.lookup().find(namespace, name).await?;
-    let endpoints = found.ok_or_else(|| ApiError::not_found(&Endpoints::RESOURCE, name))?;
+    let endpoints = match found {
+        Some(endpoints) => endpoints,
+        None => {
+            let service: Option<Arc<Service>> = kubelets.lookup().find(namespace, name).await?;
+            let missing = if service.is_some() { &Endpoints::RESOURCE } else { &Service::RESOURCE };
+            return Err(ApiError::not_found(missing, name));
+        }
+    };
     let mut ready: Vec<SocketAddr> = Vec::new();
     for subset in endpoints.subsets.iter().flatten() {
         let port = subset.ports.iter().flatten().find(|p| p.name.as_deref().unwrap_or("") == port_name);

@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 
 use super::json_path::JsonPath;
 use super::lazy::Schema;
+use super::replicas;
 use crate::structural::CustomSchema;
 
 /// An object of a custom resource: metadata, and a tree of the rest.
@@ -102,6 +103,18 @@ pub(crate) struct CustomKind {
     /// The paths of all versions in one order, so that the watch cache can index any of them; and whether this version
     /// has it.
     selectable: Vec<(String, JsonPath, bool)>,
+}
+
+impl CustomKind {
+    /// Adds what is wrong with the numbers of the scale, before what is said of the whole object.
+    fn with_scale(&self, mut errors: Errors, object: &Value) -> Errors {
+        let Some(paths) = &self.scale else { return errors };
+        let found =
+            [&paths.replicas, &paths.current].into_iter().filter_map(|path| replicas::error(path, object));
+        let at = errors.iter().position(|e| e.path.to_string() == "<nil>").unwrap_or(errors.len());
+        errors.splice(at..at, found.collect::<Vec<_>>());
+        errors
+    }
 }
 
 struct ScalePaths {
@@ -339,11 +352,13 @@ impl AnyKind for CustomKind {
     }
 
     fn validate(&self, object: &dyn AnyObject) -> Errors {
-        self.parsed().validate(&dynamic(object).to_value(), None)
+        let tree = dynamic(object).to_value();
+        self.with_scale(self.parsed().validate(&tree, None), &tree)
     }
 
     fn validate_update(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {
-        self.parsed().validate(&dynamic(new).to_value(), Some(&dynamic(old).to_value()))
+        let tree = dynamic(new).to_value();
+        self.with_scale(self.parsed().validate(&tree, Some(&dynamic(old).to_value())), &tree)
     }
 
     fn validate_replacement(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {

@@ -8,6 +8,7 @@ mod kind;
 mod lazy;
 pub(crate) mod metrics;
 mod names;
+mod replicas;
 
 pub(crate) use controller::start;
 pub(crate) use convert::Converter;
@@ -21,8 +22,12 @@ use serde_json::Value;
 use crate::structural::{CustomSchema, definition};
 
 /// What is wrong with the schemas of a definition; nothing for any other object. `old` is what it replaces: faults that
-/// it had already are no reason to refuse what else is changed.
-pub(crate) fn schema_errors(object: &dyn AnyObject, old: Option<&dyn AnyObject>) -> Vec<Error> {
+/// it had already are no reason to refuse what else is changed. `is_sound` says that nothing else is wrong with it.
+pub(crate) fn schema_errors(
+    object: &dyn AnyObject,
+    old: Option<&dyn AnyObject>,
+    is_sound: bool,
+) -> Vec<Error> {
     let Some(crd) = object.downcast::<CustomResourceDefinition>() else { return Vec::new() };
     let old = old.and_then(|o| o.downcast::<CustomResourceDefinition>());
     if old.is_some_and(|old| old.spec == crd.spec) {
@@ -45,7 +50,7 @@ pub(crate) fn schema_errors(object: &dyn AnyObject, old: Option<&dyn AnyObject>)
         let tree = serde_json::to_value(schema).unwrap_or_default();
         errors.extend(errors_of(&tree, status, &path.child("openAPIV3Schema")));
     }
-    if errors.is_empty() {
+    if errors.is_empty() && is_sound {
         for (i, version) in versions.iter().enumerate() {
             if let Err(why) = CustomKind::new(crd, version) {
                 let path = Path::new("spec").child("versions").index(i);

@@ -67,21 +67,15 @@ fn version(table: &Table, group: &str, version: &str) -> Value {
     let Some(remote) = table.remotes.get(&(group.to_owned(), version.to_owned())) else {
         return json!({"version": version, "resources": resources(table, group, version), "freshness": "Current"});
     };
-    let known = remote.resources.as_ref().map(|list| foreign(list, group, version)).unwrap_or_default();
+    let known = remote.resources.as_ref().map(|list| foreign(list)).unwrap_or_default();
     let fresh = remote.available && remote.resources.is_some();
     json!({"version": version, "resources": known, "freshness": if fresh { "Current" } else { "Stale" }})
 }
 
 /// An `APIResourceList` in the new form.
-fn foreign(list: &[Value], group: &str, version: &str) -> Vec<Value> {
+fn foreign(list: &[Value]) -> Vec<Value> {
     let text = |r: &Value, key: &str| r[key].as_str().unwrap_or("").to_owned();
-    let kind = |r: &Value| {
-        let or = |key: &str, default: &str| match text(r, key) {
-            found if found.is_empty() => default.to_owned(),
-            found => found,
-        };
-        json!({"group": or("group", group), "version": or("version", version), "kind": text(r, "kind")})
-    };
+    let kind = |r: &Value| json!({"group": text(r, "group"), "version": text(r, "version"), "kind": text(r, "kind")});
     let mut all: Vec<Value> = Vec::new();
     for r in list.iter().filter(|r| !text(r, "name").contains('/')) {
         let mut resource = json!({
@@ -116,18 +110,23 @@ fn resources(table: &Table, group: &str, version: &str) -> Vec<Value> {
         let names = v.resource();
         json!({
             "resource": names.plural, "singularResource": v.singular(), "scope": scope(names.namespaced),
-            "responseKind": {"group": names.group, "version": names.version, "kind": names.kind},
+            "responseKind": own_kind(&names.kind),
             "verbs": ["create"],
         })
     }));
     if group.is_empty() && version == "v1" {
         all.push(json!({
             "resource": "bindings", "singularResource": "binding", "scope": "Namespaced",
-            "responseKind": {"group": "", "version": "v1", "kind": "Binding"}, "verbs": ["create"],
+            "responseKind": own_kind("Binding"), "verbs": ["create"],
         }));
     }
     all.sort_by(|a, b| a["resource"].as_str().cmp(&b["resource"].as_str()));
     all
+}
+
+/// A kind of the group and version that the list is of, which are not said again.
+fn own_kind(kind: &str) -> Value {
+    json!({"group": "", "version": "", "kind": kind})
 }
 
 fn scope(namespaced: bool) -> &'static str {
@@ -140,7 +139,7 @@ fn resource(entry: &Entry, kind: &dyn AnyKind) -> Value {
         "resource": names.plural,
         "singularResource": kind.singular(),
         "scope": scope(names.namespaced),
-        "responseKind": {"group": names.group, "version": names.version, "kind": names.kind},
+        "responseKind": own_kind(&names.kind),
         "verbs": legacy::verbs(entry),
     });
     if !kind.short_names().is_empty() {
@@ -153,10 +152,12 @@ fn resource(entry: &Entry, kind: &dyn AnyKind) -> Value {
         .into_iter()
         .map(|sub| {
             let (group, version, kind) = sub.gvk;
-            json!({
-                "subresource": sub.name, "verbs": sub.verbs,
-                "responseKind": {"group": group, "version": version, "kind": kind},
-            })
+            let is_own = (&*group, &*version) == (&*names.group, &*names.version);
+            let kind = match is_own {
+                true => own_kind(&kind),
+                false => json!({"group": group, "version": version, "kind": kind}),
+            };
+            json!({"subresource": sub.name, "verbs": sub.verbs, "responseKind": kind})
         })
         .collect();
     if !subresources.is_empty() {

@@ -97,7 +97,10 @@ pub(super) fn subresources(kind: &dyn AnyKind) -> Vec<Subresource> {
     if verbs.scale {
         all.push(Subresource { name: "scale".into(), gvk: gvk("autoscaling", "v1", "Scale"), verbs: RW });
     }
-    all.sort_by(|a, b| a.name.cmp(&b.name));
+    // Custom resources have them as they come.
+    if kind.definition().is_some() {
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+    }
     all
 }
 
@@ -124,7 +127,12 @@ pub(super) fn resources(table: &Table, group: &str, version: &str) -> Option<Val
     if list.is_empty() {
         return None;
     }
-    list.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+    // By resource; what lies below one stays in its order.
+    let resource_of = |value: &Value| {
+        let name = value["name"].as_str().unwrap_or_default();
+        name.split('/').next().unwrap_or_default().to_owned()
+    };
+    list.sort_by_cached_key(resource_of);
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     let mut value = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": list});
     if !group.is_empty() {
@@ -152,6 +160,9 @@ pub(crate) fn verbs(entry: &Entry) -> &'static [&'static str] {
     if resource.group.is_empty() && resource.plural == "namespaces" {
         // They are deleted one by one.
         return &["create", "delete", "get", "list", "patch", "update", "watch"];
+    }
+    if entry.custom && !entry.terminating {
+        return &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
     }
     if entry.terminating { &["delete", "deletecollection", "get", "list", "watch"] } else { &VERBS }
 }

@@ -78,11 +78,11 @@ pub(crate) fn path(
         ["api"] => legacy::core_versions(),
         ["apis"] => legacy::groups(&table),
         ["api", "v1"] => legacy::resources(&table, "", "v1").ok_or_else(ApiError::no_such_path)?,
-        ["apis", group] => legacy::group(&table, group).ok_or_else(ApiError::no_such_path)?,
+        ["apis", group] => legacy::group(&table, group).ok_or_else(ApiError::no_such_page)?,
         ["apis", group, version] => {
-            legacy::resources(&table, group, version).ok_or_else(ApiError::no_such_path)?
+            legacy::resources(&table, group, version).ok_or_else(|| no_such(core, info))?
         }
-        _ => return Err(ApiError::no_such_path()),
+        _ => return Err(no_such(core, info)),
     };
     let format = wish(headers, query).negotiate(Endpoint::default())?;
     respond::written(200, &raw(&document), &format, accepts_gzip(headers))
@@ -90,6 +90,17 @@ pub(crate) fn path(
 
 /// Go's profiles and flags: nothing here could fill them.
 const NO_PROFILING: &[u8] = b"profiling is not available: this server has no Go runtime to look into\n";
+
+/// 404: in the words of the API that the path lies below, if it lies below one.
+pub(crate) fn no_such(core: &Core, info: &RequestInfo) -> ApiError {
+    let mut parts = info.path.trim_start_matches('/').split('/');
+    let is_api = match (parts.next(), parts.next()) {
+        (Some("api"), _) => true,
+        (Some("apis"), Some(group)) => legacy::group(&core.table.load(), group).is_some(),
+        _ => false,
+    };
+    if is_api { ApiError::no_such_path() } else { ApiError::no_such_page() }
+}
 
 const PRETTY: Format =
     Format { encoding: Encoding::Json, shape: Shape::Plain, meta_version: "", pretty: true };

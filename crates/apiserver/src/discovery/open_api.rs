@@ -152,7 +152,7 @@ pub(super) fn response(
             *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
             response
         }
-        _ => return Err(ApiError::no_such_path()),
+        _ => return Err(ApiError::plain(404, "NotFound", "")),
     };
     response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
     Ok(response)

@@ -379,8 +379,20 @@ impl Writer<'_> {
             operation.id = self.id("delete", "");
             operation.parameters(&DELETE);
             operation.body(self.definitions.meta("DeleteOptions"), &["*/*"], false);
+            let (group, version) = (self.resource.group.clone(), self.resource.version.clone());
+            let names = gantry_api::Resource {
+                group: group.into(),
+                version: version.into(),
+                kind: kind.clone().into(),
+                plural: self.resource.plural.clone().into(),
+                namespaced: self.resource.namespaced,
+            };
+            let answer = match crate::verbs::delete::returns_object(&names) {
+                true => object.clone(),
+                false => self.definitions.meta("Status"),
+            };
             for code in ["200", "202"] {
-                operation.response(code, self.definitions.meta("Status"), &MEDIA);
+                operation.response(code, answer.clone(), &MEDIA);
             }
             operations.push(("delete", operation));
         }

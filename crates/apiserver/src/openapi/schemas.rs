@@ -160,6 +160,13 @@ impl Definitions {
         {
             out.insert("default".into(), default);
         }
+        if self.dialect == Dialect::V3 && !field.markers.enumeration.is_empty() {
+            let texts = json!(field.markers.enumeration);
+            match out.get_mut("items").and_then(Value::as_object_mut) {
+                Some(items) => drop(items.insert("enum".into(), texts)),
+                None => drop(out.insert("enum".into(), texts)),
+            }
+        }
         extensions(field.markers, &mut out);
         Value::Object(out)
     }

@@ -17,7 +17,7 @@ use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-pub(crate) use negotiate::{Encoding, Endpoint, Format, Routes, Shape, Wish};
+pub(crate) use negotiate::{Encoding, Endpoint, Format, Shape, Wish};
 pub(crate) use watch::messages;
 
 use crate::dispatch::Reply;
@@ -121,6 +121,10 @@ pub(crate) fn with_type(code: u16, body: Bytes, content_type: &'static str) -> R
 
 /// The response to a request that failed. A client that accepts nothing gets JSON for people.
 pub(crate) fn error(error: &ApiError, format: Option<Format>) -> Response<Body> {
+    if error.is_plain() {
+        let text = Bytes::copy_from_slice(error.message().as_bytes());
+        return with_type(error.code(), text, "text/plain; charset=utf-8");
+    }
     let format = format.unwrap_or(Format { pretty: true, ..Format::default() });
     let status = status_bytes(error.status());
     let mut response = match written(error.code(), &status, &format, false) {

@@ -89,46 +89,17 @@ pub(crate) struct Endpoint {
     pub(crate) custom: bool,
     /// A stream of events.
     pub(crate) watch: bool,
-    /// What upstream's router lets through to it.
-    pub(crate) routes: Routes,
+    /// A resource that is served.
+    pub(crate) known: bool,
 }
 
-/// Upstream's routes of built-in resources know media types by name: a range such as `application/*` finds none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Routes {
-    /// There is no such router.
-    #[default]
-    Any,
-    /// Objects.
-    Objects,
-    /// Lists and watches.
-    Lists,
-}
-
-impl Routes {
-    fn types(self) -> &'static str {
-        match self {
-            Self::Any => "",
-            Self::Objects => "application/json, application/yaml, application/vnd.kubernetes.protobuf",
-            Self::Lists => {
-                "application/json, application/yaml, application/vnd.kubernetes.protobuf, \
-                 application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
-            }
-        }
-    }
-
-    fn check(self, accept: &str) -> Result<()> {
-        let known = |range: &str| {
-            let media = range.split(';').next().unwrap_or_default().trim();
-            media == "*/*" || Encoding::ALL.iter().any(|encoding| encoding.media_type() == media)
-        };
-        if self == Self::Any || accept.is_empty() || accept.split(',').any(known) {
-            return Ok(());
-        }
-        let types = self.types();
-        Err(ApiError::not_acceptable(format!("406: Not Acceptable\n\nAvailable representations: {types}")))
-    }
-}
+/// What patches of built-in kinds are written in.
+const PATCH_TYPES: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
 
 /// A request, as far as the form of its answer goes.
 #[derive(Clone, Copy, Debug)]
@@ -140,12 +111,39 @@ pub(crate) struct Wish<'a> {
 }
 
 impl Wish<'_> {
+    /// Checks the media types against those of the route, as upstream's router does before its handlers: it takes no
+    /// `application/*`, and answers in plain text. Custom resources are not behind it.
+    ///
+    /// # Errors
+    /// 406, 415
+    pub(crate) fn check_route(&self, verb: &str, endpoint: Endpoint, content_type: &str) -> Result<()> {
+        if endpoint.custom || !endpoint.known {
+            return Ok(());
+        }
+        let without = |clause: &str| clause.split(';').next().unwrap_or_default().trim().to_owned();
+        if verb == "patch" && !PATCH_TYPES.contains(&&*without(content_type)) {
+            return Err(ApiError::plain(415, "UnsupportedMediaType", "415: Unsupported Media Type"));
+        }
+        let served = |clause: &str| {
+            let clause = without(clause);
+            clause.is_empty() || clause == "*/*" || Encoding::ALL.iter().any(|e| e.media_type() == clause)
+        };
+        if self.accept.split(',').any(served) {
+            return Ok(());
+        }
+        let mut types = Encoding::ALL.map(Encoding::media_type).join(", ");
+        if matches!(verb, "list" | "watch") {
+            types += ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+        }
+        let text = format!("406: Not Acceptable\n\nAvailable representations: {types}");
+        Err(ApiError::plain(406, "NotAcceptable", &text))
+    }
+
     /// Picks the first range, in the order of quality, that can be served.
     ///
     /// # Errors
     /// 406; 400 for an unknown `includeObject`.
     pub(crate) fn negotiate(&self, endpoint: Endpoint) -> Result<Format> {
-        endpoint.routes.check(self.accept)?;
         // A watch answers in a form that lists have, too.
         let plain = Endpoint { watch: false, ..endpoint };
         self.pick(plain).ok_or_else(|| not_acceptable(plain))?;
@@ -249,7 +247,7 @@ fn not_acceptable(endpoint: Endpoint) -> ApiError {
 mod tests {
     use super::*;
 
-    const OBJECTS: Endpoint = Endpoint { transforms: true, custom: false, watch: false, routes: Routes::Any };
+    const OBJECTS: Endpoint = Endpoint { transforms: true, custom: false, watch: false, known: true };
 
     fn of(accept: &str, endpoint: Endpoint) -> std::result::Result<(Encoding, Shape), i32> {
         let query = Query::default();

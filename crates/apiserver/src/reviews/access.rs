@@ -18,11 +18,21 @@ use crate::identify::User;
 use crate::virtual_resource::VirtualResource;
 
 const GROUP: &str = "authorization.k8s.io";
+/// What complaints are about: upstream leaves the kind out.
+static NAMELESS: Resource = Resource::fixed(GROUP, "v1", "", "", false);
 static SUBJECT: Resource = Resource::fixed(GROUP, "v1", "SubjectAccessReview", "subjectaccessreviews", false);
 static LOCAL: Resource =
     Resource::fixed(GROUP, "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews", true);
 static SELF: Resource =
     Resource::fixed(GROUP, "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", false);
+
+/// A path as upstream's internal type shows it.
+fn shown_path(path: Option<&NonResourceAttributes>) -> Value {
+    let text = |field: fn(&NonResourceAttributes) -> &Option<String>| {
+        Value::from(path.and_then(|path| field(path).as_deref()).unwrap_or(""))
+    };
+    gantry_api::field::ordered(&[("Path", text(|p| &p.path)), ("Verb", text(|p| &p.verb))])
+}
 
 /// What is asked about.
 struct Question<'a> {
@@ -36,7 +46,7 @@ impl Question<'_> {
         match (self.resource, self.path) {
             (Some(_), Some(_)) => errors.push(Error::invalid(
                 &path.child("nonResourceAttributes"),
-                serde_json::json!(self.path),
+                shown_path(self.path),
                 "cannot be specified in combination with resourceAttributes",
             )),
             (None, None) => errors.push(Error::invalid(
@@ -162,7 +172,7 @@ impl VirtualResource for SubjectAccess {
             check_local(&asked, namespace, &mut errors);
         }
         if !errors.is_empty() {
-            return Err(ApiError::invalid(self.resource(), "", &errors));
+            return Err(ApiError::invalid(&NAMELESS, "", &errors));
         }
         let mut user = User::new(name, groups.iter().map(String::as_str));
         user.uid = asked.uid.clone().unwrap_or_default().into();
@@ -185,7 +195,7 @@ fn check_local(asked: &SubjectAccessReviewSpec, namespace: &str, errors: &mut Ve
     if let Some(asked) = &asked.non_resource_attributes {
         let path = path.child("nonResourceAttributes");
         let why = "disallowed on this kind of request";
-        errors.push(Error::invalid(&path, serde_json::json!(asked), why));
+        errors.push(Error::invalid(&path, shown_path(Some(asked)), why));
     }
 }
 
@@ -217,7 +227,7 @@ impl VirtualResource for SelfSubjectAccess {
         let mut errors = Vec::new();
         question.check(&body["metadata"], None, &mut errors);
         if !errors.is_empty() {
-            return Err(ApiError::invalid(&SELF, "", &errors));
+            return Err(ApiError::invalid(&NAMELESS, "", &errors));
         }
         let status = question.answer(user, &*self.authorizer).await;
         answered(body, &status)

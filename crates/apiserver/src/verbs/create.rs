@@ -95,6 +95,7 @@ async fn finish(
 ) -> Result<Arc<Encoded>> {
     lifecycle::fill_new(object.metadata_mut(), call.core.now());
     call.served.kind.prepare_create(&mut *object);
+    call.served.kind.note_creation(&mut *object, call.core.now());
     call.served.kind.note_requester(&mut *object, call.user.requester());
     let name = object.metadata().name.clone().unwrap_or_default();
     let call = call.on(call.namespace, &name);

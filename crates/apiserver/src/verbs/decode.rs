@@ -1,8 +1,8 @@
 //! From a body to an object: media types, type names, unknown and duplicate fields.
 
 use bytes::Bytes;
-use gantry_api::field::quote;
-use gantry_api::go_json;
+use gantry_api::field::{Error, Path, quote};
+use gantry_api::go_text;
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Resource};
 use gantry_kinds::AnyObject;
@@ -13,6 +13,7 @@ use crate::apply::{self, Misfit};
 use crate::audit;
 use crate::query::FieldValidation;
 use crate::splice;
+use crate::warnings::Warnings;
 
 /// Reads an object of the call's kind.
 ///
@@ -25,7 +26,10 @@ pub(crate) fn object(
 ) -> Result<Box<dyn AnyObject>> {
     let resource = call.served.resource();
     let body = Body::read(input, call.served.entry.custom, &resource.kind)?;
-    let (version, kind) = type_names(&body.json, resource, call.served.entry.custom)?;
+    let (version, kind) = match call.served.entry.custom {
+        true => custom_type_names(&body.json, resource, &input.bytes)?,
+        false => type_names(&body.json, resource, &input.bytes)?,
+    };
     let cannot = |why: String| cannot_handle(&version, &kind, resource, &input.bytes, &why);
     let served = &call.served.kind;
     // A body is read into a tree at most once.
@@ -33,13 +37,8 @@ pub(crate) fn object(
         false => apply::read(&body.json, served.definition().map(|_| served.schema())).ok(),
         true => None,
     };
-    let misread = |error: &gantry_api::DecodeError| match go_json::syntax_error(&body.json) {
-        Some(why) => unparsable(&resource.kind, &why, &input.bytes),
-        None => cannot(misread(call, &body.json, error)),
-    };
     let Some(read) = read else {
-        let decoded = served.decode(&body.json, false).map_err(|e| misread(&e))?;
-        return Ok(decoded.object);
+        return typed(call, &body.json).map_err(|e| misread(call, input, &body.json, &e, cannot));
     };
     if read.no_quantity
         && let Some(Misfit(why)) = apply::misfit(&read.tree, served.schema())
@@ -52,37 +51,53 @@ pub(crate) fn object(
     complaints
         .extend(read.problems.into_iter().filter(|p| !duplicates_told || !p.starts_with("duplicate field ")));
     let object = if served.definition().is_some() {
-        served.decode(&body.json, false).map(|decoded| decoded.object)
+        typed(call, &body.json)
     } else {
         complaints.extend(apply::unknown_fields(&read.tree, served.schema()));
         served.decode_value(read.tree)
     };
-    let object = object.map_err(|e| misread(&e))?;
-    complain(call, complaints, validation, cannot)?;
-    check_kind(&kind, resource)?;
+    let object = object.map_err(|e| misread(call, input, &body.json, &e, cannot))?;
+    complain(call.warnings, complaints, validation, cannot)?;
     Ok(object)
 }
 
-/// A custom resource may be read under another kind's name, and is then invalid.
-fn check_kind(kind: &str, resource: &Resource) -> Result<()> {
-    if kind.is_empty() || kind == resource.kind {
-        return Ok(());
-    }
-    let path = gantry_api::field::Path::new("kind");
-    let why = format!("must be {}", resource.kind);
-    let error = gantry_api::field::Error::invalid(&path, kind, why);
-    let other = Resource { kind: kind.to_owned().into(), ..resource.clone() };
-    Err(ApiError::invalid(&other, "", &[error]))
+/// An object of the call's kind, without what Go would forget of it.
+fn typed(call: &Call<'_>, json: &[u8]) -> std::result::Result<Box<dyn AnyObject>, gantry_api::DecodeError> {
+    let served = &call.served.kind;
+    let tidied = served.schema().definition().and_then(|def| gantry_api::schema::tidied(json, def));
+    served.decode(tidied.as_deref().unwrap_or(json), false).map(|decoded| decoded.object)
 }
 
-/// Why a body does not fit the kind, in Go's words where they are known.
-fn misread(call: &Call<'_>, json: &[u8], error: &gantry_api::DecodeError) -> String {
+/// Why a body does not fit the kind, in Go's words where they are known; `cannot` is what is said of a body whose
+/// type could be read.
+fn misread(
+    call: &Call<'_>,
+    input: &Input<'_>,
+    json: &[u8],
+    error: &gantry_api::DecodeError,
+    cannot: impl FnOnce(String) -> ApiError,
+) -> ApiError {
     let served = &call.served.kind;
-    let tree = served.definition().and_then(|_| serde_json::from_slice::<Value>(json).ok());
-    match tree.and_then(|tree| apply::misfit(&tree, served.schema())) {
-        Some(Misfit(text)) => text,
-        None => error.to_string(),
+    let kind = &call.served.resource().kind;
+    let untyped = |why: &str| unrecognized(kind, &untyped(why), &input.bytes);
+    if let Some(why) = go_text::json_syntax_error(json) {
+        return untyped(&why);
     }
+    let Some(tree) = served.definition().and_then(|_| serde_json::from_slice::<Value>(json).ok()) else {
+        return cannot(error.to_string());
+    };
+    let no_text = |name: &&str| tree.get(*name).is_some_and(|v| !v.is_string() && !v.is_null());
+    if let Some(name) = ["apiVersion", "kind"].into_iter().find(|name| no_text(name)) {
+        let found = go_text::json_type(tree[name].to_string().as_bytes());
+        return untyped(&format!(
+            "json: cannot unmarshal {found} into Go struct field .{name} of type string"
+        ));
+    }
+    cannot(apply::misfit(&tree, served.schema()).map_or_else(|| error.to_string(), |misfit| misfit.0))
+}
+
+fn untyped(why: &str) -> String {
+    format!("couldn't get version/kind; json parse error: {why}")
 }
 
 /// Reads an object from a tree that a patch made, whatever is in it.
@@ -95,19 +110,24 @@ pub(crate) fn patched(
     shown: impl FnOnce(&Value) -> String,
 ) -> Result<Box<dyn AnyObject>> {
     let served = &call.served.kind;
-    let (version, kind) = (text(tree, "apiVersion"), text(tree, "kind"));
-    if call.served.entry.custom {
-        check_version(version, &call.served.resource().api_version())?;
-        check_kind(kind, call.served.resource())?;
-    } else {
-        check_type(version, kind, call.served.resource())?;
+    let (version, kind, resource) = (text(tree, "apiVersion"), text(tree, "kind"), call.served.resource());
+    if !call.served.entry.custom {
+        check_type(version, kind, resource)?;
+    } else if version != resource.api_version() {
+        let (group, short) = version.rsplit_once('/').unwrap_or(("", version));
+        let why = format!("must be {}", resource.api_version());
+        let error = Error::invalid(&Path::new("apiVersion"), version, why);
+        let (group, short) = (group.to_owned().into(), short.to_owned().into());
+        let shown = Resource { group, version: short, ..resource.clone() };
+        return Err(ApiError::invalid(&shown, call.name, &[error]));
+    } else if kind != resource.kind {
+        return Err(other_kind(resource, kind, call.name));
     }
     let object = match served.definition() {
-        Some(_) => served.decode(tree.to_string().as_bytes(), false).map(|decoded| decoded.object),
+        Some(_) => typed(call, tree.to_string().as_bytes()),
         None => served.decode_value(tree.clone()),
     };
-    let misfit = apply::misfit(tree, served.schema());
-    match (object, misfit) {
+    match (object, apply::misfit(tree, served.schema())) {
         (Ok(object), None) => Ok(object),
         (_, Some(Misfit(why))) => Err(invalid_patch(shown(tree), why)),
         (Err(error), None) => Err(invalid_patch(shown(tree), error.to_string())),
@@ -130,13 +150,12 @@ pub(crate) fn check_patched(
     }
     complaints.extend(apply::unknown_fields(tree, call.served.kind.schema()));
     let shown = || shown(tree);
-    complain(call, complaints, validation, |why| invalid_patch(shown(), why))
+    complain(call.warnings, complaints, validation, |why| invalid_patch(shown(), why))
 }
 
 /// 422 for what a patch made.
 pub(crate) fn invalid_patch(shown: String, why: String) -> ApiError {
-    let error =
-        gantry_api::field::Error::invalid(&gantry_api::field::Path::new("patch"), Value::String(shown), why);
+    let error = Error::invalid(&Path::new("patch"), Value::String(shown), why);
     ApiError::invalid(&Resource::fixed("", "", "", "", false), "", &[error])
 }
 
@@ -149,7 +168,7 @@ fn text<'a>(tree: &'a Value, key: &str) -> &'a str {
 /// # Errors
 /// What `refuse` makes of them, if validation is strict.
 pub(crate) fn complain(
-    call: &Call<'_>,
+    warnings: &Warnings,
     complaints: Vec<String>,
     validation: FieldValidation,
     refuse: impl FnOnce(String) -> ApiError,
@@ -161,16 +180,16 @@ pub(crate) fn complain(
         return Err(refuse(format!("strict decoding error: {}", complaints.join(", "))));
     }
     for complaint in complaints {
-        warn(call, &complaint);
+        warn(warnings, &complaint);
     }
     Ok(())
 }
 
 /// A warning for each line that a YAML reader complains of, or one of the whole text.
-pub(crate) fn warn(call: &Call<'_>, complaint: &str) {
+pub(crate) fn warn(warnings: &Warnings, complaint: &str) {
     match complaint.rsplit_once(YAML_ERRORS) {
-        Some((_, lines)) => lines.lines().for_each(|line| call.warnings.add(line.trim_start())),
-        None => call.warnings.add(complaint),
+        Some((_, lines)) => lines.lines().for_each(|line| warnings.add(line.trim_start())),
+        None => warnings.add(complaint),
     }
 }
 
@@ -183,11 +202,25 @@ pub(crate) fn yaml_complaint(bytes: &[u8]) -> Option<String> {
     (!lines.is_empty()).then(|| format!("{YAML_ERRORS}  {}", lines.join("\n  ")))
 }
 
-/// Reads any JSON or YAML body as a tree.
-pub(crate) fn tree(input: &Input<'_>, expected: &str) -> Result<Value> {
-    let body = Body::read(input, false, expected)?;
-    serde_json::from_slice(&body.json)
-        .map_err(|e| unrecognized(expected, &parse_error(&e, &body.json), &body.json))
+/// Reads the options of a deletion.
+///
+/// # Errors
+/// 400 for what cannot be read, 415 for other media types.
+pub(crate) fn options(input: &Input<'_>) -> Result<Value> {
+    let body = Body::read(input, false, "DeleteOptions")?;
+    let bad = |why: String| ApiError::bad_request(why);
+    if let Some(why) = go_text::json_syntax_error(&body.json) {
+        return Err(bad(untyped(&why)));
+    }
+    let tree: Value = serde_json::from_slice(&body.json).map_err(|e| bad(e.to_string()))?;
+    if !tree.is_object() {
+        return Err(bad(untyped(&no_object(&body.json))));
+    }
+    let node = gantry_api::schema::lookup("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
+    match node.and_then(|def| apply::misfit(&tree, def.node())) {
+        Some(misfit) => Err(bad(misfit.0)),
+        None => Ok(tree),
+    }
 }
 
 /// Reads the body of a subresource that has a kind of its own.
@@ -195,25 +228,27 @@ pub(crate) fn tree(input: &Input<'_>, expected: &str) -> Result<Value> {
 /// # Errors
 /// 400 for what cannot be read, 415 for other media types.
 pub(crate) fn body(
-    call: &Call<'_>,
+    warnings: &Warnings,
     input: &Input<'_>,
     resource: &Resource,
     validation: FieldValidation,
 ) -> Result<Value> {
     let body = Body::read(input, false, &resource.kind)?;
-    let (version, kind) = type_names(&body.json, resource, false)?;
+    let (version, kind) = type_names(&body.json, resource, &input.bytes)?;
     let cannot = |why: String| cannot_handle(&version, &kind, resource, &input.bytes, &why);
     let definition = gantry_api::schema::lookup_kind(&resource.group, &resource.version, &resource.kind);
     let node = definition.map(|def| def.node()).filter(|_| !body.typed);
-    let read = apply::read(&body.json, node)
-        .map_err(|e| unparsable(&resource.kind, &parse_error(&e, &body.json), &input.bytes))?;
+    let read = apply::read(&body.json, node).map_err(|e| match go_text::json_syntax_error(&body.json) {
+        Some(why) => unrecognized(&resource.kind, &untyped(&why), &input.bytes),
+        None => cannot(e.to_string()),
+    })?;
     if let Some(Misfit(why)) = node.and_then(|node| apply::misfit(&read.tree, node)) {
         return Err(cannot(why));
     }
     let mut complaints = body.complaints;
     complaints.extend(read.problems);
-    complain(call, complaints, validation, cannot)?;
-    audit::object_body(call.warnings, &read.tree);
+    complain(warnings, complaints, validation, cannot)?;
+    audit::object_body(warnings, &read.tree);
     Ok(read.tree)
 }
 
@@ -229,60 +264,75 @@ struct Body {
 
 impl Body {
     fn read(input: &Input<'_>, custom: bool, expected: &str) -> Result<Self> {
-        let plain = |json, is_yaml| Self { json, complaints: Vec::new(), typed: false, is_yaml };
+        // Nothing at all stands for an empty object.
+        let or_empty =
+            |json: Bytes| if json.trim_ascii() == b"null" { Bytes::from_static(b"{}") } else { json };
+        let plain =
+            |json, is_yaml| Self { json: or_empty(json), complaints: Vec::new(), typed: false, is_yaml };
+        let unreadable = |why: String| unrecognized(expected, &why, &input.bytes);
         match media_type(input.content_type).as_str() {
-            "" | "application/json" | "*/*" => Ok(plain(input.bytes.clone(), false)),
+            "" | "application/json" => Ok(plain(input.bytes.clone(), false)),
             "application/yaml" => {
                 let complaints = yaml_complaint(&input.bytes).into_iter().collect();
-                Ok(Self { complaints, ..plain(yaml_of(&input.bytes, expected)?, true) })
+                Ok(Self { complaints, ..plain(yaml(&input.bytes).map_err(unreadable)?, true) })
             }
             "application/vnd.kubernetes.protobuf" if !custom => {
-                Ok(Self { typed: true, ..plain(protobuf(&input.bytes, expected)?, false) })
+                match gantry_api::protobuf::to_json(&input.bytes) {
+                    Ok(tree) => Ok(Self { typed: true, ..plain(Bytes::from(tree.to_string()), false) }),
+                    // Custom resources have no such encoding.
+                    Err(gantry_api::protobuf::Error::Kind { .. }) => Err(unsupported()),
+                    Err(error) => Err(unreadable(error.to_string())),
+                }
             }
-            _ => Err(unsupported(custom)),
+            _ => Err(unsupported()),
         }
     }
 }
 
-/// Protobuf as JSON. Custom resources have no such encoding.
-fn protobuf(bytes: &[u8], expected: &str) -> Result<Bytes> {
-    if bytes.is_empty() {
-        return Err(unrecognized(expected, "empty data", bytes));
+/// The first document of a YAML text.
+fn first_document(text: &str) -> &str {
+    let mut at = 0;
+    let mut has_begun = false;
+    for line in text.split_inclusive('\n') {
+        if line.trim_end() == "---" && has_begun {
+            return &text[..at];
+        }
+        has_begun |= !(line.trim().is_empty() || line.starts_with('#') || line.trim_end() == "---");
+        at += line.len();
     }
-    if !bytes.starts_with(b"k8s\0") {
-        let why = "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]";
-        return Err(unrecognized(expected, why, bytes));
-    }
-    match gantry_api::protobuf::to_json(bytes) {
-        Ok(tree) => Ok(Bytes::from(tree.to_string())),
-        Err(gantry_api::protobuf::Error::Kind { .. }) => Err(unsupported(true)),
-        Err(error) => Err(unrecognized(expected, &error.to_string(), bytes)),
-    }
+    text
 }
 
-/// The YAML body of an object as JSON.
-fn yaml_of(bytes: &Bytes, expected: &str) -> Result<Bytes> {
-    yaml(bytes).map_err(|error| {
-        let why = error.message().replacen("error decoding YAML: ", "yaml: ", 1);
-        unrecognized(expected, &why, bytes)
-    })
-}
-
-/// YAML as JSON. JSON is YAML, and passes unchanged. Of a key that stands twice the later value counts.
-pub(crate) fn yaml(bytes: &Bytes) -> Result<Bytes> {
+/// YAML as JSON. JSON is YAML, and passes unchanged. Of a key that stands twice the later value counts, and of several
+/// documents the first.
+///
+/// # Errors
+/// What is wrong, and in which line.
+pub(crate) fn yaml(bytes: &Bytes) -> std::result::Result<Bytes, String> {
     if bytes.first() == Some(&b'{') {
         return Ok(bytes.clone());
     }
-    let text =
-        std::str::from_utf8(bytes).map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
+    let text = std::str::from_utf8(bytes).map_err(|e| format!("yaml: {e}"))?;
     // `y` and `on` are text: who means a boolean writes one.
     let options = serde_saphyr::options! {
         strict_booleans: true,
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
     };
-    let tree: Value = serde_saphyr::from_str_with_options(text, options)
-        .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
+    let tree: Value = serde_saphyr::from_str_with_options(first_document(text), options)
+        .map_err(|e| yaml_error(&e.to_string()))?;
     Ok(Bytes::from(tree.to_string()))
+}
+
+/// `yaml: line 3: …` of a reader's message, which shows the text as well.
+fn yaml_error(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    match line.strip_prefix("line ").and_then(|rest| rest.split_once(" column ")) {
+        Some((number, rest)) => {
+            let why = rest.split_once(": ").map_or(rest, |(_, why)| why);
+            format!("yaml: line {number}: {why}")
+        }
+        None => format!("yaml: {line}"),
+    }
 }
 
 /// `application/json` of `application/json; charset=utf-8`.
@@ -291,12 +341,8 @@ pub(crate) fn media_type(content_type: &str) -> String {
 }
 
 /// 415
-fn unsupported(custom: bool) -> ApiError {
-    let mut accepted = vec!["application/json", "application/yaml"];
-    if !custom {
-        accepted.push("application/vnd.kubernetes.protobuf");
-    }
-    unsupported_media_type(&accepted)
+fn unsupported() -> ApiError {
+    unsupported_media_type(&["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"])
 }
 
 /// 415, and what would be accepted.
@@ -308,64 +354,75 @@ pub(crate) fn unsupported_media_type(accepted: &[&str]) -> ApiError {
 }
 
 /// `apiVersion` and `kind` of the body, the resource's own where there are none.
-fn type_names(json: &[u8], resource: &Resource, custom: bool) -> Result<(String, String)> {
-    let wrong = |why: &str| match go_json::syntax_error(json) {
-        Some(syntax) => unparsable(&resource.kind, &syntax, json),
-        None => unrecognized(&resource.kind, why, json),
-    };
-    let first = json.iter().find(|b| !b.is_ascii_whitespace());
-    if !matches!(first, Some(b'{' | b'n')) {
-        let what = match first {
-            Some(b'[') => "array",
-            Some(b'"') => "string",
-            Some(b't' | b'f') => "bool",
-            _ => "number",
-        };
-        return Err(wrong(&format!(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal {what} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
-        )));
+fn type_names(json: &[u8], resource: &Resource, sent: &[u8]) -> Result<(String, String)> {
+    if json.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
+        let why = go_text::json_syntax_error(json).unwrap_or_else(|| no_object(json));
+        return Err(unrecognized(&resource.kind, &untyped(&why), sent));
     }
     let (version, kind) = splice::type_meta(json);
-    let expected = resource.api_version();
-    if !custom && (version.is_empty() || version == expected) && (kind.is_empty() || kind == resource.kind) {
-        return Ok((version, kind));
-    }
-    if go_json::syntax_error(json).is_some() {
-        return Err(wrong(""));
-    }
-    if custom {
-        if kind.is_empty() {
-            let text = String::from_utf8_lossy(json);
-            return Err(wrong(&format!("Object 'Kind' is missing in '{text}'")));
-        }
-        check_version(&version, &expected)?;
-        return Ok((version, kind));
-    }
     if version.matches('/').count() > 1 {
-        return Err(wrong(&format!("unexpected GroupVersion string: {version}")));
+        let why = format!("unexpected GroupVersion string: {version}");
+        return Err(unrecognized(&resource.kind, &why, sent));
     }
     check_type(&version, &kind, resource)?;
     Ok((version, kind))
 }
 
-fn check_version(version: &str, expected: &str) -> Result<()> {
-    if version == expected {
-        return Ok(());
+/// The same of a custom resource, which has to say both.
+fn custom_type_names(json: &[u8], resource: &Resource, sent: &[u8]) -> Result<(String, String)> {
+    if json.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
+        let why = go_text::json_syntax_error(json).unwrap_or_else(|| no_object(json));
+        return Err(unrecognized(&resource.kind, &untyped(&why), sent));
     }
-    Err(ApiError::bad_request(format!(
-        "the API version in the data ({version}) does not match the expected API version ({expected})"
-    )))
+    let (version, kind) = splice::type_meta(json);
+    if kind.is_empty() {
+        if let Some(why) = go_text::json_syntax_error(json) {
+            return Err(unrecognized(&resource.kind, &untyped(&why), sent));
+        }
+        let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(json).trim_end());
+        return Err(unrecognized(&resource.kind, &why, sent));
+    }
+    let expected = resource.api_version();
+    if version != expected {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({expected})"
+        )));
+    }
+    if kind != resource.kind {
+        let name = serde_json::from_slice::<Value>(json).ok();
+        let name = name.as_ref().and_then(|tree| tree.pointer("/metadata/name")?.as_str()).unwrap_or("");
+        return Err(other_kind(resource, &kind, name));
+    }
+    Ok((version, kind))
 }
 
-/// Refuses the names of another type; empty ones are the resource's own.
+/// 422 for a custom resource of another kind.
+fn other_kind(resource: &Resource, kind: &str, name: &str) -> ApiError {
+    let why = format!("must be {}", resource.kind);
+    let error = Error::invalid(&Path::new("kind"), kind, why);
+    ApiError::invalid(&Resource { kind: kind.to_owned().into(), ..resource.clone() }, name, &[error])
+}
+
+/// What is said of a value that should say its type.
+fn no_object(json: &[u8]) -> String {
+    let found = go_text::json_type(json);
+    format!(
+        "json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+    )
+}
+
 fn check_type(version: &str, kind: &str, resource: &Resource) -> Result<()> {
     let expected = resource.api_version();
-    let version = if version.is_empty() { &expected } else { version };
+    let version = if version.is_empty() { &*expected } else { version };
     let kind = if kind.is_empty() { &*resource.kind } else { kind };
-    if *version == expected && kind == resource.kind {
+    if version == expected && kind == resource.kind {
         return Ok(());
     }
-    let (group, short) = version.rsplit_once('/').unwrap_or(("", version));
+    let is_builtin = |group: &str, version: &str, kind: &str| {
+        gantry_api::schema::lookup_kind(group, version, kind).is_some()
+    };
+    let short = short_version(version);
+    let group = version.rsplit_once('/').map_or("", |(group, _)| group);
     let cannot = |why: String| {
         ApiError::bad_request(format!(
             "{kind} in version {} cannot be handled as a {}: {why}",
@@ -373,37 +430,37 @@ fn check_type(version: &str, kind: &str, resource: &Resource) -> Result<()> {
             resource.kind
         ))
     };
-    let known = scheme(group) == scheme(&resource.group)
-        && gantry_api::schema::lookup_kind(group, short, kind).is_some();
-    if !known {
+    if !is_builtin(&resource.group, &resource.version, &resource.kind) {
+        // Of a custom resource only the version is looked at here.
+    } else if !is_builtin(group, short, kind) && kind != "List" {
         return Err(cannot(format!(
-            "no kind {} is registered for version {} in scheme {}",
+            "no kind {} is registered for version {} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
             quote(kind),
-            quote(version),
-            quote(scheme(&resource.group))
+            quote(version)
+        )));
+    } else if kind != resource.kind || package(group) != package(&resource.group) {
+        return Err(cannot(format!(
+            "converting ({short}.{kind}) to ({}.{}): unknown conversion",
+            package(&resource.group),
+            resource.kind
         )));
     }
-    if kind == resource.kind && package(group) == package(&resource.group) {
-        return check_version(version, &expected);
+    if version == expected {
+        return Err(cannot(format!(
+            "converting ({short}.{kind}) to ({short}.{}): unknown conversion",
+            resource.kind
+        )));
     }
-    let internal = package(&resource.group);
-    Err(cannot(format!("converting ({short}.{kind}) to ({internal}.{}): unknown conversion", resource.kind)))
+    Err(ApiError::bad_request(format!(
+        "the API version in the data ({version}) does not match the expected API version ({expected})"
+    )))
 }
 
-/// Where upstream registers the types of a group.
-fn scheme(group: &str) -> &'static str {
-    match group {
-        "apiextensions.k8s.io" => "pkg/apiserver/apiserver.go:55",
-        "apiregistration.k8s.io" => "pkg/apiserver/scheme/scheme.go:28",
-        _ => "pkg/api/legacyscheme/scheme.go:30",
-    }
-}
-
-/// Upstream's package of a group's internal types.
+/// The package of a group's internal types.
 fn package(group: &str) -> &str {
     match group {
         "" | "events.k8s.io" => "core",
-        _ => group.split('.').next().unwrap_or(group),
+        group => group.split('.').next().unwrap_or(group),
     }
 }
 
@@ -426,14 +483,9 @@ fn unrecognized(kind: &str, why: &str, body: &[u8]) -> ApiError {
     ))
 }
 
-/// What is wrong with a text that is no JSON, in Go's words.
+/// Go's words for a body that ends too early; for the rest those of the reader.
 pub(crate) fn parse_error(error: &serde_json::Error, bytes: &[u8]) -> String {
-    go_json::syntax_error(bytes).unwrap_or_else(|| error.to_string())
-}
-
-/// 400 for a body that is no JSON.
-fn unparsable(kind: &str, why: &str, body: &[u8]) -> ApiError {
-    unrecognized(kind, &format!("couldn't get version/kind; json parse error: {why}"), body)
+    go_text::json_syntax_error(bytes).unwrap_or_else(|| error.to_string())
 }
 
 fn short_version(api_version: &str) -> &str {

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use gantry_api::field::{Error, Path};
+use gantry_api::field::{Error, Path, quote};
 use gantry_api::metav1::{self, ObjectMeta, Status, StatusDetails};
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Resource, time};
@@ -44,10 +44,16 @@ impl Options {
     }
 
     fn from_body(input: &Input<'_>, warnings: &Warnings) -> Result<Self> {
-        let tree = decode::tree(input, "DeleteOptions")?;
-        let kind = tree.get("kind").and_then(Value::as_str).unwrap_or("");
+        let tree = decode::options(input)?;
+        let text = |key: &str| tree.get(key).and_then(Value::as_str).unwrap_or("");
+        let (version, kind) = (text("apiVersion"), text("kind"));
         if !kind.is_empty() && kind != "DeleteOptions" {
-            return Err(ApiError::bad_request("decoded object cannot be converted to DeleteOptions"));
+            let version = if version.is_empty() { "meta.k8s.io/v1" } else { version };
+            return Err(ApiError::bad_request(format!(
+                "no kind {} is registered for version {} in scheme \"pkg/apis/meta/internalversion/scheme/register.go:27\"",
+                quote(kind),
+                quote(version)
+            )));
         }
         crate::audit::object_body(warnings, &tree);
         let options: metav1::DeleteOptions = serde_json::from_value(Value::Object(
@@ -125,6 +131,13 @@ const RETURNED: [&str; 17] = [
     "volumeattributesclasses",
 ];
 
+/// Whether a deletion answers with the object even when it is gone.
+pub(crate) fn returns_object(resource: &Resource) -> bool {
+    let is_builtin =
+        gantry_api::schema::lookup_kind(&resource.group, &resource.version, &resource.kind).is_some();
+    is_builtin && RETURNED.contains(&&*resource.plural)
+}
+
 /// Deletes the object, or begins to.
 ///
 /// # Errors
@@ -141,7 +154,16 @@ pub(crate) async fn delete_unadmitted(call: &Call<'_>, options: &Options) -> Res
     perform(call, options, false).await
 }
 
+/// Jobs leave their pods behind, which their users are told.
+pub(crate) fn warn_of_orphans(call: &Call<'_>, options: &Options) {
+    let resource = call.served.resource();
+    if (&*resource.group, &*resource.plural) == ("batch", "jobs") && policy(options).is_none() {
+        call.warnings.add("child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning");
+    }
+}
+
 async fn perform(call: &Call<'_>, options: &Options, admitted: bool) -> Result<Answer> {
+    warn_of_orphans(call, options);
     let mut deletion = Deletion { call, options, admitted, uid: String::new() };
     let written = modify(call, UPDATE_ATTEMPTS, options.dry_run, &mut deletion).await?;
     let code = if !written.removed && options.orphan_dependents == Some(false) { 202 } else { 200 };
@@ -150,7 +172,7 @@ async fn perform(call: &Call<'_>, options: &Options, admitted: bool) -> Result<A
 
 fn answer(call: &Call<'_>, code: u16, written: Written, uid: String) -> Answer {
     let resource = call.served.resource();
-    if !written.removed || (!call.served.entry.custom && RETURNED.contains(&&*resource.plural)) {
+    if !written.removed || returns_object(resource) {
         return Answer::object(code, written.object);
     }
     let details = StatusDetails {

@@ -59,8 +59,9 @@ pub(crate) async fn evict(call: &Call<'_>, input: &Input<'_>, options: &WriteOpt
 fn read(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Value> {
     // The older version is the same but for its name.
     let older = Resource { version: "v1beta1".into(), ..EVICTION };
-    let body = decode::body(call, input, &EVICTION, options.validation)
-        .or_else(|error| decode::body(call, input, &older, FieldValidation::Ignore).map_err(|_| error))?;
+    let body = decode::body(call.warnings, input, &EVICTION, options.validation).or_else(|error| {
+        decode::body(call.warnings, input, &older, FieldValidation::Ignore).map_err(|_| error)
+    })?;
     let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     let mut meta = ObjectMeta { namespace: text("/metadata/namespace"), ..ObjectMeta::default() };
     lifecycle::ensure_namespace(call, &mut meta)?;

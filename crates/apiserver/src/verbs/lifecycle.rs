@@ -38,9 +38,20 @@ impl Part {
             "approval" if resource.plural == "certificatesigningrequests" => Ok(Self::Named("approval")),
             "ephemeralcontainers" if is_pod(resource) => Ok(Self::Named("ephemeralcontainers")),
             "resize" if is_pod(resource) => Ok(Self::Named("resize")),
-            _ => Err(ApiError::no_such_path()),
+            _ => Err(no_such_part(call)),
         }
     }
+}
+
+/// 404 for a subresource that there is not, 405 for one that knows other verbs.
+pub(crate) fn no_such_part(call: &Call<'_>) -> ApiError {
+    let verbs = call.served.kind.verbs();
+    let is_known = match call.subresource {
+        "status" => verbs.status,
+        "scale" => verbs.scale,
+        part => verbs.connect.contains(&part),
+    };
+    if is_known { ApiError::no_such_verb() } else { ApiError::no_such_path() }
 }
 
 fn is_pod(resource: &Resource) -> bool {
@@ -147,7 +158,7 @@ pub(crate) fn validate_new(call: &Call<'_>, object: &dyn AnyObject) -> Result<()
     let kind = &call.served.kind;
     let mut errors = rules::validate_metadata(object.metadata(), kind.resource(), kind.name_rule());
     errors.extend(kind.validate(object));
-    errors.extend(custom::schema_errors(object, None));
+    errors.extend(custom::schema_errors(object, None, errors.is_empty()));
     refuse(call, object, &errors)?;
     for warning in kind.warnings(object) {
         call.warnings.add(warning);
@@ -260,8 +271,9 @@ fn before_update(call: &Call<'_>, part: Part, new: &mut dyn AnyObject, old: &dyn
     let mut errors = rules::validate_metadata_update(new.metadata(), old.metadata());
     match part {
         Part::Main => {
+            errors.extend(rules::validate_updated_finalizers(new.metadata(), kind.resource()));
             errors.extend(kind.validate_replacement(new, old));
-            errors.extend(custom::schema_errors(new, Some(old)));
+            errors.extend(custom::schema_errors(new, Some(old), errors.is_empty()));
         }
         Part::Status => errors.extend(kind.validate_status_update(new, old)),
         Part::Named(part) => errors.extend(kind.validate_part_update(part, new, old)),

@@ -25,7 +25,8 @@ pub(crate) struct Page {
 }
 
 /// Where a list goes on: upstream's token.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Token {
     v: String,
     rv: i64,

@@ -81,7 +81,9 @@ impl Patch {
     }
 
     fn read_apply(bytes: &Bytes, strict: bool) -> Result<Self> {
-        let json = decode::yaml(bytes)?;
+        let json = decode::yaml(bytes).map_err(|why| {
+            ApiError::bad_request(format!("error decoding YAML: error converting YAML to JSON: {why}"))
+        })?;
         let malformed = |e: serde_json::Error| {
             ApiError::bad_request(format!("error decoding YAML: {}", decode::parse_error(&e, &json)))
         };
@@ -94,6 +96,9 @@ impl Patch {
         };
         let complaints =
             complaint.map(|c| format!("error converting YAML to JSON: {c}")).into_iter().collect();
+        if read.tree.is_null() {
+            return Err(ApiError::bad_request("invalid object type: /, Kind="));
+        }
         if !read.tree.is_object() {
             let what = kind_of(&read.tree);
             return Err(ApiError::bad_request(format!(
@@ -128,6 +133,7 @@ impl Patch {
         match self.form {
             Form::Json => apply::json_patch(tree, &self.tree),
             Form::Merge => apply::merge_patch(tree, self.tree.clone()),
+            Form::Strategic if self.tree.is_null() => Ok(tree),
             Form::Strategic => apply::strategic_merge_patch(tree, self.tree.clone(), node),
             Form::Apply => Err(ApiError::internal("an apply configuration is no patch")),
         }
@@ -146,7 +152,7 @@ impl Patch {
         let Some(complaint) = self.complaints.first() else { return Ok(()) };
         match validation {
             FieldValidation::Ignore => {}
-            FieldValidation::Warn => decode::warn(call, complaint),
+            FieldValidation::Warn => decode::warn(call.warnings, complaint),
             FieldValidation::Strict => {
                 return Err(ApiError::bad_request(format!("error strict decoding YAML: {complaint}")));
             }

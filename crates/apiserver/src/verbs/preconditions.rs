@@ -24,7 +24,7 @@ fn storage_key(call: &Call<'_>) -> String {
         (_, plural) => plural.to_owned(),
     };
     let namespace = if call.namespace.is_empty() { String::new() } else { format!("{}/", call.namespace) };
-    format!("/registry/{collection}/{namespace}{}", call.name)
+    format!("/{collection}/{namespace}{}", call.name)
 }
 
 fn failed_precondition(call: &Call<'_>, what: &str, wanted: &str, found: &str) -> ApiError {
@@ -115,9 +115,7 @@ pub(crate) fn check_revision(call: &Call<'_>, new: &ObjectMeta, revision: u64) -
             Ok(_) => Err(ApiError::stale(resource, call.name)),
             Err(_) => {
                 let quoted = gantry_api::field::quote(text);
-                let why = format!(
-                    "resourceVersion: Invalid value: {quoted}: strconv.ParseUint: parsing {quoted}: invalid syntax"
-                );
+                let why = format!("strconv.ParseUint: parsing {quoted}: invalid syntax");
                 Err(ApiError::new(500, "", why))
             }
         },

@@ -37,9 +37,11 @@ fn scale_of(call: &Call<'_>, object: &dyn AnyObject) -> Result<Value> {
         metadata["namespace"] = namespace.as_str().into();
     }
     metadata["creationTimestamp"] = json!(meta.creation_timestamp);
+    // None is what is not said.
+    let spec = if scale.replicas == 0 { json!({}) } else { json!({"replicas": scale.replicas}) };
     Ok(json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
-        "spec": {"replicas": scale.replicas}, "status": status,
+        "spec": spec, "status": status,
     }))
 }
 
@@ -61,7 +63,7 @@ pub(crate) async fn get_scale(call: &Call<'_>) -> Result<Answer> {
 /// # Errors
 /// 400, 404, 409, 422
 pub(crate) async fn put_scale(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Answer> {
-    let body = decode::body(call, input, &SCALE, options.validation)?;
+    let body = decode::body(call.warnings, input, &SCALE, options.validation)?;
     check_names(call, &body)?;
     write_scale(call, Wanted::Scale(body), UPDATE_ATTEMPTS, options).await
 }
@@ -125,7 +127,8 @@ impl Mutate for Scaling<'_> {
         lifecycle::admit_body(call, Operation::Update, VerbOptions::Write(self.options), &mut body).await?;
         let scale = body.value;
         let mut new = old.clone_box();
-        call.served.kind.set_replicas(&mut *new, replicas(call, &scale)?);
+        let must_say = matches!(self.wanted, Wanted::Patch(_)) && says_nothing(call, current.tree()?);
+        call.served.kind.set_replicas(&mut *new, replicas(call, &scale, must_say)?);
         let meta = new.metadata_mut();
         meta.resource_version = text(&scale, "/metadata/resourceVersion");
         if meta.resource_version.is_none() && call.served.entry.custom {
@@ -160,12 +163,15 @@ impl Scaling<'_> {
             applied.object.unwrap_or_else(|| before.clone())
         } else {
             let patched = patch.apply_to(before.clone(), schema())?;
+            if let Some(misfit) = apply::misfit(&patched, schema()) {
+                return Err(decode::invalid_patch(patch.shown(&patched), misfit.0));
+            }
             let mut complaints = patch.complaints();
             if self.options.validation != FieldValidation::Ignore {
                 complaints.extend(apply::unknown_fields(&patched, schema()));
             }
             let refuse = |why| decode::invalid_patch(patch.shown(&patched), why);
-            decode::complain(call, complaints, self.options.validation, refuse)?;
+            decode::complain(call.warnings, complaints, self.options.validation, refuse)?;
             self.tracked(before, patched)
         };
         check_names(call, &patched)?;
@@ -219,9 +225,16 @@ fn check_names(call: &Call<'_>, scale: &Value) -> Result<()> {
     update::check_name(call, &meta)
 }
 
-fn replicas(call: &Call<'_>, scale: &Value) -> Result<i32> {
+/// Whether a custom resource has no number of replicas yet.
+fn says_nothing(call: &Call<'_>, object: &Value) -> bool {
+    let path = call.served.kind.replicas_path().unwrap_or_default();
+    call.served.entry.custom && path.iter().try_fold(object, |value, name| value.get(name)).is_none()
+}
+
+/// The wanted number; none is zero, unless it has to be said.
+fn replicas(call: &Call<'_>, scale: &Value, must_say: bool) -> Result<i32> {
     let wanted = match scale.pointer("/spec/replicas") {
-        None | Some(Value::Null) if call.served.entry.custom => {
+        None | Some(Value::Null) if must_say => {
             let path = call.served.kind.replicas_path().unwrap_or_default();
             let path: String = path.iter().map(|name| format!(".{name}")).collect();
             return Err(ApiError::bad_request(format!(
@@ -232,7 +245,8 @@ fn replicas(call: &Call<'_>, scale: &Value) -> Result<i32> {
         found => found.and_then(Value::as_i64).unwrap_or(0),
     };
     match i32::try_from(wanted) {
-        Ok(replicas) if replicas >= 0 => Ok(replicas),
+        // A custom resource checks its numbers itself.
+        Ok(replicas) if replicas >= 0 || call.served.entry.custom => Ok(replicas),
         _ => {
             let path = Path::new("spec").child("replicas");
             let error = Error::invalid(&path, wanted, gantry_api::names::NON_NEGATIVE);

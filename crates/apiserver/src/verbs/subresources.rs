@@ -22,18 +22,18 @@ pub(crate) async fn create(call: &Call<'_>, input: &Input<'_>, options: &WriteOp
     let resource = call.served.resource();
     match (&*resource.group, &*resource.plural, call.subresource) {
         ("", "pods", "binding") => {
-            let body = decode::body(call, input, &BINDING, options.validation)?;
+            let body = decode::body(call.warnings, input, &BINDING, options.validation)?;
             bind(call, body, options).await
         }
         ("", "pods", "eviction") => evict(call, input, options).await,
         ("", "serviceaccounts", "token") => issue(call, input, options).await,
-        _ => Err(ApiError::no_such_path()),
+        _ => Err(lifecycle::no_such_part(call)),
     }
 }
 
 async fn issue(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Answer> {
     let issuer = call.core.parts.tokens.as_ref().ok_or_else(ApiError::no_such_path)?;
-    let body = decode::body(call, input, &TOKEN_REQUEST, options.validation)?;
+    let body = decode::body(call.warnings, input, &TOKEN_REQUEST, options.validation)?;
     let account = get::get(&Call { subresource: "", ..call.clone() }).await?;
     let account = account.typed::<ServiceAccount>().map_err(ApiError::internal)?;
     let mut body = Body::new("authentication.k8s.io", "v1", "TokenRequest", body);

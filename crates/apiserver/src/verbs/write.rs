@@ -66,7 +66,8 @@ pub(crate) async fn insert(
     object: Box<dyn AnyObject>,
     dry_run: bool,
 ) -> Result<Arc<Encoded>> {
-    if object.metadata().resource_version.as_deref().is_some_and(|v| !v.is_empty() && v != "0") {
+    // A dry run does not come as far as upstream's storage, which would refuse it.
+    if !dry_run && object.metadata().resource_version.as_deref().is_some_and(|v| !v.is_empty() && v != "0") {
         return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
     }
     let generated = object.metadata().generate_name.as_deref().is_some_and(|base| !base.is_empty());

@@ -100,6 +100,23 @@ impl HttpsTransport {
         }
     }
 
+    /// Sends a request as it is, with the user's credentials, and returns whatever answer comes.
+    ///
+    /// # Errors
+    /// Reason [`UNREACHABLE`] if none came.
+    pub async fn exchange(&self, request: http::Request<Bytes>) -> Result<Response<Bytes>> {
+        let (mut parts, body) = request.into_parts();
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        parts.uri = self.uri(path)?;
+        self.identify(&mut parts.headers)?;
+        let outgoing = http::Request::from_parts(parts, Full::new(body));
+        let response = self.inner.client.request(outgoing).await.map_err(|e| unreachable(&e))?;
+        let (parts, body) = response.into_parts();
+        let body =
+            collect(Response::from_parts(http::response::Parts::clone(&parts), body), MAX_BODY).await?;
+        Ok(Response::from_parts(parts, body))
+    }
+
     /// Sends a request and hands out its answer as it comes, without a limit of time or size.
     ///
     /// # Errors

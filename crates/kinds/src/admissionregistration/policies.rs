@@ -80,7 +80,7 @@ pub(super) fn validate_match_conditions(
         if name.is_empty() {
             errors.push(Error::required(&at, ""));
         } else {
-            check::name(&at, name, names::qualified_name(name), errors);
+            check::qualified_name(&at, name, errors);
             if !seen.insert(name) {
                 errors.push(Error::duplicate(&at, name));
             }

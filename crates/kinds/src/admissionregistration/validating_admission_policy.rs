@@ -7,7 +7,6 @@ use gantry_api::admissionregistration::{
     AuditAnnotation, ValidatingAdmissionPolicy, ValidatingAdmissionPolicySpec, Validation,
 };
 use gantry_api::field::{Error, Path};
-use gantry_api::names;
 use serde_json::{Value, json};
 
 use super::match_resources;
@@ -240,7 +239,7 @@ fn validate_annotations(
             errors.push(Error::invalid(&at.child("key"), key, why));
         } else {
             let full = format!("{name}/{key}");
-            check::name(&at.child("key"), &full, names::qualified_name(&full), errors);
+            check::qualified_name(&at.child("key"), &full, errors);
         }
         validate_value_expression(annotation, scope, &at.child("valueExpression"), errors);
         if !seen.insert(key) {

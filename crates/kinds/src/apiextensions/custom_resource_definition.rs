@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::validate;
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs, bump_generation};
-use crate::table::Column;
+use crate::table::{self, Column};
 
 /// The kind.
 pub struct CustomResourceDefinitionKind;
@@ -86,15 +86,10 @@ impl Kind for CustomResourceDefinitionKind {
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] = &[Column::new(
-            "Created At",
-            "date",
-            "CreationTimestamp is a timestamp representing the server time when this object was created.",
-        )];
-        COLUMNS
+        table::CREATED_AT
     }
 
     fn cells(crd: &CustomResourceDefinition, _now: SystemTime) -> Vec<Value> {
-        vec![crd.metadata.creation_timestamp.as_ref().map(|t| t.0.to_string()).unwrap_or_default().into()]
+        vec![table::created_at(&crd.metadata)]
     }
 }

@@ -12,7 +12,7 @@ use gantry_api::apiextensions::{
 };
 use gantry_api::field::{Error, Path};
 use gantry_api::{conditions, names};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::approval::{self, Approval};
 use crate::admissionregistration::webhooks;
@@ -23,8 +23,8 @@ use crate::kind::Errors;
 /// The most selectable fields of a version.
 const MAX_SELECTABLE: usize = 8;
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
-const COLUMN_FORMATS: [&str; 9] =
-    ["byte", "date", "date-time", "double", "float", "int32", "int64", "name", "password"];
+const COLUMN_FORMATS: [&str; 8] =
+    ["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 /// The longest warning of a deprecated version.
 const MAX_WARNING: usize = 256;
@@ -35,7 +35,7 @@ pub fn definition(crd: &CustomResourceDefinition, old: Option<&CustomResourceDef
     let spec = &crd.spec;
     let expected = format!("{}.{}", spec.names.plural, spec.group);
     let name = crd.metadata.name.as_deref().unwrap_or("");
-    if name != expected && old.is_none() {
+    if name != expected && !name.is_empty() && old.is_none() {
         let why = "must be spec.names.plural+\".\"+spec.group";
         errors.push(Error::invalid(&Path::new("metadata").child("name"), name, why));
     }
@@ -55,6 +55,14 @@ pub fn definition(crd: &CustomResourceDefinition, old: Option<&CustomResourceDef
     stored_versions(crd, &mut errors);
     approved(crd, old, &mut errors);
     let preserves = |crd: &CustomResourceDefinition| crd.spec.preserve_unknown_fields == Some(true);
+    let has_defaults = |version: &CustomResourceDefinitionVersion| {
+        let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
+        schema.is_some_and(says_default)
+    };
+    if preserves(crd) && spec.versions.iter().any(has_defaults) {
+        let why = "must be false in order to use defaults in the schema";
+        errors.push(Error::invalid(&path.child("preserveUnknownFields"), true, why));
+    }
     if preserves(crd) && !old.is_some_and(preserves) {
         let why = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
         errors.push(Error::invalid(&path.child("preserveUnknownFields"), true, why));
@@ -83,6 +91,18 @@ pub fn status(crd: &CustomResourceDefinition) -> Errors {
         wellformed_names(accepted, &Path::new("status").child("acceptedNames"), &mut errors);
     }
     errors
+}
+
+/// Whether a schema declares a default anywhere.
+fn says_default(schema: &JSONSchemaProps) -> bool {
+    fn any(value: &Value) -> bool {
+        match value {
+            Value::Object(map) => map.contains_key("default") || map.values().any(any),
+            Value::Array(list) => list.iter().any(any),
+            _ => false,
+        }
+    }
+    serde_json::to_value(schema).is_ok_and(|schema| any(&schema))
 }
 
 fn group(group: &str, path: &Path, errors: &mut Errors) {
@@ -139,7 +159,11 @@ fn versions(
         check::name(&list.index(i).child("name"), &version.name, names::dns1035_label(&version.name), errors);
         deprecation(version, &list.index(i).child("deprecationWarning"), errors);
     }
-    let shown = || json!(versions.iter().map(|v| v.name.as_str()).collect::<Vec<_>>());
+    // The first version stands at the top of the spec as well.
+    if let Some(first) = versions.first() {
+        check::name(&path.child("version"), &first.name, names::dns1035_label(&first.name), errors);
+    }
+    let shown = || shown_versions(versions);
     if !unique {
         errors.push(Error::invalid(&list, shown(), "must contain unique version names"));
     }
@@ -166,6 +190,36 @@ fn versions(
         let unchanged = before.is_some_and(|v| v.selectable_fields == version.selectable_fields);
         selectable(part, version, unchanged, &at, errors);
     }
+}
+
+/// Versions as upstream's internal type shows them: what all of them have in common stands elsewhere.
+fn shown_versions(versions: &[CustomResourceDefinitionVersion]) -> Value {
+    if versions.is_empty() {
+        return Value::Null;
+    }
+    let own = |shared: bool, value: Value| if shared { Value::Null } else { value };
+    let is_shared =
+        |same: &dyn Fn(&CustomResourceDefinitionVersion, &CustomResourceDefinitionVersion) -> bool| {
+            versions.iter().all(|version| same(version, &versions[0]))
+        };
+    let schema = is_shared(&|a, b| a.schema == b.schema);
+    let subresources = is_shared(&|a, b| a.subresources == b.subresources);
+    let columns = is_shared(&|a, b| a.additional_printer_columns == b.additional_printer_columns);
+    let fields = is_shared(&|a, b| a.selectable_fields == b.selectable_fields);
+    let shown = versions.iter().map(|version| {
+        gantry_api::field::ordered(&[
+            ("Name", json!(version.name)),
+            ("Served", json!(version.served)),
+            ("Storage", json!(version.storage)),
+            ("Deprecated", json!(version.deprecated.unwrap_or(false))),
+            ("DeprecationWarning", json!(version.deprecation_warning)),
+            ("Schema", own(schema, json!(version.schema))),
+            ("Subresources", own(subresources, json!(version.subresources))),
+            ("AdditionalPrinterColumns", own(columns, json!(version.additional_printer_columns))),
+            ("SelectableFields", own(fields, json!(version.selectable_fields))),
+        ])
+    });
+    gantry_api::field::ordered_list(shown)
 }
 
 fn deprecation(version: &CustomResourceDefinitionVersion, path: &Path, errors: &mut Errors) {
@@ -247,7 +301,14 @@ fn selectable(
     errors: &mut Errors,
 ) {
     let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref());
-    let Some(schema) = schema.filter(|_| !fields.is_empty()) else { return };
+    if fields.is_empty() {
+        return;
+    }
+    let Some(schema) = schema else {
+        let why = "may only be set when validations.schema is included";
+        errors.push(Error::invalid(path, "", why));
+        return;
+    };
     let mut seen = BTreeSet::new();
     for (i, field) in fields.iter().enumerate() {
         let at = path.index(i).child("jsonPath");
@@ -396,7 +457,7 @@ fn stored_versions(crd: &CustomResourceDefinition, errors: &mut Errors) {
     let path = Path::new("status").child("storedVersions");
     let stored = crd.status.as_ref().and_then(|s| s.stored_versions.as_deref()).unwrap_or_default();
     if stored.is_empty() {
-        errors.push(Error::invalid(&path, json!(stored), "must have at least one stored version"));
+        errors.push(Error::invalid(&path, Value::Null, "must have at least one stored version"));
         return;
     }
     for version in crd.spec.versions.iter().filter(|v| v.storage && !stored.contains(&v.name)) {

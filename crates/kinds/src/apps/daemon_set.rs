@@ -126,12 +126,12 @@ impl Kind for DaemonSetKind {
             Column::new(
                 "Desired",
                 "integer",
-                "The total number of nodes that should be running the daemon pod (including nodes correctly running the daemon pod).",
+                "The total number of nodes that should be running the daemon pod (including nodes correctly running the daemon pod). More info: https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/",
             ),
             Column::new(
                 "Current",
                 "integer",
-                "The number of nodes that are running at least 1 daemon pod and are supposed to run the daemon pod.",
+                "The number of nodes that are running at least 1 daemon pod and are supposed to run the daemon pod. More info: https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/",
             ),
             Column::new(
                 "Ready",
@@ -146,17 +146,21 @@ impl Kind for DaemonSetKind {
             Column::new(
                 "Available",
                 "integer",
-                "The number of nodes that should be running the daemon pod and have one or more of the daemon pod running and available",
+                "The number of nodes that should be running the daemon pod and have one or more of the daemon pod running and available (ready for at least spec.minReadySeconds)",
             ),
             Column::new(
                 "Node Selector",
                 "string",
-                "NodeSelector is a selector which must be true for the pod to fit on a node.",
+                "NodeSelector is a selector which must be true for the pod to fit on a node. Selector which must match a node's labels for the pod to be scheduled on that node. More info: https://kubernetes.io/docs/concepts/configuration/assign-pod-node/",
             ),
             AGE,
             Column::wide("Containers", "string", "Names of each container in the template."),
             Column::wide("Images", "string", "Images referenced by each container in the template."),
-            Column::wide("Selector", "string", "A label query over pods that are managed by the daemon set."),
+            Column::wide(
+                "Selector",
+                "string",
+                "A label query over pods that are managed by the daemon set. Must match in order to be controlled. It must match the pod template's labels. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",
+            ),
         ];
         COLUMNS
     }
@@ -187,9 +191,13 @@ fn check(set: &DaemonSet, old: Option<&DaemonSet>, errors: &mut Errors) {
     let old_spec = old.and_then(|o| o.spec.as_ref());
     let at = At::root("spec");
     let lenient = old_spec.is_some_and(|s| labels::has_invalid_value(Some(&s.selector)));
+    let before = errors.len();
     labels::check_selector(Some(&spec.selector), lenient, &at.child("selector"), errors);
+    let is_sound = errors.len() == before;
     let template = at.child("template");
-    if let Ok(selector) = gantry_api::LabelSelector::from_spec(Some(&spec.selector)) {
+    if let Ok(selector) = gantry_api::LabelSelector::from_spec(Some(&spec.selector))
+        && is_sound
+    {
         workload::check_selected(&selector, &spec.template, &template, errors);
     }
     pod_spec::check_template(&spec.template, old_spec.map(|s| &s.template), &template, errors);

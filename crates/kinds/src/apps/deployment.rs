@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::common::at::{At, Complaints, text};
 use crate::common::pod_spec::template_warnings;
 use crate::common::{cells, workload};
-use crate::kind::{Errors, Kind, NameRule, Names, Verbs, bump_generation};
+use crate::kind::{Errors, FieldPaths, Kind, NameRule, Names, STATUS, Verbs, bump_generation};
 use crate::scale::Scale;
 use crate::table::{AGE, Column, age};
 
@@ -117,6 +117,14 @@ impl Kind for DeploymentKind {
         workload::update_warnings(generations, new.spec.as_ref().map(|s| &s.template))
     }
 
+    fn reset_fields(subresource: &str) -> FieldPaths {
+        match subresource {
+            "status" => &[&["spec"], &["metadata", "labels"]],
+            "" => STATUS,
+            _ => &[],
+        }
+    }
+
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::new("Ready", "string", "Number of the pod with ready state"),
@@ -133,7 +141,11 @@ impl Kind for DeploymentKind {
             AGE,
             Column::wide("Containers", "string", "Names of each container in the template."),
             Column::wide("Images", "string", "Images referenced by each container in the template."),
-            Column::wide("Selector", "string", "Label selector for pods."),
+            Column::wide(
+                "Selector",
+                "string",
+                "Label selector for pods. Existing ReplicaSets whose pods are selected by this will be the ones affected by this deployment. It must match the pod template's labels.",
+            ),
         ];
         COLUMNS
     }

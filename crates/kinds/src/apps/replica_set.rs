@@ -104,11 +104,15 @@ impl Kind for ReplicaSetKind {
 
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
-            Column::new("Desired", "integer", "Replicas is the number of desired pods."),
+            Column::new(
+                "Desired",
+                "integer",
+                "Replicas is the number of desired pods. This is a pointer to distinguish between explicit zero and unspecified. Defaults to 1. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicaset",
+            ),
             Column::new(
                 "Current",
                 "integer",
-                "Replicas is the most recently observed number of non-terminating pods.",
+                "Replicas is the most recently observed number of non-terminating pods. More info: https://kubernetes.io/docs/concepts/workloads/controllers/replicaset",
             ),
             Column::new(
                 "Ready",
@@ -121,7 +125,7 @@ impl Kind for ReplicaSetKind {
             Column::wide(
                 "Selector",
                 "string",
-                "Selector is a label query over pods that should match the replica count.",
+                "Selector is a label query over pods that should match the replica count. Label keys and values that must match in order to be controlled by this replica set. It must match the pod template's labels. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",
             ),
         ];
         COLUMNS

@@ -67,8 +67,7 @@ impl Kind for HorizontalPodAutoscalerKind {
     }
 
     fn prepare_create(scaler: &mut HorizontalPodAutoscaler) {
-        scaler.status =
-            Some(HorizontalPodAutoscalerStatus { current_replicas: Some(0), ..Default::default() });
+        scaler.status = Some(HorizontalPodAutoscalerStatus::default());
     }
 
     fn prepare_update(new: &mut HorizontalPodAutoscaler, old: &HorizontalPodAutoscaler) {

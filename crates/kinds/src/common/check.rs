@@ -12,6 +12,13 @@ pub fn name(path: &Path, value: &str, check: Result<(), String>, errors: &mut Er
     }
 }
 
+/// Reports all that is wrong with a qualified name.
+pub fn qualified_name(path: &Path, value: &str, errors: &mut Errors) {
+    for why in names::qualified_name_complaints(value) {
+        errors.push(Error::invalid(path, value, why));
+    }
+}
+
 /// A text that must be one of a few; absence is reported like any other text.
 pub fn supported(path: &Path, value: &str, allowed: &[&str], errors: &mut Errors) {
     if !allowed.contains(&value) {
@@ -52,5 +59,18 @@ pub fn service_port(path: &Path, port: i32, errors: &mut Errors) {
 pub fn immutable<T: PartialEq + serde::Serialize>(path: &Path, new: &T, old: &T, errors: &mut Errors) {
     if new != old {
         errors.push(Error::invalid(path, serde_json::json!(new), "field is immutable"));
+    }
+}
+
+/// The same for a value of upstream's internal type `kind`, as which the complaint shows it.
+pub fn immutable_internal<T: PartialEq + serde::Serialize>(
+    path: &Path,
+    kind: &str,
+    new: &T,
+    old: &T,
+    errors: &mut Errors,
+) {
+    if new != old {
+        errors.push(Error::invalid(path, super::internal::shown(kind, new), "field is immutable"));
     }
 }

@@ -25,7 +25,7 @@ pub fn validate(conditions: Option<&Vec<Condition>>, path: &Path, errors: &mut E
 }
 
 fn validate_one(condition: &Condition, path: &Path, errors: &mut Errors) {
-    check::name(&path.child("type"), &condition.type_, names::qualified_name(&condition.type_), errors);
+    check::qualified_name(&path.child("type"), &condition.type_, errors);
     check::supported(&path.child("status"), &condition.status, &["False", "True", "Unknown"], errors);
     if let Some(generation) = condition.observed_generation.filter(|g| *g < 0) {
         let why = "must be greater than or equal to zero";

@@ -29,15 +29,17 @@ pub fn check_selected_template(
     errors: &mut Errors,
 ) {
     let selector_at = at.child("selector");
+    let before = errors.len();
     check_selector(spec, &selector_at, errors);
+    let is_sound = errors.len() == before || labels::is_empty(spec);
     let at = at.child("template");
     match selector::LabelSelector::from_spec(Some(spec)) {
-        Err(_) => errors.invalid(&selector_at, json!(spec), "invalid label selector"),
-        Ok(selector) => {
+        Ok(selector) if is_sound => {
             check_selected(&selector, template, &at, errors);
             pod_spec::check_template(template, old, &at, errors);
             check_restarted_forever(template.spec.as_ref(), owner, &at, errors);
         }
+        _ => errors.invalid(&selector_at, json!(spec), "invalid label selector"),
     }
 }
 
@@ -67,9 +69,7 @@ pub fn check_restarted_forever(spec: Option<&PodSpec>, owner: &str, at: &At<'_>,
 
 /// Fills in the template's pod spec.
 pub fn template_defaults(template: &mut PodTemplateSpec) {
-    if let Some(spec) = &mut template.spec {
-        pod_spec::defaults(spec);
-    }
+    pod_spec::defaults(template.spec.get_or_insert_default());
 }
 
 /// What to say of the name of a workload whose pods are named after it.

@@ -22,6 +22,20 @@ impl Kind for LeaseKind {
     const CREATE_ON_UPDATE: bool = true;
     const LAZY: bool = true;
 
+    /// `CoordinatedLeaderElection` is beta and off: its fields are dropped.
+    fn prepare_create(lease: &mut Lease) {
+        if let Some(spec) = &mut lease.spec {
+            (spec.strategy, spec.preferred_holder) = (None, None);
+        }
+    }
+
+    fn prepare_update(new: &mut Lease, old: &Lease) {
+        let is_used = old.spec.as_ref().is_some_and(|s| s.strategy.is_some() || s.preferred_holder.is_some());
+        if !is_used {
+            Self::prepare_create(new);
+        }
+    }
+
     fn validate(lease: &Lease) -> Errors {
         let mut errors = Errors::new();
         let path = Path::new("spec");
@@ -54,7 +68,7 @@ impl Kind for LeaseKind {
             Column::new(
                 "Holder",
                 "string",
-                "holderIdentity contains the identity of the holder of a current lease.",
+                "holderIdentity contains the identity of the holder of a current lease. If Coordinated Leader Election is used, the holder identity must be equal to the elected LeaseCandidate.metadata.name field.",
             ),
             AGE,
         ];

@@ -69,8 +69,14 @@ impl Kind for ConfigMapKind {
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] =
-            &[Column::new("Data", "integer", "Data contains the configuration data."), AGE];
+        const COLUMNS: &[Column] = &[
+            Column::new(
+                "Data",
+                "string",
+                "Data contains the configuration data. Each key must consist of alphanumeric characters, '-', '_' or '.'. Values with non-UTF-8 byte sequences must use the BinaryData field. The keys stored in Data must not overlap with the keys in the BinaryData field, this is enforced during validation process.",
+            ),
+            AGE,
+        ];
         COLUMNS
     }
 

@@ -2,14 +2,17 @@
 //! not say.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
 use gantry_api::core::{LimitRange, LimitRangeItem};
 use gantry_api::field::{Error, Path};
-use gantry_api::names;
 use gantry_api::quantity::{Quantity, WireQuantity};
 
-use crate::common::resource_names;
+use serde_json::Value;
+
+use crate::common::{check, resource_names};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
+use crate::table::{self, Column};
 
 type Amounts = Option<BTreeMap<String, WireQuantity>>;
 
@@ -51,12 +54,23 @@ impl Kind for LimitRangeKind {
         }
         errors
     }
+
+    fn columns() -> &'static [Column] {
+        table::CREATED_AT
+    }
+
+    fn cells(range: &LimitRange, _now: SystemTime) -> Vec<Value> {
+        vec![table::created_at(&range.metadata)]
+    }
 }
 
 fn validate_type(name: &str, path: &Path, errors: &mut Errors) {
-    if let Err(why) = names::qualified_name(name) {
-        errors.push(Error::invalid(path, name, why));
-    } else if !name.contains('/') && !matches!(name, "Pod" | "Container" | "PersistentVolumeClaim") {
+    let before = errors.len();
+    check::qualified_name(path, name, errors);
+    if errors.len() == before
+        && !name.contains('/')
+        && !matches!(name, "Pod" | "Container" | "PersistentVolumeClaim")
+    {
         errors.push(Error::invalid(path, name, "must be a standard limit type or fully qualified"));
     }
 }

@@ -104,8 +104,16 @@ impl Kind for SecretKind {
 
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
-            Column::new("Type", "string", "Used to facilitate programmatic handling of secret data."),
-            Column::new("Data", "string", "Data contains the secret data."),
+            Column::new(
+                "Type",
+                "string",
+                "Used to facilitate programmatic handling of secret data. More info: https://kubernetes.io/docs/concepts/configuration/secret/#secret-types",
+            ),
+            Column::new(
+                "Data",
+                "string",
+                "Data contains the secret data. Each key must consist of alphanumeric characters, '-', '_' or '.'. The serialized form of the secret data is a base64 encoded string, representing the arbitrary (possibly non-string) data value here. Described in https://tools.ietf.org/html/rfc4648#section-4",
+            ),
             AGE,
         ];
         COLUMNS

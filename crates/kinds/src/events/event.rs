@@ -168,7 +168,8 @@ fn check_immutable(new: &Event, old: &Event, errors: &mut Errors) {
     errors.immutable(&At::root("involvedObject"), &new.regarding, &old.regarding);
     errors.immutable(&At::root("reason"), &new.reason, &old.reason);
     errors.immutable(&At::root("message"), &new.note, &old.note);
-    errors.immutable(&At::root("source"), &new.deprecated_source, &old.deprecated_source);
+    let source = |event: &Event| event.deprecated_source.clone().unwrap_or_default();
+    errors.immutable(&At::root("source"), &source(new), &source(old));
     let (first, last) = (&new.deprecated_first_timestamp, &new.deprecated_last_timestamp);
     errors.immutable(&At::root("firstTimestamp"), first, &old.deprecated_first_timestamp);
     errors.immutable(&At::root("lastTimestamp"), last, &old.deprecated_last_timestamp);

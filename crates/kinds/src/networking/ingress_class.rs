@@ -54,6 +54,12 @@ impl Kind for IngressClassKind {
         errors
     }
 
+    fn validate_replacement(new: &IngressClass, old: &IngressClass) -> Errors {
+        let mut errors = Self::validate_update(new, old);
+        errors.extend(Self::validate(new));
+        errors
+    }
+
     fn validate_update(new: &IngressClass, old: &IngressClass) -> Errors {
         let mut errors = Errors::new();
         let controller =

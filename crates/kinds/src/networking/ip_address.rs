@@ -35,7 +35,11 @@ impl Kind for IPAddressKind {
     fn validate_update(new: &IPAddress, old: &IPAddress) -> Errors {
         let mut errors = Errors::new();
         let path = Path::new("spec").child("parentRef");
-        check::immutable(&path, &new.spec.parent_ref, &old.spec.parent_ref, &mut errors);
+        // One that is left out is shown as null.
+        let shown =
+            |parent: &ParentReference| Some(parent.clone()).filter(|p| *p != ParentReference::default());
+        let (new, old) = (shown(&new.spec.parent_ref), shown(&old.spec.parent_ref));
+        check::immutable_internal(&path, "*ParentReference", &new, &old, &mut errors);
         errors
     }
 
@@ -49,8 +53,9 @@ impl Kind for IPAddressKind {
         COLUMNS
     }
 
-    fn cells(address: &IPAddress, _now: SystemTime) -> Vec<Value> {
-        vec![parent_text(&address.spec.parent_ref).into()]
+    /// Upstream's rows have one more cell than there are columns: the age.
+    fn cells(address: &IPAddress, now: SystemTime) -> Vec<Value> {
+        vec![parent_text(&address.spec.parent_ref).into(), crate::table::age(&address.metadata, now)]
     }
 }
 

@@ -51,7 +51,8 @@ impl Kind for ServiceCIDRKind {
         let (after, before) = (list(new.spec.as_ref()), list(old.spec.as_ref()));
         let grows = before.len() == 1 && after.len() == 2;
         if before.len() != after.len() && !grows {
-            errors.push(Error::invalid(&path, json!(after), IMMUTABLE));
+            let shown = if after.is_empty() { Value::Null } else { json!(after) };
+            errors.push(Error::invalid(&path, shown, IMMUTABLE));
             return errors;
         }
         for (i, (new, _)) in after.iter().zip(before).enumerate().filter(|(_, (new, old))| new != old) {

@@ -115,10 +115,12 @@ fn validate_budget(budget: &PodDisruptionBudget, lenient: bool) -> Errors {
     let path = Path::new("spec");
     let spec = budget.spec.clone().unwrap_or_default();
     if spec.min_available.is_some() && spec.max_unavailable.is_some() {
-        let value = json!({
-            "MinAvailable": spec.min_available, "Selector": spec.selector, "MaxUnavailable": spec.max_unavailable,
-            "UnhealthyPodEvictionPolicy": spec.unhealthy_pod_eviction_policy,
-        });
+        let value = gantry_api::field::ordered(&[
+            ("MinAvailable", json!(spec.min_available)),
+            ("Selector", json!(spec.selector)),
+            ("MaxUnavailable", json!(spec.max_unavailable)),
+            ("UnhealthyPodEvictionPolicy", json!(spec.unhealthy_pod_eviction_policy)),
+        ]);
         errors.push(Error::invalid(&path, value, "minAvailable and maxUnavailable cannot be both set"));
     }
     for (field, amount) in [("minAvailable", &spec.min_available), ("maxUnavailable", &spec.max_unavailable)]

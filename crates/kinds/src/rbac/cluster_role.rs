@@ -10,7 +10,7 @@ use super::rules;
 use crate::common::at::{At, Complaints, items};
 use crate::common::labels;
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
-use crate::table::Column;
+use crate::table::{self, Column};
 
 /// The kind.
 pub struct ClusterRoleKind;
@@ -36,11 +36,11 @@ impl Kind for ClusterRoleKind {
     }
 
     fn columns() -> &'static [Column] {
-        rules::ROLE_COLUMNS
+        table::CREATED_AT
     }
 
     fn cells(role: &ClusterRole, _now: SystemTime) -> Vec<Value> {
-        vec![rules::created_at(&role.metadata)]
+        vec![table::created_at(&role.metadata)]
     }
 }
 
@@ -59,6 +59,11 @@ fn check(role: &ClusterRole, lenient: bool, errors: &mut Errors) {
         errors.required(&list, why);
     }
     for (i, selector) in selectors(role).iter().enumerate() {
-        labels::check_selector(Some(selector), lenient, &list.index(i), errors);
+        let at = list.index(i);
+        let before = errors.len();
+        labels::check_selector(Some(selector), lenient, &at, errors);
+        if errors.len() > before {
+            errors.invalid(&at, Value::Null, "invalid label selector.");
+        }
     }
 }

@@ -37,7 +37,7 @@ impl Kind for ClusterRoleBindingKind {
     }
 
     fn columns() -> &'static [Column] {
-        rules::BINDING_COLUMNS
+        rules::CLUSTER_BINDING_COLUMNS
     }
 
     fn cells(binding: &ClusterRoleBinding, now: SystemTime) -> Vec<Value> {

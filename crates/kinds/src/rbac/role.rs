@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::rules;
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
-use crate::table::Column;
+use crate::table::{self, Column};
 
 /// The kind.
 pub struct RoleKind;
@@ -25,10 +25,10 @@ impl Kind for RoleKind {
     }
 
     fn columns() -> &'static [Column] {
-        rules::ROLE_COLUMNS
+        table::CREATED_AT
     }
 
     fn cells(role: &Role, _now: SystemTime) -> Vec<Value> {
-        vec![rules::created_at(&role.metadata)]
+        vec![table::created_at(&role.metadata)]
     }
 }

@@ -1,7 +1,6 @@
 //! Rules, subjects and role references: shared by the four kinds.
 
 use gantry_api::field::{Error, Path};
-use gantry_api::metav1::ObjectMeta;
 use gantry_api::names;
 use gantry_api::rbac::{PolicyRule, RoleRef, Subject};
 use serde_json::json;
@@ -140,23 +139,28 @@ pub(super) fn cells(role: &RoleRef, subjects: Option<&Vec<Subject>>) -> [serde_j
     [format!("{}/{}", role.kind, role.name).into(), list("User"), list("Group"), list("ServiceAccount")]
 }
 
-/// The columns of roles.
-pub(super) const ROLE_COLUMNS: &[Column] = &[Column::new(
-    "Created At",
-    "date",
-    "CreationTimestamp is a timestamp representing the server time when this object was created.",
-)];
-
-/// The cell of that column: RFC 3339.
-pub(super) fn created_at(meta: &ObjectMeta) -> serde_json::Value {
-    meta.creation_timestamp.as_ref().map(|t| t.0.to_string()).unwrap_or_default().into()
-}
-
-/// The columns of bindings.
+/// The columns of role bindings.
 pub(super) const BINDING_COLUMNS: &[Column] = &[
-    Column::new("Role", "string", "RoleRef references the role that is bound."),
+    Column::new(
+        "Role",
+        "string",
+        "RoleRef can reference a Role in the current namespace or a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error.",
+    ),
     crate::table::AGE,
-    Column::wide("Users", "string", "Users in the binding"),
-    Column::wide("Groups", "string", "Groups in the binding"),
-    Column::wide("ServiceAccounts", "string", "ServiceAccounts in the binding"),
+    Column::wide("Users", "string", "Users in the roleBinding"),
+    Column::wide("Groups", "string", "Groups in the roleBinding"),
+    Column::wide("ServiceAccounts", "string", "ServiceAccounts in the roleBinding"),
+];
+
+/// The columns of cluster role bindings.
+pub(super) const CLUSTER_BINDING_COLUMNS: &[Column] = &[
+    Column::new(
+        "Role",
+        "string",
+        "RoleRef can only reference a ClusterRole in the global namespace. If the RoleRef cannot be resolved, the Authorizer must return an error.",
+    ),
+    crate::table::AGE,
+    Column::wide("Users", "string", "Users in the clusterRoleBinding"),
+    Column::wide("Groups", "string", "Groups in the clusterRoleBinding"),
+    Column::wide("ServiceAccounts", "string", "ServiceAccounts in the clusterRoleBinding"),
 ];

@@ -7,8 +7,6 @@ use gantry_api::dynamic_resource::{
     NetworkDeviceData, ResourceClaim, ResourceClaimStatus,
 };
 use gantry_api::field::{Error, Path};
-use gantry_api::names as api_names;
-use serde_json::json;
 
 use super::names;
 use super::requests::{MAX_CONFIGS, RequestNames, validate_opaque, validate_raw};
@@ -186,7 +184,7 @@ pub(super) fn validate_binding(good: &[String], bad: &[String], path: &Path, err
         let at = path.child(field);
         if names::fits(list.len(), MAX_BINDING_CONDITIONS, &at, errors) {
             for (i, condition) in list.iter().enumerate() {
-                check::name(&at.index(i), condition, api_names::qualified_name(condition), errors);
+                check::qualified_name(&at.index(i), condition, errors);
             }
         }
     }
@@ -200,7 +198,7 @@ pub(super) fn validate_binding(good: &[String], bad: &[String], path: &Path, err
     for ((field, list), (other, filled)) in [(lists[0], lists[1]), (lists[1], lists[0])] {
         if list.is_empty() && !filled.is_empty() {
             let why = format!("{field} are required to use {other}");
-            errors.push(Error::invalid(&path.child(field), json!(list), why));
+            errors.push(Error::invalid(&path.child(field), serde_json::Value::Null, why));
         }
     }
 }

@@ -198,7 +198,7 @@ fn is_semantic(version: &str) -> bool {
 }
 
 fn validate_taint(taint: &DeviceTaint, path: &Path, errors: &mut Errors) {
-    check::name(&path.child("key"), &taint.key, api_names::qualified_name(&taint.key), errors);
+    check::qualified_name(&path.child("key"), &taint.key, errors);
     if let Some(value) = taint.value.as_deref().filter(|v| !v.is_empty()) {
         check::name(&path.child("value"), value, api_names::label_value(value), errors);
     }

@@ -136,7 +136,7 @@ pub(super) fn validate_node_selector(selector: &NodeSelector, path: &Path, error
                     errors.push(Error::invalid(&at.child("operator"), other, why));
                 }
             }
-            check::name(&at.child("key"), &expression.key, names::qualified_name(&expression.key), errors);
+            check::qualified_name(&at.child("key"), &expression.key, errors);
         }
     }
 }

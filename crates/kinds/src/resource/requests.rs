@@ -35,9 +35,19 @@ pub(super) fn defaults(spec: &mut ResourceClaimSpec) {
     for request in requests {
         if let Some(exactly) = &mut request.exactly {
             count_defaults(&mut exactly.allocation_mode, &mut exactly.count);
+            toleration_defaults(exactly.tolerations.as_mut());
         }
         for alternative in request.first_available.iter_mut().flatten() {
             count_defaults(&mut alternative.allocation_mode, &mut alternative.count);
+            toleration_defaults(alternative.tolerations.as_mut());
+        }
+    }
+}
+
+fn toleration_defaults(tolerations: Option<&mut Vec<DeviceToleration>>) {
+    for toleration in tolerations.into_iter().flatten() {
+        if toleration.operator.as_deref().unwrap_or("").is_empty() {
+            toleration.operator = Some("Equal".into());
         }
     }
 }
@@ -215,7 +225,7 @@ impl Wish<'_> {
 fn validate_toleration(toleration: &DeviceToleration, path: &Path, errors: &mut Errors) {
     let key = toleration.key.as_deref().unwrap_or("");
     if !key.is_empty() {
-        check::name(&path.child("key"), key, api_names::qualified_name(key), errors);
+        check::qualified_name(&path.child("key"), key, errors);
     }
     let value = toleration.value.as_deref().unwrap_or("");
     let at = path.child("value");

@@ -61,7 +61,7 @@ impl Kind for ResourceClaimKind {
 
     fn validate_replacement(new: &ResourceClaim, old: &ResourceClaim) -> Errors {
         let mut errors = Errors::new();
-        check::immutable(&Path::new("spec"), &new.spec, &old.spec, &mut errors);
+        check::immutable_internal(&Path::new("spec"), "ResourceClaimSpec", &new.spec, &old.spec, &mut errors);
         errors
     }
 

@@ -32,7 +32,13 @@ impl Kind for ResourceClaimTemplateKind {
 
     fn validate_update(new: &ResourceClaimTemplate, old: &ResourceClaimTemplate) -> Errors {
         let mut errors = Errors::new();
-        check::immutable(&Path::new("spec"), &new.spec, &old.spec, &mut errors);
+        check::immutable_internal(
+            &Path::new("spec"),
+            "ResourceClaimTemplateSpec",
+            &new.spec,
+            &old.spec,
+            &mut errors,
+        );
         errors
     }
 }

@@ -174,7 +174,10 @@ fn validate_nodes(spec: &ResourceSliceSpec, path: &Path, errors: &mut Errors) {
         let at = path.child("nodeSelector");
         names::validate_node_selector(selector, &at, errors);
         if selector.node_selector_terms.len() != 1 {
-            let terms = json!(selector.node_selector_terms);
+            let terms = match &*selector.node_selector_terms {
+                [] => serde_json::Value::Null,
+                terms => json!(terms),
+            };
             let why = "must have exactly one node selector term";
             errors.push(Error::invalid(&at.child("nodeSelectorTerms"), terms, why));
         }

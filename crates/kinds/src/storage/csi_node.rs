@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use gantry_api::field::{Error, Path};
-use gantry_api::names;
 use gantry_api::storage::{CSINode, CSINodeDriver};
 use serde_json::Value;
 
@@ -43,7 +42,8 @@ impl Kind for CSINodeKind {
         for before in &old.spec.drivers {
             for after in new.spec.drivers.iter().filter(|d| d.name == before.name) {
                 let path = Path::new("spec").child("drivers");
-                check::immutable(&path, &fixed(after), &fixed(before), &mut errors);
+                let (after, before) = (fixed(after), fixed(before));
+                check::immutable_internal(&path, "CSINodeDriver", &after, &before, &mut errors);
             }
         }
         errors
@@ -89,6 +89,6 @@ fn validate_driver(driver: &CSINodeDriver, repeated: bool, path: &Path, errors: 
         if !seen.insert(key) {
             errors.push(Error::duplicate(path, key.as_str()));
         }
-        check::name(path, key, names::qualified_name(key), errors);
+        check::qualified_name(path, key, errors);
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::common::{check, node_labels, selectors};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
-use crate::table::Column;
+use crate::table::{self, Column};
 
 /// The kind.
 pub struct CSIStorageCapacityKind;
@@ -54,24 +54,11 @@ impl Kind for CSIStorageCapacityKind {
     }
 
     fn columns() -> &'static [Column] {
-        const COLUMNS: &[Column] = &[
-            Column::new(
-                "StorageClassName",
-                "string",
-                "storageClassName represents the name of the StorageClass that the reported capacity applies to. It must meet the same requirements as the name of a StorageClass object (non-empty, DNS subdomain). If that object no longer exists, the CSIStorageCapacity object is obsolete and should be removed by its creator. This field is immutable.",
-            ),
-            Column::new(
-                "Capacity",
-                "string",
-                "capacity is the value reported by the CSI driver in its GetCapacityResponse for a GetCapacityRequest with topology and parameters that match the previous fields.\n\nThe semantic is currently (CSI spec 1.2) defined as: The available capacity, in bytes, of the storage that can be used to provision volumes. If not set, that information is currently unavailable.",
-            ),
-        ];
-        COLUMNS
+        table::CREATED_AT
     }
 
     fn cells(capacity: &CSIStorageCapacity, _now: SystemTime) -> Vec<Value> {
-        let amount = capacity.capacity.as_ref().map_or("<unset>", |q| q.0.as_str());
-        vec![capacity.storage_class_name.as_str().into(), amount.into()]
+        vec![table::created_at(&capacity.metadata)]
     }
 }
 

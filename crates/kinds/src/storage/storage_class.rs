@@ -91,12 +91,12 @@ impl Kind for StorageClassKind {
             Column::new(
                 "ReclaimPolicy",
                 "string",
-                "reclaimPolicy controls the reclaimPolicy for dynamically provisioned PersistentVolumes of this storage class.",
+                "reclaimPolicy controls the reclaimPolicy for dynamically provisioned PersistentVolumes of this storage class. Defaults to Delete.",
             ),
             Column::new(
                 "VolumeBindingMode",
                 "string",
-                "volumeBindingMode indicates how PersistentVolumeClaims should be provisioned and bound.",
+                "volumeBindingMode indicates how PersistentVolumeClaims should be provisioned and bound.  When unset, VolumeBindingImmediate is used. This field is only honored by servers that enable the VolumeScheduling feature.",
             ),
             Column::new(
                 "AllowVolumeExpansion",

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use gantry_api::field::{Error, ErrorType, Path};
+use gantry_api::field::{Error, Path};
 use gantry_api::schema::{Additional, ListType, Structural, StructuralType};
 use gantry_cel::Data;
+use serde_json::{Value, json};
 
 use super::rule::{Complaint, Definition, OLD_SELF, Rule, field_path};
 use super::{child, data};
@@ -178,15 +179,13 @@ impl Check {
     ) {
         let source = definition.rule.clone();
         let optional = definition.optional_old_self;
-        let whole = go_text(&definition);
+        let whole = shown(&definition);
         let (rule_at, message_at) = (path.child("rule"), path.child("messageExpression"));
         let rule = match Rule::compile(definition, data, schema) {
             Ok(rule) => rule,
             Err(Complaint { of_message, text }) => {
                 let at = if of_message { message_at } else { rule_at };
-                let detail = format!("{whole}: {text}");
-                let error = Error { kind: ErrorType::Invalid, path: at, value: None, detail };
-                self.rule_errors.push(error);
+                self.rule_errors.push(Error::invalid(&at, whole, text));
                 return;
             }
         };
@@ -220,18 +219,14 @@ impl Check {
     }
 }
 
-/// The rule as Go's `%#v` prints it, which is how upstream's error shows what is invalid.
-fn go_text(definition: &Definition) -> String {
-    let quote = gantry_api::field::quote;
-    let pointer = |set: bool| if set { "0xc000000000" } else { "nil" };
-    format!(
-        "apiextensions.ValidationRule{{Rule:{}, Message:{}, MessageExpression:{}, \
-         Reason:(*apiextensions.FieldValueErrorReason)({}), FieldPath:{}, OptionalOldSelf:(*bool)({})}}",
-        quote(&definition.rule),
-        quote(&definition.message),
-        quote(&definition.message_expression),
-        pointer(definition.reason.is_some()),
-        quote(&definition.field_path),
-        pointer(definition.optional_old_self.is_some())
-    )
+/// The rule as upstream's internal type shows it.
+fn shown(definition: &Definition) -> Value {
+    gantry_api::field::ordered(&[
+        ("Rule", json!(definition.rule)),
+        ("Message", json!(definition.message)),
+        ("MessageExpression", json!(definition.message_expression)),
+        ("Reason", json!(definition.reason)),
+        ("FieldPath", json!(definition.field_path)),
+        ("OptionalOldSelf", json!(definition.optional_old_self)),
+    ])
 }

@@ -83,6 +83,10 @@ impl Kind for JobKind {
         let selector = spec.selector.get_or_insert_with(LabelSelector::default);
         let labels = selector.match_labels.get_or_insert_default();
         labels.entry("batch.kubernetes.io/controller-uid".into()).or_insert(uid);
+        // Upstream's defaults do it when the stored object is read.
+        if job.metadata.labels.as_ref().is_none_or(|l| l.is_empty()) {
+            job.metadata.labels = spec.template.metadata.as_ref().and_then(|m| m.labels.clone());
+        }
     }
 
     fn prepare_update(new: &mut Job, old: &Job) {
@@ -128,13 +132,17 @@ impl Kind for JobKind {
             Column::new(
                 "Completions",
                 "string",
-                "The number of pods which reached phase Succeeded, of those desired.",
+                "The number of pods which reached phase Succeeded. The value increases monotonically for a given spec. However, it may decrease in reaction to scale down of elastic indexed jobs.",
             ),
             Column::new("Duration", "string", "Time required to complete the job."),
             AGE,
             Column::wide("Containers", "string", "Names of each container in the template."),
             Column::wide("Images", "string", "Images referenced by each container in the template."),
-            Column::wide("Selector", "string", "A label query over pods that should match the pod count."),
+            Column::wide(
+                "Selector",
+                "string",
+                "A label query over pods that should match the pod count. Normally, the system sets this field for you. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",
+            ),
         ];
         COLUMNS
     }

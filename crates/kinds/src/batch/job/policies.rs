@@ -50,7 +50,8 @@ pub(super) fn check(spec: &JobSpec, at: &At<'_>, errors: &mut Errors) {
             }
         } else {
             let rules: Vec<String> = policy.rules.iter().map(shown_success).collect();
-            let shown = gantry_api::field::verbatim(format!("{{\"Rules\":[{}]}}", rules.join(",")));
+            let rules = if rules.is_empty() { "null".to_owned() } else { format!("[{}]", rules.join(",")) };
+            let shown = gantry_api::field::verbatim(format!("{{\"Rules\":{rules}}}"));
             errors.invalid(&at, shown, "requires indexed completion mode");
         }
     }

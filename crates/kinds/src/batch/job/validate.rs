@@ -97,13 +97,14 @@ fn check_generated_selector(job: &Job, spec: &JobSpec, old: Option<&Job>, errors
 fn check_job_spec(spec: &JobSpec, old: Option<&JobSpec>, at: &At<'_>, errors: &mut Errors) {
     check_spec(spec, old.map(|s| &s.template), at, errors);
     let selector_at = at.child("selector");
-    let Some(selector) = &spec.selector else {
+    let selector = spec.selector.as_ref();
+    if selector.is_none() {
         errors.required(&selector_at, "");
-        return;
-    };
+    }
     let lenient = old.is_some_and(|s| labels::has_invalid_value(s.selector.as_ref()));
-    labels::check_selector(Some(selector), lenient, &selector_at, errors);
-    if let Ok(selector) = LabelSelector::from_spec(Some(selector)) {
+    labels::check_selector(selector, lenient, &selector_at, errors);
+    // One that is left out selects nothing.
+    if let Ok(selector) = LabelSelector::from_spec(selector) {
         let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.as_ref());
         if !selector.matches(labels) {
             let why = "`selector` does not match template `labels`";

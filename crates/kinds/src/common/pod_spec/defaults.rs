@@ -315,8 +315,25 @@ pub fn claim_defaults(spec: &mut PersistentVolumeClaimSpec) {
     }
 }
 
+/// Whether upstream's parser takes the image for a reference; it does not default what it cannot read.
+fn is_reference(image: &str) -> bool {
+    /// Longest name of a repository.
+    const MAX_NAME: usize = 255;
+    let name = image.split('@').next().unwrap_or_default();
+    let path = name.rsplit_once('/').map_or(name, |(_, last)| last);
+    let path = path.split(':').next().unwrap_or_default();
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
+    !path.is_empty()
+        && name.len() <= MAX_NAME
+        && path.chars().all(is_word)
+        && !name.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
 /// `Always` for the tag `latest` (also where it is implied), else `IfNotPresent`.
 pub(super) fn default_pull_policy(image: &str) -> &'static str {
+    if !is_reference(image) {
+        return "IfNotPresent";
+    }
     let (name, digest) = image.split_once('@').map_or((image, false), |(name, _)| (name, true));
     let tag = name.rsplit('/').next().and_then(|last| last.split_once(':')).map(|(_, tag)| tag);
     match tag {

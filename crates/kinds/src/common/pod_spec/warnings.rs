@@ -107,7 +107,8 @@ fn warn(spec: &PodSpec, meta: &ObjectMeta, is_template: bool, at: &At<'_>, warni
         warn_container(container, at, warnings);
     });
     warn_ports(spec, &spec_at, warnings);
-    if spec.termination_grace_period_seconds.is_some_and(|s| s < 0) {
+    // A pod's own is set right before anybody looks.
+    if is_template && spec.termination_grace_period_seconds.is_some_and(|s| s < 0) {
         warnings.push(format!(
             "{}: must be >= 0; negative values are invalid and will be treated as 1",
             spec_at.child("terminationGracePeriodSeconds").path()

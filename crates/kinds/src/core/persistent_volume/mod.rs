@@ -59,6 +59,10 @@ impl Kind for PersistentVolumeKind {
         });
     }
 
+    fn note_creation(volume: &mut PersistentVolume, now: SystemTime) {
+        volume.status.get_or_insert_default().last_phase_transition_time = Some(gantry_api::time::time(now));
+    }
+
     fn prepare_update(new: &mut PersistentVolume, old: &PersistentVolume) {
         new.status.clone_from(&old.status);
     }
@@ -92,23 +96,27 @@ impl Kind for PersistentVolumeKind {
             Column::new(
                 "Capacity",
                 "string",
-                "capacity is the description of the persistent volume's resources and capacity.",
+                "capacity is the description of the persistent volume's resources and capacity. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#capacity",
             ),
-            Column::new("Access Modes", "string", "accessModes contains all ways the volume can be mounted."),
+            Column::new(
+                "Access Modes",
+                "string",
+                "accessModes contains all ways the volume can be mounted. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#access-modes",
+            ),
             Column::new(
                 "Reclaim Policy",
                 "string",
-                "persistentVolumeReclaimPolicy defines what happens to a persistent volume when released from its claim.",
+                "persistentVolumeReclaimPolicy defines what happens to a persistent volume when released from its claim. Valid options are Retain (default for manually created PersistentVolumes), Delete (default for dynamically provisioned PersistentVolumes), and Recycle (deprecated). Recycle must be supported by the volume plugin underlying this PersistentVolume. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#reclaiming",
             ),
             Column::new(
                 "Status",
                 "string",
-                "phase indicates if a volume is available, bound to a claim, or released by a claim.",
+                "phase indicates if a volume is available, bound to a claim, or released by a claim. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#phase",
             ),
             Column::new(
                 "Claim",
                 "string",
-                "claimRef is part of a bi-directional binding between PersistentVolume and PersistentVolumeClaim.",
+                "claimRef is part of a bi-directional binding between PersistentVolume and PersistentVolumeClaim. Expected to be non-nil when bound. claim.VolumeName is the authoritative bind between PV and PVC. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#binding",
             ),
             Column::new("StorageClass", "string", "StorageClass of the pv"),
             Column::new("VolumeAttributesClass", "string", "VolumeAttributesClass of the pv"),
@@ -121,7 +129,7 @@ impl Kind for PersistentVolumeKind {
             Column::wide(
                 "VolumeMode",
                 "string",
-                "volumeMode defines if a volume is intended to be used with a formatted filesystem or to remain in raw block state.",
+                "volumeMode defines if a volume is intended to be used with a formatted filesystem or to remain in raw block state. Value of Filesystem is implied when not included in spec.",
             ),
         ];
         COLUMNS

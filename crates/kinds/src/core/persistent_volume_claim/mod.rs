@@ -42,12 +42,18 @@ impl Kind for PersistentVolumeClaimKind {
             phase: Some("Pending".into()),
             ..PersistentVolumeClaimStatus::default()
         });
-        level_sources(claim.spec.get_or_insert_default());
+        let spec = claim.spec.get_or_insert_default();
+        drop_other_sources(spec);
+        level_sources(spec);
     }
 
     fn prepare_update(new: &mut PersistentVolumeClaim, old: &PersistentVolumeClaim) {
         new.status.clone_from(&old.status);
-        level_sources(new.spec.get_or_insert_default());
+        let spec = new.spec.get_or_insert_default();
+        if !old.spec.as_ref().is_some_and(|old| old.data_source == spec.data_source) {
+            drop_other_sources(spec);
+        }
+        level_sources(spec);
     }
 
     fn prepare_status_update(new: &mut PersistentVolumeClaim, old: &PersistentVolumeClaim) {
@@ -103,7 +109,7 @@ impl Kind for PersistentVolumeClaimKind {
             Column::new(
                 "Access Modes",
                 "string",
-                "accessModes contains the actual access modes the volume backing the PVC has.",
+                "accessModes contains the actual access modes the volume backing the PVC has. More info: https://kubernetes.io/docs/concepts/storage/persistent-volumes#access-modes-1",
             ),
             Column::new("StorageClass", "string", "StorageClass of the pvc"),
             Column::new("VolumeAttributesClass", "string", "VolumeAttributesClass of the pvc"),
@@ -111,7 +117,7 @@ impl Kind for PersistentVolumeClaimKind {
             Column::wide(
                 "VolumeMode",
                 "string",
-                "volumeMode defines what type of volume is required by the claim.",
+                "volumeMode defines what type of volume is required by the claim. Value of Filesystem is implied when not included in claim spec.",
             ),
         ];
         COLUMNS
@@ -149,6 +155,20 @@ pub(crate) fn warn_claim_spec(spec: &PersistentVolumeClaimSpec, at: &At<'_>, war
     let Some(resources) = &spec.resources else { return };
     warn_fraction(resources.requests.as_ref(), "storage", &at.child("resources.requests"), warnings);
     warn_fraction(resources.limits.as_ref(), "storage", &at.child("resources.limits"), warnings);
+}
+
+/// In the older field nothing but claims and snapshots is kept.
+fn drop_other_sources(spec: &mut PersistentVolumeClaimSpec) {
+    let is_known = spec.data_source.as_ref().is_some_and(|source| {
+        let group = source.api_group.as_deref().unwrap_or("");
+        matches!(
+            (group, &*source.kind),
+            ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+        )
+    });
+    if !is_known {
+        spec.data_source = None;
+    }
 }
 
 /// The older and the newer field of the data source say the same.

@@ -9,7 +9,7 @@ mod validate;
 
 use std::time::SystemTime;
 
-use gantry_api::core::{Pod, PodStatus};
+use gantry_api::core::{Pod, PodIP, PodStatus};
 use serde_json::Value;
 
 use crate::common::pod_spec;
@@ -41,10 +41,10 @@ impl Kind for PodKind {
     };
 
     fn defaults(pod: &mut Pod) {
-        if let Some(spec) = &mut pod.spec {
-            pod_spec::defaults(spec);
-            pod_spec::pod_defaults(spec);
-        }
+        let spec = pod.spec.get_or_insert_default();
+        pod_spec::defaults(spec);
+        pod_spec::pod_defaults(spec);
+        pod.status.iter_mut().for_each(level_ips);
     }
 
     fn prepare_create(pod: &mut Pod) {
@@ -153,10 +153,21 @@ impl Kind for PodKind {
         let unbound = spec.and_then(|s| s.node_name.as_deref()).unwrap_or("").is_empty();
         let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
         if unbound || matches!(phase, Some("Succeeded" | "Failed")) {
-            return None;
+            return Some(0);
         }
         let seconds = requested.unwrap_or(own);
-        Some(if seconds < 0 { 1 } else { seconds }).filter(|seconds| *seconds > 0)
+        Some(if seconds < 0 { 1 } else { seconds })
+    }
+}
+
+/// The older field of the pod's address says the first of the newer one, and has the last word.
+fn level_ips(status: &mut PodStatus) {
+    let Some(ip) = status.pod_ip.clone().filter(|ip| !ip.is_empty()) else {
+        status.pod_ip = status.pod_ips.iter().flatten().next().map(|first| first.ip.clone());
+        return;
+    };
+    if status.pod_ips.iter().flatten().next().is_none_or(|first| first.ip != ip) {
+        status.pod_ips = Some(vec![PodIP { ip }]);
     }
 }
 
