@@ -197,6 +197,8 @@ impl ServiceAddresses {
                 return Err("provided IP is already allocated");
             }
             self.pool.forget(&holder);
+            // Behind a reservation for nobody there may be something that is stored.
+            self.refresh().await;
         }
     }
 
@@ -207,6 +209,8 @@ impl ServiceAddresses {
                 return Err("provided port is already allocated".to_owned());
             }
             self.pool.forget(&holder);
+            // Behind a reservation for nobody there may be something that is stored.
+            self.refresh().await;
         }
     }
 

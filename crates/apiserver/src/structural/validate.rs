@@ -34,7 +34,15 @@ pub fn below(
     path: &Path,
 ) -> Vec<Error> {
     let mut judge = Judge { patterns, found: Vec::new() };
-    judge.place(value, None, schema, path.as_str());
+    // Upstream's texts name the place in the value, and only the error's path the place of the value.
+    judge.place(value, None, schema, "");
+    for error in &mut judge.found {
+        error.path = match error.path.as_str() {
+            "" => path.clone(),
+            own if own.starts_with('[') => Path::new(&format!("{}{own}", path.as_str())),
+            own => Path::new(&format!("{}.{own}", path.as_str())),
+        };
+    }
     lists(value, schema, path, &mut judge.found);
     embedded(value, schema, path, schema.embedded_resource, &mut judge.found);
     judge.found

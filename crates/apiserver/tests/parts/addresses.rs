@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use gantry_api::core::{Service, ServicePort, ServiceSpec};
 use gantry_api::meta::MetaExt;
+use gantry_api::networking::{IPAddress, IPAddressSpec, ParentReference, ServiceCIDR, ServiceCIDRSpec};
 use gantry_client::DeleteOptions;
 
-use crate::{Cluster, named};
+use crate::{Cluster, eventually, named};
 
 fn service(name: &str, kind: &str) -> Service {
     let ports = vec![ServicePort { port: 80, ..ServicePort::default() }];
@@ -69,6 +70,70 @@ async fn what_is_taken_is_refused_until_it_is_released() {
     let error = api.create(&outside).await.expect_err("not of this cluster");
     let why = "failed to allocate IP 192.0.2.7: the provided network does not match the current range";
     assert!(error.message().contains(why), "{error}");
+    cluster.end().await;
+}
+
+#[tokio::test]
+async fn more_networks_give_more_addresses_and_what_is_reserved_stays_free() {
+    let cluster = Cluster::new().await;
+    cluster.namespace("shop").await;
+    let api = cluster.api::<Service>();
+    let wants = |name: &str, address: &str| {
+        let mut service = service(name, "ClusterIP");
+        service.spec.as_mut().expect("a spec").cluster_ip = Some(address.to_owned());
+        service
+    };
+    let refused = async |name: &str, address: &str, why: &str| {
+        // The plugin reads an informer: what was written a moment ago may not have come there yet.
+        let error = api.create(&wants(name, address)).await.expect_err("it is refused");
+        let text = format!("failed to allocate IP {address}: {why}");
+        assert!(error.message().contains(&text), "{error}");
+    };
+    let outside = "the provided network does not match the current range";
+    refused("a", "10.97.0.3", outside).await;
+    let networks = cluster.api::<ServiceCIDR>();
+    let spec = ServiceCIDRSpec { cidrs: Some(vec!["10.97.0.0/29".to_owned()]) };
+    let extra = ServiceCIDR { metadata: named("", "extra"), spec: Some(spec), ..ServiceCIDR::default() };
+    networks.create(&extra).await.expect("a network");
+    let first = eventually(async || api.create(&wants("a", "10.97.0.3")).await.ok()).await;
+    assert_eq!(ip(&first), "10.97.0.3");
+    refused("b", "10.97.0.3", "provided IP is already allocated").await;
+    for edge in ["10.97.0.0", "10.97.0.7"] {
+        refused("b", edge, outside).await;
+    }
+    let parent = ParentReference { name: "x".to_owned(), resource: "things".to_owned(), ..Default::default() };
+    let spec = IPAddressSpec { parent_ref: parent };
+    let reserved = IPAddress { metadata: named("", "10.97.0.4"), spec };
+    cluster.api::<IPAddress>().create(&reserved).await.expect("an address");
+    let mut probe = 0;
+    eventually(async || {
+        probe += 1;
+        let name = format!("probe{probe}");
+        match api.create(&wants(&name, "10.97.0.4")).await {
+            Err(error) => error.message().contains("provided IP is already allocated").then_some(()),
+            Ok(made) => {
+                api.delete(&made.key(), &DeleteOptions::default()).await.expect("deleted");
+                None
+            }
+        }
+    })
+    .await;
+    cluster.api::<IPAddress>().delete(&reserved.key(), &DeleteOptions::default()).await.expect("deleted");
+    assert_eq!(ip(&api.create(&wants("c", "10.97.0.4")).await.expect("it is free")), "10.97.0.4");
+
+    // A network that goes gives nothing more; who has an address of it keeps it.
+    networks.delete(&extra.key(), &DeleteOptions::default()).await.expect("deleted");
+    eventually(async || match api.create(&wants("d", "10.97.0.5")).await {
+        Err(error) => error.message().contains(outside).then_some(()),
+        Ok(made) => {
+            api.delete(&made.key(), &DeleteOptions::default()).await.expect("deleted");
+            None
+        }
+    })
+    .await;
+    let mut kept = Service::clone(&*api.get(&first.key()).await.expect("it is there"));
+    kept.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+    assert_eq!(ip(&api.update(&kept).await.expect("an update")), "10.97.0.3");
     cluster.end().await;
 }
 

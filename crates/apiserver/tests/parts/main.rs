@@ -163,6 +163,22 @@ impl Cluster {
     }
 }
 
+/// Asks until there is an answer: what the server does to follow a write comes a moment later.
+///
+/// # Panics
+/// There is none for a long time.
+pub(crate) async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), asking).await.expect("an answer in time")
+}
+
 pub(crate) fn named(namespace: &str, name: &str) -> ObjectMeta {
     ObjectMeta {
         namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),

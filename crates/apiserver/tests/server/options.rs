@@ -49,6 +49,18 @@ async fn options_that_do_not_go_together() {
         ("watch=1&resourceVersion=x", 500, format!("resourceVersion: Invalid value: \"x\": {number}")),
         ("limit=x", 400, "strconv.ParseInt: parsing \"x\": invalid syntax".to_owned()),
         ("watch=1&timeoutSeconds=x", 400, "strconv.ParseInt: parsing \"x\": invalid syntax".to_owned()),
+        ("labelSelector=a=b=c", 400, "found '=', expected: ',' or 'end of string'".to_owned()),
+        ("labelSelector=,", 400, "found ',', expected: !, identifier, or 'end of string'".to_owned()),
+        ("labelSelector=a%20b", 400, "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt".to_owned()),
+        ("labelSelector=a%20in%20b", 400, "unable to parse requirement: found 'b' expected: '('".to_owned()),
+        ("labelSelector=a%20in%20(", 400, "unable to parse requirement: found '', expected: ',', ')' or identifier".to_owned()),
+        ("labelSelector=!", 400, "unable to parse requirement: found '', expected: identifier".to_owned()),
+        ("labelSelector=a=b,", 400, "found '', expected: identifier after ','".to_owned()),
+        (
+            "labelSelector=a%3Eb",
+            400,
+            "unable to parse requirement: values[0]: Invalid value: \"b\": for 'Gt', 'Lt' operators, the value must be an integer".to_owned(),
+        ),
         ("fieldSelector=metadata.name", 400, "invalid selector: 'metadata.name'; can't understand 'metadata.name'".to_owned()),
         ("fieldSelector=metadata.name=a,b", 400, "invalid selector: 'metadata.name=a,b'; can't understand 'b'".to_owned()),
         (

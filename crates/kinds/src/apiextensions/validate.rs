@@ -343,7 +343,7 @@ fn selectable(
 /// The schema at a path of fields: no lists, no maps.
 fn field_schema<'a>(path: &str, schema: &'a JSONSchemaProps) -> Result<&'a JSONSchemaProps, String> {
     let Some(rest) = path.strip_prefix('.') else {
-        return Err("expected [ or . but got: ".to_owned() + path.get(..1).unwrap_or(""));
+        return Err(format!("expected [ or . but got: {path}"));
     };
     let mut at = schema;
     for name in rest.split('.') {
