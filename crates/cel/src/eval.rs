@@ -12,7 +12,8 @@ use crate::compare;
 use crate::cost;
 use crate::error::{EvalError, Result};
 use crate::library::{self, Allowance, convert::shown};
-use crate::program::{Access, Call, Index, Loop, Node, Program};
+use crate::node::{Access, Call, Index, Loop, Node};
+use crate::program::Program;
 use crate::value::{Entries, Key, List, Map, Text, Value};
 
 /// The variables of one evaluation.

@@ -34,6 +34,7 @@ mod lex;
 mod library;
 pub mod limits;
 mod macros;
+mod node;
 mod parse;
 mod program;
 mod source;

@@ -101,7 +101,8 @@ async fn more_networks_give_more_addresses_and_what_is_reserved_stays_free() {
     for edge in ["10.97.0.0", "10.97.0.7"] {
         refused("b", edge, outside).await;
     }
-    let parent = ParentReference { name: "x".to_owned(), resource: "things".to_owned(), ..Default::default() };
+    let parent =
+        ParentReference { name: "x".to_owned(), resource: "things".to_owned(), ..Default::default() };
     let spec = IPAddressSpec { parent_ref: parent };
     let reserved = IPAddress { metadata: named("", "10.97.0.4"), spec };
     cluster.api::<IPAddress>().create(&reserved).await.expect("an address");
