@@ -92,8 +92,7 @@ impl ServiceAddresses {
     /// Whether `holder` really holds what somebody else asks for: the informer may be a moment behind a deletion.
     async fn still_holds(&self, holder: &str, has: impl Fn(&ServiceSpec) -> bool) -> bool {
         if let Some(reserved) = self.reserved.list().into_iter().find(|r| &*r.uid == holder) {
-            let found = self.lookup.find::<IPAddress>("", &reserved.key.name).await;
-            return !matches!(found, Ok(None)) && !matches!(&found, Ok(Some(now)) if now.uid() != holder);
+            return self.is_there(&reserved).await;
         }
         let seen = self.services.list().into_iter().find(|s| &*s.stored.uid == holder).map(|s| s.key.clone());
         let Some(key) = seen.or_else(|| self.pool.leaving_key(holder)) else { return true };
@@ -104,15 +103,28 @@ impl ServiceAddresses {
         }
     }
 
+    /// Whether an IPAddress is really there: the informer may be a moment behind its deletion.
+    async fn is_there(&self, reserved: &AddressView) -> bool {
+        match self.lookup.find::<IPAddress>("", &reserved.key.name).await {
+            Ok(found) => found.is_some_and(|now| now.uid() == &*reserved.uid),
+            Err(_) => true,
+        }
+    }
+
     async fn take_address(&self, owner: &str, address: Ipv4Addr, dry_run: bool) -> Result<(), &'static str> {
+        // What somebody wrote down goes before a reservation for a service that never came, or is gone.
+        let reserved = self.reserved.list().into_iter().find(|r| r.address == Some(address));
+        if let Some(reserved) = reserved
+            && self.is_there(&reserved).await
+        {
+            return Err("provided IP is already allocated");
+        }
         loop {
             let Taken::By(holder) = self.pool.take_address(owner, address, dry_run) else { return Ok(()) };
             if self.still_holds(&holder, |spec| addresses(spec).contains(&address)).await {
                 return Err("provided IP is already allocated");
             }
             self.pool.forget(&holder);
-            // Behind a reservation for nobody there may be something that is stored.
-            self.refresh().await;
         }
     }
 
@@ -123,8 +135,6 @@ impl ServiceAddresses {
                 return Err("provided port is already allocated".to_owned());
             }
             self.pool.forget(&holder);
-            // Behind a reservation for nobody there may be something that is stored.
-            self.refresh().await;
         }
     }
 
