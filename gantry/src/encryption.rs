@@ -121,6 +121,13 @@ pub async fn run(command: Command) -> Result<()> {
     let path = args.encryption_provider_config.clone().unwrap_or_else(|| instance.encryption_config());
     let config = EncryptionConfig::read(&path)?.with_new_key()?;
     config.write(&path)?;
+    if !instance.store().exists() {
+        println!("The objects are in etcd: the server, which must be running, encrypts with the new key …");
+        wait_for_server(&path, &config).await?;
+        config.without_old_keys().write(&path)?;
+        println!("The old key is forgotten");
+        return Ok(());
+    }
     match open(&instance).await {
         Ok(store) => {
             let store = EncryptedStore::new(store, Sealer::new(&config)?);

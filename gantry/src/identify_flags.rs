@@ -115,6 +115,9 @@ impl std::str::FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text == "0" {
+            return Ok(Self(Duration::ZERO));
+        }
         let read = gantry_apiserver::authorize::parse_duration(text);
         read.map(Self).ok_or_else(|| format!("{text:?}: write it like 90s, 2m or 1h30m"))
     }

@@ -4,6 +4,7 @@ mod agent;
 mod audit_flags;
 mod down;
 mod encryption;
+mod etcd_flags;
 mod identify_flags;
 mod image;
 mod instance;

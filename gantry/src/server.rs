@@ -1,11 +1,12 @@
 //! The control plane: store, API server, controllers, scheduler.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use gantry_api::ApiError;
+use gantry_api::{ApiError, ObjectKey};
 use gantry_apiserver::encryption::EncryptedStore;
 use gantry_apiserver::health::BOOTSTRAPPED;
 use gantry_apiserver::identify::{Authorities, RequestHeader, TokenKey, User};
@@ -14,10 +15,10 @@ use gantry_apiserver::pki::{Identity, Pki, Renewed, Usage, Wanted, open_server_c
 use gantry_apiserver::{bootstrap, server};
 use gantry_base::error::Context;
 use gantry_base::{Backoff, BackoffPolicy, Class, Clock, Error, Result, SystemClock, Tasks};
-use gantry_client::{InformerSet, Transport, kubeconfig};
+use gantry_client::{Candidate, Election, InformerSet, Terms, Transport, kubeconfig};
 use gantry_controllers::{AlwaysLeader, ClusterCidr, Controllers, Enabled, Ports};
 use gantry_scheduler::Scheduler;
-use gantry_store::{Embedded, Store};
+use gantry_store::{Embedded, Etcd, Store};
 use tokio::net::TcpListener;
 
 use crate::encryption;
@@ -26,14 +27,25 @@ use crate::ports::{CertificateSigner, LocalVolumes, Signer};
 use crate::settings::Settings;
 use crate::steps::Steps;
 
+/// How long the scheduler's tasks may take to end when another server leads.
+const TERM_GRACE: Duration = Duration::from_secs(5);
+
 /// A running control plane.
 pub struct Server {
     api: server::ApiServer,
     pki: Arc<Pki>,
     informers: Arc<InformerSet>,
-    store: Arc<Embedded>,
+    store: Opened,
     clock: Arc<dyn Clock>,
     believed: Believed,
+}
+
+/// The store, and what its engine has besides.
+#[derive(Clone)]
+struct Opened {
+    store: Arc<dyn Store>,
+    /// Several servers share it.
+    etcd: Option<Arc<Etcd>>,
 }
 
 /// Who vouches for clients and for front proxies.
@@ -59,14 +71,13 @@ impl Server {
         let listener = listen(SocketAddr::new(settings.bind_address, settings.secure_port)).await?;
         let port = listener.local_addr()?.port();
         let advertise = advertise_address(settings)?;
-        let pki = Arc::new(Pki::load_or_create(&instance.pki(), clock.now())?);
-        steps.done("keys and certificates");
-
-        let store = open_store(instance, Arc::clone(&clock)).await?;
+        let store = open_store(settings, instance, Arc::clone(&clock)).await?;
+        steps.done("store");
+        let pki = Arc::new(Pki::with_shared(&instance.pki(), &settings.etcd.shared_keys()?, clock.now())?);
         let keys =
             settings.encryption_provider_config.clone().unwrap_or_else(|| instance.encryption_config());
-        let sealed = encryption::encrypted(Arc::clone(&store) as Arc<dyn Store>, keys, tasks)?;
-        steps.done("store");
+        let sealed = encryption::encrypted(Arc::clone(&store.store), keys, tasks)?;
+        steps.done("keys and certificates");
 
         let deps = Deps {
             pki: Arc::clone(&pki),
@@ -95,6 +106,12 @@ impl Server {
                 move || done.load(Ordering::Acquire).then_some(()).ok_or_else(|| "not finished".to_owned());
             api.health().add(name, Box::new(check));
         }
+        if let Some(etcd) = &store.etcd {
+            for name in ["etcd", "etcd-readiness"] {
+                let etcd = Arc::clone(etcd);
+                api.health().add(name, Box::new(move || etcd.health()));
+            }
+        }
         api.serve(listener, Arc::new(open_server_config(serving)?), tasks);
         keep_kubeconfigs(settings, instance, &pki, port, &clock, tasks)?;
         steps.done(&format!("API server on port {port}"));
@@ -103,11 +120,11 @@ impl Server {
             InformerSet::new(api.transport(component("kube-controller-manager"), "gantry"), tasks.clone());
         let server = Self { api, pki, informers, store, clock, believed };
         // Controllers, scheduler and agents may do nothing before there are roles.
-        server.bootstrap(settings, advertise, port).await;
+        server.bootstrap(settings, advertise, port, tasks).await;
         bootstrapped.store(true, Ordering::Release);
         steps.done("first objects");
         server.start_controllers(settings, instance, token_key, tasks)?;
-        server.start_scheduler(tasks);
+        server.start_scheduler(settings, tasks);
         steps.done("controllers and scheduler");
         Ok(server)
     }
@@ -147,18 +164,19 @@ impl Server {
     /// # Errors
     /// The last lazy writes cannot be flushed.
     pub async fn close(self) -> Result<()> {
-        let store = Arc::clone(&self.store);
+        let store = Arc::clone(&self.store.store);
         drop(self);
-        Ok(Store::close(&*store).await?)
+        Ok(store.close().await?)
     }
 
-    async fn bootstrap(&self, settings: &Settings, advertise: IpAddr, port: u16) {
+    async fn bootstrap(&self, settings: &Settings, advertise: IpAddr, port: u16, tasks: &Tasks) {
         // The first node's gateway: where its agent answers DNS.
         let gateway = settings.gateway();
         let options = bootstrap::Options {
             service_cidr: (settings.service_cidr.network(), settings.service_cidr.prefix()),
             advertise_address: advertise,
             secure_port: port,
+            several: self.store.etcd.is_some(),
             cluster_dns: settings.dns.then_some(settings.cluster_dns),
             dns_endpoint: settings.dns.then_some(gateway.into()),
             cluster_ca_pem: self.pki.cluster.certificate_pem().to_owned(),
@@ -168,6 +186,10 @@ impl Server {
         };
         let transport = self.api.transport(User::apiserver(), "gantry");
         until_done(|| bootstrap::run(Arc::clone(&transport), &options)).await;
+        if options.several {
+            let clock = Arc::clone(&self.clock);
+            bootstrap::peers::start(transport, clock, options, &settings.node_name, tasks);
+        }
     }
 
     fn start_controllers(
@@ -187,7 +209,10 @@ impl Server {
             }),
             clock: Arc::clone(&self.clock),
             enabled: Enabled::parse(&settings.controllers),
-            leadership: Arc::new(AlwaysLeader),
+            leadership: match self.election("kube-controller-manager", settings, tasks) {
+                Some(election) => Arc::new(election),
+                None => Arc::new(AlwaysLeader),
+            },
             ports: Ports {
                 signer: Some(Arc::new(Signer(token_key))),
                 certificates: Some(Arc::new(CertificateSigner {
@@ -203,14 +228,43 @@ impl Server {
         Ok(())
     }
 
-    fn start_scheduler(&self, tasks: &Tasks) {
-        let options = gantry_scheduler::Options {
-            informers: self.informers(),
-            transport: self.api.transport(component("kube-scheduler"), "kube-scheduler"),
-            clock: Arc::clone(&self.clock),
-            name: "default-scheduler".into(),
+    fn start_scheduler(&self, settings: &Settings, tasks: &Tasks) {
+        let (informers, clock) = (self.informers(), Arc::clone(&self.clock));
+        let transport = self.api.transport(component("kube-scheduler"), "kube-scheduler");
+        let start = move |tasks: &Tasks| {
+            let options = gantry_scheduler::Options {
+                informers: Arc::clone(&informers),
+                transport: Arc::clone(&transport),
+                clock: Arc::clone(&clock),
+                name: "default-scheduler".into(),
+            };
+            Scheduler::start(options, tasks);
         };
-        Scheduler::start(options, tasks);
+        let Some(election) = self.election("kube-scheduler", settings, tasks) else { return start(tasks) };
+        let parent = tasks.clone();
+        tasks.spawn("scheduler terms", async move {
+            loop {
+                election.acquired().await;
+                let term = parent.child();
+                start(&term);
+                election.lost().await;
+                term.shut_down(TERM_GRACE).await;
+            }
+        });
+    }
+
+    /// Takes part in the election of this component, if several servers share the store.
+    fn election(&self, name: &'static str, settings: &Settings, tasks: &Tasks) -> Option<Election> {
+        self.store.etcd.as_ref()?;
+        let random = RandomState::new().hash_one(name);
+        let candidate = Candidate {
+            transport: self.api.transport(component(name), name),
+            clock: Arc::clone(&self.clock),
+            lease: ObjectKey::new("kube-system", name),
+            identity: format!("{}_{random:016x}", settings.node_name),
+            terms: Terms::default(),
+        };
+        Some(Election::start(candidate, tasks))
     }
 }
 
@@ -244,11 +298,19 @@ async fn listen(address: SocketAddr) -> Result<TcpListener> {
     })
 }
 
-async fn open_store(instance: &Instance, clock: Arc<dyn Clock>) -> Result<Arc<Embedded>> {
+async fn open_store(settings: &Settings, instance: &Instance, clock: Arc<dyn Clock>) -> Result<Opened> {
+    if let Some(options) = settings.etcd.options(Arc::clone(&clock)) {
+        let connected = Etcd::connect(options).await.map_err(|error| {
+            let hint = "start it, or see --etcd-servers, --etcd-cafile, --etcd-certfile and --etcd-keyfile";
+            Error::new(error.class(), format!("{error} ({hint})"))
+        });
+        let etcd = Arc::new(connected?);
+        return Ok(Opened { store: Arc::clone(&etcd) as Arc<dyn Store>, etcd: Some(etcd) });
+    }
     let mut options = gantry_store::Options::new(instance.store());
     options.clock = clock;
     let opened = tokio::task::spawn_blocking(move || Embedded::open(options)).await;
-    Ok(Arc::new(opened.context(Class::Bug, "open the store")??))
+    Ok(Opened { store: Arc::new(opened.context(Class::Bug, "open the store")??), etcd: None })
 }
 
 /// Starts the API server; the parts are made around the transport that it hands out.

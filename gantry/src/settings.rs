@@ -12,6 +12,7 @@ use gantry_nft::Ipv4Cidr;
 use serde::{Deserialize, Serialize};
 
 use crate::audit_flags::AuditFlags;
+use crate::etcd_flags::EtcdFlags;
 use crate::identify_flags::IdentifyFlags;
 use crate::serve_flags::ServeFlags;
 
@@ -127,6 +128,10 @@ pub struct Flags {
     #[command(flatten)]
     #[serde(flatten)]
     pub audit: AuditFlags,
+    /// Where objects are kept.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub etcd: EtcdFlags,
 }
 
 /// All settings, decided.
@@ -190,6 +195,8 @@ pub struct Settings {
     pub serving: ServeFlags,
     /// What is audited.
     pub audit: AuditFlags,
+    /// Where objects are kept, if not in the data directory.
+    pub etcd: EtcdFlags,
 }
 
 impl Settings {
@@ -264,6 +271,7 @@ impl Settings {
             identify: IdentifyFlags::merged(layers.iter().map(|layer| &layer.identify)),
             serving: ServeFlags::merged(layers.iter().map(|layer| &layer.serving)).checked()?,
             audit: AuditFlags::merged(layers.iter().map(|layer| &layer.audit)),
+            etcd: EtcdFlags::merged(layers.iter().map(|layer| &layer.etcd)),
             data_dir,
             service_cidr,
             cluster_cidr,
@@ -366,7 +374,10 @@ fn from_environment(get: impl Fn(&str) -> Option<String>) -> Result<Flags> {
 
 fn environment_value(key: &str, text: &str) -> serde_json::Value {
     const LISTS: [&str; 4] = ["tls-san", "controllers", "node-labels", "dns-upstream"];
-    if LISTS.contains(&key) || crate::identify_flags::LISTS.contains(&key) {
+    if LISTS.contains(&key)
+        || crate::identify_flags::LISTS.contains(&key)
+        || crate::etcd_flags::LISTS.contains(&key)
+    {
         return text.split(',').collect::<Vec<_>>().into();
     }
     match serde_json::from_str(text) {

@@ -4,6 +4,7 @@
 //! Everything is compared with what is there first, so that a restart writes nothing.
 
 mod fairness;
+pub mod peers;
 mod rbac;
 mod services;
 mod write;
@@ -33,6 +34,8 @@ pub struct Options {
     pub advertise_address: IpAddr,
     /// Its port.
     pub secure_port: u16,
+    /// Whether several servers share the store: then [`peers`] looks after those endpoints.
+    pub several: bool,
     /// The address of the service `kube-dns`; no such service if it is `None`.
     pub cluster_dns: Option<Ipv4Addr>,
     /// Where DNS really answers, behind that service.

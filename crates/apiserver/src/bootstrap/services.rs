@@ -18,21 +18,32 @@ use crate::admission::AddressRange;
 /// A port: name, protocol, number of the service, number behind it.
 type Port = (&'static str, &'static str, u16, u16);
 
-/// A service without selector, whose one endpoint we write.
+/// A service without selector, whose endpoints we write.
 struct Fixed {
     namespace: &'static str,
     name: &'static str,
     labels: &'static [(&'static str, &'static str)],
     cluster_ip: String,
     ports: Vec<Port>,
-    endpoint: Option<IpAddr>,
+    /// None if somebody else writes them.
+    endpoints: Vec<IpAddr>,
 }
 
 pub(super) async fn run(writer: &Writer, options: &Options) -> Result<()> {
-    let mut all = vec![kubernetes(options)?];
+    let own = if options.several { Vec::new() } else { vec![options.advertise_address] };
+    let mut all = vec![kubernetes(options, own)?];
     all.extend(dns(options));
     let services = all.iter().map(Fixed::service).collect();
     writer.keep(services, |new: &Service, old| same_service(new, old)).await?;
+    write_endpoints(writer, &all).await
+}
+
+/// Has the service `kubernetes` lead to these servers.
+pub(super) async fn lead_to(writer: &Writer, options: &Options, servers: Vec<IpAddr>) -> Result<()> {
+    write_endpoints(writer, &[kubernetes(options, servers)?]).await
+}
+
+async fn write_endpoints(writer: &Writer, all: &[Fixed]) -> Result<()> {
     let endpoints = all.iter().filter_map(Fixed::endpoints).collect();
     writer.keep(endpoints, |new: &Endpoints, old| new.subsets == old.subsets).await?;
     let slices = all.iter().filter_map(Fixed::slice).collect();
@@ -41,7 +52,7 @@ pub(super) async fn run(writer: &Writer, options: &Options) -> Result<()> {
     writer.keep(slices, same).await
 }
 
-fn kubernetes(options: &Options) -> Result<Fixed> {
+fn kubernetes(options: &Options, endpoints: Vec<IpAddr>) -> Result<Fixed> {
     let (network, prefix) = options.service_cidr;
     let range = AddressRange::new(network, prefix).map_err(gantry_api::ApiError::internal)?;
     Ok(Fixed {
@@ -50,7 +61,7 @@ fn kubernetes(options: &Options) -> Result<Fixed> {
         labels: &[("component", "apiserver"), ("provider", "kubernetes")],
         cluster_ip: range.first().to_string(),
         ports: vec![("https", "TCP", 443, options.secure_port)],
-        endpoint: Some(options.advertise_address),
+        endpoints,
     })
 }
 
@@ -65,7 +76,7 @@ fn dns(options: &Options) -> Option<Fixed> {
         ],
         cluster_ip: options.cluster_dns?.to_string(),
         ports: vec![("dns", "UDP", 53, 53), ("dns-tcp", "TCP", 53, 53)],
-        endpoint: options.dns_endpoint,
+        endpoints: options.dns_endpoint.into_iter().collect(),
     })
 }
 
@@ -111,7 +122,8 @@ impl Fixed {
     }
 
     fn endpoints(&self) -> Option<Endpoints> {
-        let address = EndpointAddress { ip: self.endpoint?.to_string(), ..EndpointAddress::default() };
+        let address = |ip: &IpAddr| EndpointAddress { ip: ip.to_string(), ..EndpointAddress::default() };
+        self.endpoints.first()?;
         let port = |(name, protocol, _, target): &Port| EndpointPort {
             name: Some((*name).to_owned()),
             protocol: Some((*protocol).to_owned()),
@@ -125,7 +137,7 @@ impl Fixed {
         Some(Endpoints {
             metadata,
             subsets: Some(vec![EndpointSubset {
-                addresses: Some(vec![address]),
+                addresses: Some(self.endpoints.iter().map(address).collect()),
                 ports: Some(self.ports.iter().map(port).collect()),
                 not_ready_addresses: None,
             }]),
@@ -133,7 +145,7 @@ impl Fixed {
     }
 
     fn slice(&self) -> Option<EndpointSlice> {
-        let address = self.endpoint?;
+        let is_ipv4 = self.endpoints.first()?.is_ipv4();
         let port = |(name, protocol, _, target): &Port| discovery::EndpointPort {
             name: Some((*name).to_owned()),
             protocol: Some((*protocol).to_owned()),
@@ -141,18 +153,18 @@ impl Fixed {
             app_protocol: None,
         };
         let of_service = ("kubernetes.io/service-name".to_owned(), self.name.to_owned());
-        let conditions = EndpointConditions { ready: Some(true), ..EndpointConditions::default() };
+        let endpoint = |address: &IpAddr| Endpoint {
+            addresses: vec![address.to_string()],
+            conditions: Some(EndpointConditions { ready: Some(true), ..EndpointConditions::default() }),
+            ..Endpoint::default()
+        };
         Some(EndpointSlice {
             metadata: ObjectMeta {
                 labels: Some(BTreeMap::from([of_service])),
                 ..named(self.namespace, self.name)
             },
-            address_type: if address.is_ipv4() { "IPv4" } else { "IPv6" }.to_owned(),
-            endpoints: Some(vec![Endpoint {
-                addresses: vec![address.to_string()],
-                conditions: Some(conditions),
-                ..Endpoint::default()
-            }]),
+            address_type: if is_ipv4 { "IPv4" } else { "IPv6" }.to_owned(),
+            endpoints: Some(self.endpoints.iter().map(endpoint).collect()),
             ports: Some(self.ports.iter().map(port).collect()),
         })
     }

@@ -92,6 +92,13 @@ impl Authority {
         Self::from_pem(&bundle, &pair.serialize_pem())
     }
 
+    /// Reads an authority that somebody else looks after.
+    pub(super) fn load(certificate: &Path, key: &Path) -> Result<Self> {
+        let (crt, pem) = (files::read_required(certificate)?, files::read_required(key)?);
+        Self::from_pem(&crt, &pem)
+            .map_err(|e| e.while_doing(format!("{} and {}", certificate.display(), key.display())))
+    }
+
     fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self> {
         let key = KeyPair::from_pem(key_pem).context(Class::Invalid, "not a private key")?;
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(certificate_pem.as_bytes())

@@ -23,6 +23,11 @@ pub(super) fn read(path: &Path) -> Result<Option<String>> {
     }
 }
 
+/// The text of a file that must be there.
+pub(super) fn read_required(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| Error::from(error).while_doing(path.display()))
+}
+
 /// Writes what everybody may read.
 pub(super) fn write_public(path: &Path, text: &str) -> Result<()> {
     write(path, text, 0o644)

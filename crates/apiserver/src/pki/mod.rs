@@ -44,16 +44,40 @@ pub struct Pki {
     dir: PathBuf,
 }
 
+/// Keys that are kept elsewhere: servers that share a store have the same ones.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// The cluster's authority: certificate and key, PEM.
+    pub cluster: Option<(PathBuf, PathBuf)>,
+    /// The key that signs tokens, PEM.
+    pub token_key: Option<PathBuf>,
+}
+
 impl Pki {
     /// Reads the keys below `dir`; makes those that are not there.
     ///
     /// # Errors
     /// A file cannot be read, written, or understood; says which.
     pub fn load_or_create(dir: &Path, now: SystemTime) -> Result<Self> {
+        Self::with_shared(dir, &Shared::default(), now)
+    }
+
+    /// The same, with some of the keys from elsewhere.
+    ///
+    /// # Errors
+    /// As of [`Pki::load_or_create`]; what is elsewhere must be there.
+    pub fn with_shared(dir: &Path, shared: &Shared, now: SystemTime) -> Result<Self> {
         files::make_dir(dir)?;
-        let cluster = Authority::load_or_create(dir, "ca", "gantry-ca", now)?;
+        let cluster = match &shared.cluster {
+            Some((certificate, key)) => Authority::load(certificate, key)?,
+            None => Authority::load_or_create(dir, "ca", "gantry-ca", now)?,
+        };
         let front_proxy = Authority::load_or_create(dir, "front-proxy-ca", "gantry-front-proxy-ca", now)?;
-        Ok(Self { cluster, front_proxy, token_key: token_key(dir)?, dir: dir.to_owned() })
+        let token_key = match &shared.token_key {
+            Some(path) => read_token_key(path, &files::read_required(path)?)?,
+            None => token_key(dir)?,
+        };
+        Ok(Self { cluster, front_proxy, token_key, dir: dir.to_owned() })
     }
 
     /// The folder that the keys are in.
@@ -65,19 +89,18 @@ impl Pki {
 /// The key that signs tokens: `sa.key`, with its public half beside it.
 fn token_key(dir: &Path) -> Result<Arc<[u8]>> {
     let path = dir.join("sa.key");
-    let key = match files::read(&path)? {
-        Some(pem) => {
-            let what = format!("{} holds no ECDSA P-256 key", path.display());
-            rcgen::KeyPair::from_pem(&pem).context(Class::Invalid, what)?
-        }
-        None => {
-            let key = rcgen::KeyPair::generate().context(Class::Bug, "cannot make a key")?;
-            files::write_public(&dir.join("sa.pub"), &key.public_key_pem())?;
-            files::write_private(&path, &key.serialize_pem())?;
-            key
-        }
-    };
+    if let Some(pem) = files::read(&path)? {
+        return read_token_key(&path, &pem);
+    }
+    let key = rcgen::KeyPair::generate().context(Class::Bug, "cannot make a key")?;
+    files::write_public(&dir.join("sa.pub"), &key.public_key_pem())?;
+    files::write_private(&path, &key.serialize_pem())?;
     Ok(key.serialize_der().into())
+}
+
+fn read_token_key(path: &Path, pem: &str) -> Result<Arc<[u8]>> {
+    let what = format!("{} holds no ECDSA P-256 key", path.display());
+    Ok(rcgen::KeyPair::from_pem(pem).context(Class::Invalid, what)?.serialize_der().into())
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub(crate) fn options(cluster: &Cluster) -> Options {
         service_cidr: CIDR,
         advertise_address: Ipv4Addr::new(192, 0, 2, 1).into(),
         secure_port: 6443,
+        several: false,
         cluster_dns: Some(Ipv4Addr::new(10, 43, 0, 10)),
         dns_endpoint: Some(Ipv4Addr::new(192, 0, 2, 1).into()),
         cluster_ca_pem: cluster.pki.cluster.certificate_pem().to_owned(),

@@ -31,6 +31,7 @@ pub(crate) async fn bootstrapped() -> Cluster {
         service_cidr: crate::CIDR,
         advertise_address: std::net::Ipv4Addr::new(192, 0, 2, 1).into(),
         secure_port: 6443,
+        several: false,
         cluster_dns: None,
         dns_endpoint: None,
         cluster_ca_pem: String::new(),

@@ -23,3 +23,15 @@ impl Leadership for AlwaysLeader {
         std::future::pending().await
     }
 }
+
+/// Elected by a Lease.
+#[async_trait]
+impl Leadership for gantry_client::Election {
+    async fn acquired(&self) {
+        Self::acquired(self).await;
+    }
+
+    async fn lost(&self) {
+        Self::lost(self).await;
+    }
+}
