@@ -1,6 +1,7 @@
 //! The one binary: roles, flags, configuration and wiring; no logic.
 
 mod agent;
+mod audit_flags;
 mod down;
 mod encryption;
 mod identify_flags;

@@ -53,6 +53,7 @@ impl Server {
         steps: &Steps,
     ) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        settings.audit.options(&settings.data_dir).check()?;
         // First what most often fails: a port in use is found before anything is written.
         let listener = listen(SocketAddr::new(settings.bind_address, settings.secure_port)).await?;
         let port = listener.local_addr()?.port();
@@ -74,6 +75,8 @@ impl Server {
             service_cidr: (settings.service_cidr.network(), settings.service_cidr.prefix()),
             admission: settings.admission.clone(),
             authorize: settings.identify.authorize(),
+            audit: settings.audit.options(&settings.data_dir),
+            in_flight: settings.in_flight,
             identify: settings.identify.options(&format!("https://{}", SocketAddr::new(advertise, port))),
         };
         let (api, token_key, believed) = start_api(sealed, &clock, deps, tasks).await?;

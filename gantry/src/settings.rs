@@ -4,12 +4,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use gantry_apiserver::admission::AdmissionOptions;
+use gantry_apiserver::fairness;
 use gantry_base::error::Context;
 use gantry_base::image::ImagePolicy;
 use gantry_base::{Class, Error, Result};
 use gantry_nft::Ipv4Cidr;
 use serde::{Deserialize, Serialize};
 
+use crate::audit_flags::AuditFlags;
 use crate::identify_flags::IdentifyFlags;
 
 /// One source of settings; what it does not say comes from the next.
@@ -68,6 +70,15 @@ pub struct Flags {
     /// after commas; the first rule that matches decides.
     #[arg(long, value_name = "RULES")]
     pub image_policy: Option<String>,
+    /// Requests that read at one time; with priority and fairness, together with those that write [default: 400].
+    #[arg(long, value_name = "NUMBER")]
+    pub max_requests_inflight: Option<usize>,
+    /// Requests that write at one time [default: 200].
+    #[arg(long, value_name = "NUMBER")]
+    pub max_mutating_requests_inflight: Option<usize>,
+    /// Whether flow schemas and priority levels say which requests are served first [default: true].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub enable_priority_and_fairness: Option<bool>,
     /// The node's name [default: this machine's host name].
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
@@ -108,6 +119,10 @@ pub struct Flags {
     #[command(flatten)]
     #[serde(flatten)]
     pub identify: IdentifyFlags,
+    /// What is audited.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub audit: AuditFlags,
 }
 
 /// All settings, decided.
@@ -139,6 +154,8 @@ pub struct Settings {
     pub admission: AdmissionOptions,
     /// Which images may run, and where they are pulled from.
     pub image_policy: ImagePolicy,
+    /// How many requests are served at one time.
+    pub in_flight: fairness::Options,
     /// The node's name.
     pub node_name: String,
     /// The node's address, if it was given.
@@ -165,6 +182,8 @@ pub struct Settings {
     pub log_json: bool,
     /// Who is believed.
     pub identify: IdentifyFlags,
+    /// What is audited.
+    pub audit: AuditFlags,
 }
 
 impl Settings {
@@ -216,6 +235,11 @@ impl Settings {
             )?
             .with_images(image_policy.clone()),
             image_policy,
+            in_flight: in_flight(
+                first!(max_requests_inflight),
+                first!(max_mutating_requests_inflight),
+                first!(enable_priority_and_fairness),
+            )?,
             node_name: match first!(node_name) {
                 Some(name) => name,
                 None => host_name()?,
@@ -232,6 +256,7 @@ impl Settings {
             log_level: first!(log_level).unwrap_or_else(|| "info".into()),
             log_json: log_format == "json",
             identify: IdentifyFlags::merged(layers.iter().map(|layer| &layer.identify)),
+            audit: AuditFlags::merged(layers.iter().map(|layer| &layer.audit)),
             data_dir,
             service_cidr,
             cluster_cidr,
@@ -268,6 +293,23 @@ fn admission(
         Some(file) => options.configured_by(&file),
         None => Ok(options),
     }
+}
+
+fn in_flight(reads: Option<usize>, writes: Option<usize>, fair: Option<bool>) -> Result<fairness::Options> {
+    let usual = fairness::Options::default();
+    let options = fairness::Options {
+        max_requests_inflight: reads.unwrap_or(usual.max_requests_inflight),
+        max_mutating_requests_inflight: writes.unwrap_or(usual.max_mutating_requests_inflight),
+        enable_priority_and_fairness: fair.unwrap_or(usual.enable_priority_and_fairness),
+    };
+    if options.enable_priority_and_fairness
+        && options.max_requests_inflight + options.max_mutating_requests_inflight == 0
+    {
+        return Err(Error::invalid(
+            "--max-requests-inflight + --max-mutating-requests-inflight must be positive if --enable-priority-and-fairness",
+        ));
+    }
+    Ok(options)
 }
 
 fn cidr(flag: &str, value: Option<String>, default: &str) -> Result<Ipv4Cidr> {

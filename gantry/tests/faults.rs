@@ -79,3 +79,16 @@ fn a_data_directory_of_a_newer_version_is_left_alone() {
     assert!(!output.status.success());
     assert_eq!(std::fs::read_to_string(store.join("FORMAT")).expect("still there"), "gantry-store 999\n");
 }
+
+#[test]
+fn an_audit_policy_that_makes_no_sense_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (file, data) = (dir.path().join("policy.yaml"), dir.path().join("data"));
+    std::fs::write(&file, "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{users: [ann]}]\n")
+        .expect("a file");
+    let (file, data) = (file.to_string_lossy().into_owned(), data.to_string_lossy().into_owned());
+    let text = complaint(&["server", "--no-agent", "--data-dir", &data, "--audit-policy-file", &file]);
+    assert!(text.contains("loading audit policy file: rules[0].level: Required value: from file"), "{text}");
+    let text = complaint(&["server", "--no-agent", "--data-dir", &data, "--audit-log-mode", "lazy"]);
+    assert!(text.contains("invalid audit log mode lazy, allowed modes are"), "{text}");
+}

@@ -49,6 +49,8 @@ async fn server(tasks: &Tasks) -> InProcess {
         admission: AdmissionOptions::new(&[], &["ServiceAccount".to_owned()]).expect("options"),
         identify: gantry_apiserver::identify::Options::default(),
         authorize: gantry_apiserver::authorize::Options::default(),
+        audit: gantry_apiserver::audit::Options::default(),
+        in_flight: gantry_apiserver::fairness::Options::default(),
     };
     let options = Options { store: Arc::new(Memory::default()), kinds: gantry_kinds::builtin(), clock };
     let make = Box::new(move |transport| {

@@ -11,6 +11,7 @@ use gantry_base::{Clock, Tasks};
 use gantry_store::Store;
 use tokio::sync::watch;
 
+use crate::audit::Auditor;
 use crate::authorize::{Attributes, Decision};
 use crate::cache::Hub;
 use crate::callout::Callout;
@@ -21,6 +22,7 @@ use crate::identify::User;
 use crate::resources::{Served, Table};
 use crate::route::RequestInfo;
 use crate::server::Parts;
+use crate::warnings::Warnings;
 
 /// The server's shared state.
 pub(crate) struct Core {
@@ -30,6 +32,8 @@ pub(crate) struct Core {
     /// Told when the table changes.
     pub(crate) table_changes: watch::Sender<()>,
     pub(crate) parts: Parts,
+    /// Tells what happens.
+    pub(crate) auditor: Arc<Auditor>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) health: Health,
     /// Calls conversion webhooks and aggregated servers.
@@ -62,6 +66,37 @@ impl Core {
     /// 404 if it is not served.
     pub(crate) fn served(&self, group: &str, version: &str, plural: &str) -> Result<Served> {
         self.table.load().find(group, version, plural).ok_or_else(ApiError::no_such_path)
+    }
+
+    /// The same, with a note for the audit log.
+    ///
+    /// # Errors
+    /// 403
+    pub(crate) async fn authorize_noting(
+        &self,
+        user: &User,
+        info: &RequestInfo,
+        warnings: &Warnings,
+    ) -> Result<()> {
+        const DECISION: &str = "authorization.k8s.io/decision";
+        const REASON: &str = "authorization.k8s.io/reason";
+        let attributes = info.attributes(user);
+        match self.parts.authorizer.authorize(&attributes).await {
+            Decision::Allow(why) => {
+                warnings.annotate(DECISION, "allow");
+                warnings.annotate(REASON, why);
+                Ok(())
+            }
+            Decision::Deny(why) | Decision::NoOpinion(why) => {
+                warnings.annotate(DECISION, "forbid");
+                warnings.annotate(REASON, why.as_str());
+                Err(forbidden(&attributes, &why))
+            }
+            Decision::Failed(why) | Decision::DenyFailed(why) => {
+                warnings.annotate(REASON, "internal error");
+                Err(ApiError::internal(why))
+            }
+        }
     }
 
     /// Lets the request pass, or says why not.

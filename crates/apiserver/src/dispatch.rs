@@ -50,6 +50,7 @@ pub(crate) async fn serve(core: &Core, incoming: &Incoming<'_>) -> Result<Reply>
     let served = core.served(&info.group, &info.version, &info.resource)?;
     if let Some(warning) = &served.deprecation {
         incoming.warnings.add(warning.clone());
+        incoming.warnings.annotate("k8s.io/deprecated", "true");
     }
     let namespaced = served.resource().namespaced;
     if namespaced && info.namespace.is_empty() && info.name_in_path {
@@ -97,10 +98,10 @@ async fn verb(call: &Call<'_>, incoming: &Incoming<'_>) -> Result<Reply> {
         "update" => object(put(call, input, &writes("UpdateOptions")?).await?),
         "patch" => object(modify(call, input, &writes("PatchOptions")?).await?),
         "delete" if call.subresource.is_empty() => {
-            object(delete::delete(call, &delete::Options::read(input, query)?).await?)
+            object(delete::delete(call, &delete::Options::read(input, query, call.warnings)?).await?)
         }
         "deletecollection" if is_collection(call) => {
-            let options = delete::Options::read(input, query)?;
+            let options = delete::Options::read(input, query, call.warnings)?;
             let page =
                 delete_collection::delete_collection(call, &ListOptions::parse(query)?, &options).await?;
             Ok(Reply::List(page, call.served.clone()))
@@ -187,6 +188,7 @@ async fn virtual_resource(core: &Core, incoming: &Incoming<'_>) -> Result<Option
             expected.kind
         )));
     }
+    crate::audit::object_body(incoming.warnings, &body);
     let answer = resource.create(incoming.user, &info.namespace, body).await?;
     Ok(Some(Answer::other(201, &answer, 0)))
 }

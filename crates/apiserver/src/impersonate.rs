@@ -13,10 +13,12 @@ use gantry_api::field::quote;
 use gantry_api::status::Result;
 use http::{HeaderMap, HeaderName};
 
+use crate::audit::{Impersonated, Level};
 use crate::authorize::{Attributes, Authorizer, Decision};
 use crate::core::forbidden;
 use crate::identify::{AUTHENTICATED, MASTERS, UNAUTHENTICATED, User, service_account_of};
 use crate::route::{RequestInfo, percent_decode};
+use crate::warnings::Warnings;
 
 const USER: &str = "impersonate-user";
 const UID: &str = "impersonate-uid";
@@ -36,6 +38,7 @@ pub(crate) async fn effective_user(
     user: User,
     info: &RequestInfo,
     authorizer: &dyn Authorizer,
+    warnings: &Warnings,
 ) -> Result<User> {
     // The ordinary request costs one pass over its few headers.
     if !headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
@@ -55,7 +58,14 @@ pub(crate) async fn effective_user(
         }
         let check = Check { mode, requestor: &user, authorizer };
         match check.run(&wanted, &request).await {
-            Ok(()) => return Ok(wanted.user(mode)),
+            Ok(()) => {
+                let constraint = if mode == Mode::Legacy { String::new() } else { mode.verb() };
+                let user = wanted.user(mode);
+                if warnings.audited().is_some_and(|level| level >= Level::Metadata) {
+                    warnings.notes().impersonates(Impersonated { user: user.clone(), constraint });
+                }
+                return Ok(user);
+            }
             Err(error) => first = first.or(Some(error)),
         }
     }
@@ -404,7 +414,7 @@ mod tests {
         }
         let query = crate::query::Query::parse("");
         let info = crate::route::resolve(&Method::GET, "/api/v1/namespaces/shop/pods", &query);
-        let user = effective_user(&mut map, requestor, &info, &Listed(allowed)).await;
+        let user = effective_user(&mut map, requestor, &info, &Listed(allowed), &Warnings::default()).await;
         if user.is_ok() {
             assert!(map.is_empty(), "the headers go no further");
         }

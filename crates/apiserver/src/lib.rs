@@ -6,6 +6,7 @@
 pub mod admission;
 mod aggregate;
 pub mod apply;
+pub mod audit;
 pub mod authorize;
 pub mod bootstrap;
 mod cache;
@@ -17,7 +18,7 @@ mod discovery;
 mod dispatch;
 pub mod encryption;
 mod errors;
-mod fairness;
+pub mod fairness;
 pub mod health;
 pub mod identify;
 mod impersonate;

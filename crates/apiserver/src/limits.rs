@@ -8,9 +8,9 @@ pub const MAX_BODY_BYTES: usize = 3 << 20;
 pub const MAX_JSON_DEPTH: usize = 128;
 /// Requests that read at one time, watches and other long-running ones not counted. Together with
 /// [`MAX_WRITES_IN_FLIGHT`] it is what priority levels share (upstream's `ServerCL`).
-pub const MAX_READS_IN_FLIGHT: usize = 800;
+pub const MAX_READS_IN_FLIGHT: usize = 400;
 /// Requests that write at one time.
-pub const MAX_WRITES_IN_FLIGHT: usize = 400;
+pub const MAX_WRITES_IN_FLIGHT: usize = 200;
 /// A request that does not run long is broken off after this.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// A request waits no longer for its turn (upstream: a quarter of the request's timeout).
@@ -62,6 +62,11 @@ pub const MAX_CALL_ANSWER_BYTES: usize = 64 << 20;
 pub const MAX_CALLERS: usize = 200;
 /// A connection to somebody who is called, TLS included, takes no longer.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of audit events, roughly, that wait for one backend.
+pub const AUDIT_BUFFER_BYTES: usize = 64 << 20;
+/// Calls of the audit webhook at one time.
+pub const AUDIT_CALLS: u32 = 16;
 
 /// How often files that may change are looked at: authorities, certificates, configurations.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(60);

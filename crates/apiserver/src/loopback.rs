@@ -1,5 +1,6 @@
 //! The transport of code in the same process: no TCP, TLS or HTTP, but the same door.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,16 +14,18 @@ use gantry_client::{
 };
 use tokio::sync::watch;
 
+use crate::audit::{self, Came, Level, Trail};
 use crate::core::Core;
-use crate::dispatch;
+use crate::dispatch::{self, Reply};
 use crate::identify::User;
 use crate::query::{
     FieldValidation, ListOptions, Query, WriteOptions, parse_match, parse_revision, parse_validation,
 };
 use crate::resources::Served;
+use crate::respond::Format;
 use crate::route::RequestInfo;
 use crate::verbs::watch::{Told, Watching};
-use crate::verbs::{Call, Input, delete, delete_collection, list};
+use crate::verbs::{Answer, Call, Input, delete, delete_collection, list};
 use crate::warnings::Warnings;
 
 /// A watch of this process has no timeout of its own.
@@ -66,15 +69,13 @@ pub(crate) struct Loopback {
 }
 
 impl Loopback {
-    /// Authorizes `verb` on `target` and finds the resource.
-    async fn enter<'a>(
-        &'a self,
-        core: &'a Core,
+    /// The request as one by HTTP would be understood.
+    fn info(
+        &self,
         verb: &'static str,
-        target: &'a Target,
+        target: &Target,
         selectors: (&FieldSelector, &LabelSelector),
-        warnings: &'a Warnings,
-    ) -> Result<Call<'a>> {
+    ) -> RequestInfo {
         let resource = &target.resource;
         let mut info = RequestInfo {
             is_resource: true,
@@ -101,7 +102,12 @@ impl Loopback {
             // As for requests by HTTP: who may read one object may also watch it.
             info.name = name.to_owned();
         }
-        core.authorize(&self.user, &info).await?;
+        info
+    }
+
+    /// What the verbs want to know.
+    fn call<'a>(&'a self, core: &'a Core, target: &'a Target, warnings: &'a Warnings) -> Result<Call<'a>> {
+        let resource = &target.resource;
         let served = core.served(&resource.group, &resource.version, &resource.plural)?;
         let namespace = if served.resource().namespaced { &*target.namespace } else { "" };
         Ok(Call {
@@ -114,6 +120,116 @@ impl Loopback {
             warnings,
         })
     }
+
+    /// Does the work if the user may, and tells the audit log; what is answered well has `code`. The trail goes on
+    /// with a request that runs long.
+    async fn audited<T>(
+        &self,
+        core: &Core,
+        info: &RequestInfo,
+        warnings: &Warnings,
+        code: u16,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<(T, Option<Arc<Trail>>)> {
+        let since = core.clock.monotonic();
+        let trail = core.auditor.trail(Some(&self.user), info, warnings, || Came {
+            id: crate::verbs::lifecycle::new_uid(),
+            uri: uri(info),
+            source_ips: vec![Ipv4Addr::LOCALHOST.to_string()],
+            agent: self.agent.to_owned(),
+            received: core.now(),
+            since,
+        });
+        if let Some(trail) = &trail
+            && !trail.received().await
+        {
+            return Err(ApiError::internal("failed to store audit event"));
+        }
+        let outcome = match core.authorize_noting(&self.user, info, warnings).await {
+            Ok(()) => work.await,
+            Err(error) => Err(error),
+        };
+        if let Some(trail) = &trail {
+            let failure = outcome.as_ref().err();
+            if let Some(error) = failure {
+                audit::failed(warnings, error);
+            }
+            trail.answered(failure.map_or(code, ApiError::code)).await;
+        }
+        outcome.map(|done| (done, trail))
+    }
+
+    async fn change(&self, call: &Call<'_>, mutation: &Mutation) -> Result<Arc<Encoded>> {
+        let input =
+            Input { content_type: mutation.payload.content_type, bytes: mutation.payload.bytes.clone() };
+        let options = self.write_options(mutation)?;
+        let answer = match mutation.verb {
+            Verb::Create => {
+                dispatch::post(&Call { name: post_name(call), ..call.clone() }, &input, &options).await?
+            }
+            Verb::Update => dispatch::put(call, &input, &options).await?,
+            Verb::Patch => dispatch::modify(call, &input, &options).await?,
+            Verb::Delete => {
+                let mut wanted = delete::Options::read(&input, &Query::default(), call.warnings)?;
+                wanted.dry_run |= options.dry_run;
+                delete::delete(call, &wanted).await?
+            }
+            Verb::DeleteCollection => {
+                let wanted = delete::Options::read(&input, &Query::default(), call.warnings)?;
+                let select = list_options(&mutation.select)?;
+                delete_collection::delete_collection(call, &select, &wanted).await?;
+                return Ok(Arc::new(dispatch::raw(Bytes::from_static(SUCCESS))));
+            }
+        };
+        note(call, &answer)?;
+        Ok(answer.body)
+    }
+}
+
+/// Notes an answer for the audit log, as a client would see it that asked for nothing special.
+fn note(call: &Call<'_>, answer: &Answer) -> Result<()> {
+    if call.warnings.audited().is_none_or(|level| level < Level::Metadata) {
+        return Ok(());
+    }
+    let reply = Reply::Object(answer.clone(), Some(call.served.clone()));
+    audit::for_reply(call.warnings, &reply, &Format::default(), call.core.now())
+}
+
+/// The URL that the request would have by HTTP.
+fn uri(info: &RequestInfo) -> String {
+    if !info.is_resource {
+        return info.path.clone();
+    }
+    let mut uri = match info.group.as_str() {
+        "" => format!("/api/{}", info.version),
+        group => format!("/apis/{group}/{}", info.version),
+    };
+    let is_namespace = info.group.is_empty() && info.resource == "namespaces";
+    if !info.namespace.is_empty() && !is_namespace {
+        uri.push_str("/namespaces/");
+        uri.push_str(&info.namespace);
+    }
+    let name = if info.name_in_path { info.name.as_str() } else { "" };
+    for part in [&info.resource, name, &info.subresource] {
+        if !part.is_empty() {
+            uri.push('/');
+            uri.push_str(part);
+        }
+    }
+    let query = [
+        ("fieldSelector", info.fields.to_string()),
+        ("labelSelector", info.labels.to_string()),
+        ("watch", if info.verb == "watch" { "true".to_owned() } else { String::new() }),
+    ];
+    for (separator, (key, value)) in
+        std::iter::once('?').chain(std::iter::repeat('&')).zip(query.iter().filter(|(_, v)| !v.is_empty()))
+    {
+        uri.push(separator);
+        uri.push_str(key);
+        uri.push('=');
+        uri.push_str(&value.replace('=', "%3D").replace(',', "%2C").replace(' ', "+"));
+    }
+    uri
 }
 
 #[async_trait]
@@ -121,23 +237,38 @@ impl Transport for Loopback {
     async fn get(&self, target: &Target) -> Result<Arc<Encoded>> {
         let core = self.server.core().await?;
         let warnings = Warnings::default();
-        let call = self.enter(&core, "get", target, unselected(), &warnings).await?;
-        Ok(dispatch::read(&call, &Query::default()).await?.body)
+        let info = self.info("get", target, unselected());
+        let work = async {
+            let call = self.call(&core, target, &warnings)?;
+            let answer = dispatch::read(&call, &Query::default()).await?;
+            note(&call, &answer)?;
+            Ok(answer.body)
+        };
+        self.audited(&core, &info, &warnings, 200, work).await.map(|(body, _)| body)
     }
 
     async fn list(&self, target: &Target, params: &ListParams) -> Result<List> {
         let core = self.server.core().await?;
         let warnings = Warnings::default();
-        let call = self.enter(&core, "list", target, (&params.fields, &params.labels), &warnings).await?;
-        let page = list::list(&call, &list_options(params)?).await?;
-        let items = page.entries.iter().map(|e| call.served.encoded(&e.encoded)).collect::<Result<_>>()?;
-        Ok(List { items, revision: page.revision, continue_token: page.continue_token })
+        let info = self.info("list", target, (&params.fields, &params.labels));
+        let work = async {
+            let call = self.call(&core, target, &warnings)?;
+            let page = list::list(&call, &list_options(params)?).await?;
+            if warnings.audited() == Some(Level::RequestResponse) {
+                let reply = Reply::List(page.clone(), call.served.clone());
+                audit::for_reply(&warnings, &reply, &Format::default(), core.now())?;
+            }
+            let items =
+                page.entries.iter().map(|e| call.served.encoded(&e.encoded)).collect::<Result<_>>()?;
+            Ok(List { items, revision: page.revision, continue_token: page.continue_token })
+        };
+        self.audited(&core, &info, &warnings, 200, work).await.map(|(list, _)| list)
     }
 
     async fn watch(&self, target: &Target, params: &WatchParams) -> Result<WatchStream> {
         let core = self.server.core().await?;
         let warnings = Warnings::default();
-        let call = self.enter(&core, "watch", target, (&params.fields, &params.labels), &warnings).await?;
+        let info = self.info("watch", target, (&params.fields, &params.labels));
         let options = ListOptions {
             labels: params.labels.clone(),
             fields: params.fields.clone(),
@@ -145,8 +276,13 @@ impl Transport for Loopback {
             bookmarks: params.bookmarks,
             ..ListOptions::default()
         };
-        let watching = crate::verbs::watch::watch(&call, &options).await?.with_deadline(FOREVER);
-        Ok(stream(watching, call.served.clone()))
+        let work = async {
+            let call = self.call(&core, target, &warnings)?;
+            let watching = crate::verbs::watch::watch(&call, &options).await?.with_deadline(FOREVER);
+            Ok((watching, call.served.clone()))
+        };
+        let ((watching, served), trail) = self.audited(&core, &info, &warnings, 200, work).await?;
+        Ok(stream(watching, served, trail))
     }
 
     async fn mutate(&self, mutation: Mutation) -> Result<Arc<Encoded>> {
@@ -160,44 +296,24 @@ impl Transport for Loopback {
             Verb::DeleteCollection => "deletecollection",
         };
         if let Some(resource) = virtual_of(&core, &mutation.target) {
-            return self.ask(&core, resource, &mutation).await;
+            return self.ask(&core, resource, &mutation, &warnings).await;
         }
-        let call = self
-            .enter(
-                &core,
-                verb,
-                &mutation.target,
-                (&mutation.select.fields, &mutation.select.labels),
-                &warnings,
-            )
-            .await?;
-        let input =
-            Input { content_type: mutation.payload.content_type, bytes: mutation.payload.bytes.clone() };
-        let options = self.write_options(&mutation)?;
-        let answer = match mutation.verb {
-            Verb::Create => {
-                dispatch::post(&Call { name: post_name(&call), ..call.clone() }, &input, &options).await?
-            }
-            Verb::Update => dispatch::put(&call, &input, &options).await?,
-            Verb::Patch => dispatch::modify(&call, &input, &options).await?,
-            Verb::Delete => {
-                let mut wanted = delete::Options::read(&input, &Query::default())?;
-                wanted.dry_run |= options.dry_run;
-                delete::delete(&call, &wanted).await?
-            }
-            Verb::DeleteCollection => {
-                let wanted = delete::Options::read(&input, &Query::default())?;
-                let select = list_options(&mutation.select)?;
-                delete_collection::delete_collection(&call, &select, &wanted).await?;
-                return Ok(Arc::new(dispatch::raw(Bytes::from_static(SUCCESS))));
-            }
+        let selectors = (&mutation.select.fields, &mutation.select.labels);
+        let info = self.info(verb, &mutation.target, selectors);
+        let code = if mutation.verb == Verb::Create { 201 } else { 200 };
+        let work = async {
+            let call = self.call(&core, &mutation.target, &warnings)?;
+            self.change(&call, &mutation).await
         };
-        Ok(answer.body)
+        self.audited(&core, &info, &warnings, code, work).await.map(|(body, _)| body)
     }
 
     async fn raw(&self, path_and_query: &str) -> Result<Bytes> {
         let core = self.server.core().await?;
-        crate::pipeline::raw(&core, &self.user, self.agent, path_and_query).await
+        let warnings = Warnings::default();
+        let request = crate::pipeline::Raw::new(path_and_query, self.agent)?;
+        let work = request.answer(&core, &self.user, &warnings);
+        self.audited(&core, &request.info, &warnings, 200, work).await.map(|(body, _)| body)
     }
 }
 
@@ -219,6 +335,7 @@ impl Loopback {
         core: &Core,
         resource: Arc<dyn crate::virtual_resource::VirtualResource>,
         mutation: &Mutation,
+        warnings: &Warnings,
     ) -> Result<Arc<Encoded>> {
         let names = resource.resource();
         let info = RequestInfo {
@@ -230,11 +347,16 @@ impl Loopback {
             namespace: mutation.target.namespace.to_string(),
             ..RequestInfo::default()
         };
-        core.authorize(&self.user, &info).await?;
-        let body = serde_json::from_slice(&mutation.payload.bytes)
-            .map_err(|e| ApiError::bad_request(e.to_string()))?;
-        let answer = resource.create(&self.user, &mutation.target.namespace, body).await?;
-        Ok(Arc::new(dispatch::raw(Bytes::from(answer.to_string()))))
+        let work = async {
+            let body = serde_json::from_slice(&mutation.payload.bytes)
+                .map_err(|e| ApiError::bad_request(e.to_string()))?;
+            audit::object_body(warnings, &body);
+            let answer = resource.create(&self.user, &mutation.target.namespace, body).await?;
+            let answer = Answer::other(201, &answer, 0);
+            audit::for_reply(warnings, &Reply::Object(answer.clone(), None), &Format::default(), core.now())?;
+            Ok(answer.body)
+        };
+        self.audited(core, &info, warnings, 201, work).await.map(|(body, _)| body)
     }
 
     fn write_options(&self, mutation: &Mutation) -> Result<WriteOptions> {
@@ -268,11 +390,11 @@ fn list_options(params: &ListParams) -> Result<ListOptions> {
 }
 
 /// The events of a watch, with the cache's own objects.
-fn stream(watching: Watching, served: Served) -> WatchStream {
-    futures::stream::unfold((watching, served), |(mut watching, served)| async move {
+fn stream(watching: Watching, served: Served, trail: Option<Arc<Trail>>) -> WatchStream {
+    futures::stream::unfold((watching, served, trail), |(mut watching, served, trail)| async move {
         let told = watching.next().await?;
         let events = told.and_then(|told| events(told, &served));
-        Some((events, (watching, served)))
+        Some((events, (watching, served, trail)))
     })
     .boxed()
 }

@@ -8,9 +8,11 @@ use gantry_base::{Class, Clock, Error, Result, Tasks};
 use gantry_client::{InformerSet, Transport};
 
 use crate::admission::{AdmissionOptions, PluginDeps, plugins};
+use crate::audit::{self, Auditor};
 use crate::authorize::{self, Authorizer, NodeAuthorizer, Rbac};
 use crate::callout::Callout;
 use crate::connect::Kubelets;
+use crate::fairness;
 use crate::identify::{self, Authorities, TokenKey};
 use crate::lookup::Lookup;
 use crate::pki::{Pki, Renewed, Usage, Wanted, presenting_client_config};
@@ -38,6 +40,10 @@ pub struct Deps {
     pub identify: identify::Options,
     /// Who decides what they may do.
     pub authorize: authorize::Options,
+    /// What is audited, and who is told.
+    pub audit: audit::Options,
+    /// How many requests are served at one time.
+    pub in_flight: fairness::Options,
 }
 
 /// The parts, and what else is known once they are made.
@@ -98,6 +104,7 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
         callout,
         options: deps.admission.clone(),
     })?;
+    let auditor = Auditor::start(&deps.audit, transport, clock(), &deps.tasks)?;
     let parts = Parts {
         authenticator: who.authenticator,
         authorizer: Arc::clone(&authorizer),
@@ -107,6 +114,8 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
         front_proxy: Some(front_proxy(deps)?),
         virtuals: reviews::all(who.tokens, authorizer, clock()),
         discovery: who.discovery,
+        auditor: Some(auditor),
+        in_flight: deps.in_flight,
     };
     Ok(Made { parts, rbac, token_key, clients: who.clients, proxies: who.proxies })
 }

@@ -1,10 +1,13 @@
 //! The way of every HTTP request: identify → limit → authorize → verb → respond.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use gantry_api::ApiError;
 use gantry_api::status::Result;
 use gantry_stream::websocket;
@@ -13,16 +16,17 @@ use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt;
 use rustls_pki_types::CertificateDer;
 
+use crate::audit::{self, Arrival, Level, Tally, Trail};
 use crate::core::Core;
 use crate::dispatch::{self, Incoming};
-use crate::fairness::{self, Flow};
+use crate::fairness::Flow;
 use crate::identify::{Credentials, Memo, User};
 use crate::impersonate::effective_user;
 use crate::limits::{MAX_BODY_BYTES, REQUEST_TIMEOUT};
 use crate::query::Query;
 use crate::respond::{self, Endpoint, Routes, Wish};
 use crate::route::{RequestInfo, resolve};
-use crate::serve::Body;
+use crate::serve::{Body, holding};
 use crate::verbs::Input;
 use crate::warnings::Warnings;
 use crate::{discovery, metrics};
@@ -41,12 +45,26 @@ pub(crate) async fn handle(core: Arc<Core>, peer: Peer, request: Request<Body>) 
     let query = Query::parse(request.uri().query().unwrap_or(""));
     let info = resolve(request.method(), request.uri().path(), &query);
     let format_of_errors = wish(request.headers(), &query).of_error();
-    let started = core.clock.monotonic();
     let warnings = Warnings::default();
-    let mut flow = None;
-    let mut response = match enter(&core, &peer, request, &info, &query, &warnings, &mut flow).await {
-        Ok(response) => response,
-        Err(error) => respond::error(&error, format_of_errors),
+    let arrival = Arrival::new(&core.auditor, &request);
+    let mut entered = Entered { arrival, flow: None, trail: None };
+    let serving = enter(&core, &peer, request, &info, &query, &warnings, &mut entered);
+    let served = AssertUnwindSafe(serving).catch_unwind().await;
+    let Entered { arrival, flow, mut trail } = entered;
+    let mut response = match served {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => {
+            audit::failed(&warnings, &error);
+            respond::error(&error, format_of_errors)
+        }
+        Err(panic) => {
+            let what = audit::message(&*panic);
+            tracing::error!(path = info.path, verb = info.verb, what, "serving a request panicked");
+            if let Some(trail) = trail.take() {
+                trail.panicked(&what).await;
+            }
+            audit::panicked()
+        }
     };
     if let Some(flow) = flow {
         flow.mark(response.headers_mut());
@@ -54,15 +72,15 @@ pub(crate) async fn handle(core: Arc<Core>, peer: Peer, request: Request<Body>) 
     for warning in warnings.headers() {
         response.headers_mut().append(WARNING, warning);
     }
-    response.headers_mut().insert("audit-id", audit_id());
+    arrival.mark(response.headers_mut());
     let no_cache = HeaderValue::from_static("no-cache, private");
     response.headers_mut().entry("cache-control").or_insert(no_cache);
-    metrics::request(&info, response.status().as_u16(), core.clock.monotonic().saturating_sub(started));
-    response
-}
-
-fn audit_id() -> HeaderValue {
-    HeaderValue::from_str(&crate::verbs::lifecycle::new_uid()).unwrap_or(HeaderValue::from_static(""))
+    let took = core.clock.monotonic().saturating_sub(arrival.since);
+    metrics::request(&info, response.status().as_u16(), took);
+    match trail {
+        Some(trail) => trail.leave(response, info.is_long_running()).await,
+        None => response,
+    }
 }
 
 /// In which form the client wants its answer.
@@ -105,7 +123,7 @@ async fn enter(
     info: &RequestInfo,
     query: &Query,
     warnings: &Warnings,
-    flow: &mut Option<Flow>,
+    entered: &mut Entered,
 ) -> Result<Response<Body>> {
     let credentials = Credentials {
         headers: request.headers(),
@@ -113,26 +131,79 @@ async fn enter(
         memo: Some(&peer.memo),
         remote: peer.remote,
         path: request.uri().path(),
+        warnings: Some(warnings),
     };
-    let user =
-        core.parts.authenticator.authenticate(&credentials).await?.ok_or_else(ApiError::unauthorized)?;
-    let user = effective_user(request.headers_mut(), user, info, &*core.parts.authorizer).await?;
-    *flow = core.fairness.classify(&user, info);
-    let _seat = match flow {
-        Some(flow) => match flow.enter(&user, info).await {
-            Ok(seat) => seat,
-            Err(fairness::Refused) => return Ok(fairness::too_many_requests()),
-        },
-        None => None,
+    let identified = core.parts.authenticator.authenticate(&credentials).await;
+    let known = identified.as_ref().ok().and_then(Option::as_ref);
+    let trail = entered.arrival.trail(&core.auditor, known, info, &request, peer.remote, warnings);
+    let Ok(Some(user)) = identified else {
+        let error = identified.err().unwrap_or_else(ApiError::unauthorized);
+        if let Some(trail) = trail {
+            trail.unknown(error.status()).await;
+        }
+        return Err(error);
     };
-    core.authorize(&user, info).await?;
+    if let Some(trail) = trail {
+        if !trail.received().await {
+            return Ok(audit::not_stored(request.uri()));
+        }
+        if info.is_long_running() {
+            request.extensions_mut().insert(trail.hold());
+        }
+        entered.trail = Some(trail);
+    }
+    let mut steps = Steps { core, warnings, since: entered.arrival.since };
+    steps.ends("authentication");
+    let user = effective_user(request.headers_mut(), user, info, &*core.parts.authorizer, warnings).await?;
+    steps.ends("impersonation");
+    entered.flow = core.fairness.classify(&user, info);
+    let _place = match core.fairness.enter(core, entered.flow.as_ref(), &user, info, query).await {
+        Ok(place) => place,
+        Err(refusal) => return Ok(*refusal),
+    };
+    steps.ends("apf-queue-wait");
+    core.authorize_noting(&user, info, warnings).await?;
+    steps.ends("authorization");
+    if !info.is_long_running() {
+        // An aggregated server tells of the same request under the same name.
+        entered.arrival.mark(request.headers_mut());
+    }
     let work = authorized(core, &user, request, info, query, warnings);
+    if info.verb == "watch" && info.is_resource {
+        let watching = core.fairness.watches(info);
+        return Ok(work.await?.map(|body| holding(body, watching)));
+    }
     if info.is_long_running() {
         return work.await;
     }
     match tokio::time::timeout(REQUEST_TIMEOUT, work).await {
         Ok(answer) => answer,
         Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout", 0)),
+    }
+}
+
+/// What is known of a request on its way in.
+struct Entered {
+    arrival: Arrival,
+    flow: Option<Flow>,
+    trail: Option<Arc<Trail>>,
+}
+
+/// How long the steps took, for the audit log.
+struct Steps<'a> {
+    core: &'a Core,
+    warnings: &'a Warnings,
+    since: Duration,
+}
+
+impl Steps<'_> {
+    fn ends(&mut self, step: &'static str) {
+        if self.warnings.audited() == Some(Level::None) {
+            return;
+        }
+        let now = self.core.clock.monotonic();
+        self.warnings.took(step, now.saturating_sub(self.since), Tally::Sum);
+        self.since = now;
     }
 }
 
@@ -186,6 +257,7 @@ async fn answer(
     let is_get = parts.method == Method::GET;
     let incoming = Incoming { user, info, query, input, user_agent, is_get, warnings };
     let reply = dispatch::serve(core, &incoming).await?;
+    audit::for_reply(warnings, &reply, &format, core.now())?;
     respond::reply(reply, &format, gzip, core.now())
 }
 
@@ -258,22 +330,37 @@ async fn read_body(method: &Method, mut body: Body) -> Result<Bytes> {
 }
 
 /// GET of a path by code in this process.
-pub(crate) async fn raw(core: &Arc<Core>, user: &User, agent: &str, path_and_query: &str) -> Result<Bytes> {
-    let uri: http::Uri =
-        path_and_query.parse().map_err(|e| ApiError::bad_request(format!("{path_and_query}: {e}")))?;
-    let query = Query::parse(uri.query().unwrap_or(""));
-    let info = resolve(&Method::GET, uri.path(), &query);
-    core.authorize(user, &info).await?;
-    let mut request = Request::new(crate::serve::empty());
-    *request.uri_mut() = uri;
-    if let Ok(value) = HeaderValue::from_str(agent) {
-        request.headers_mut().insert(USER_AGENT, value);
+pub(crate) struct Raw {
+    uri: http::Uri,
+    query: Query,
+    agent: &'static str,
+    pub(crate) info: RequestInfo,
+}
+
+impl Raw {
+    /// # Errors
+    /// 400 for what is no path.
+    pub(crate) fn new(path_and_query: &str, agent: &'static str) -> Result<Self> {
+        let uri: http::Uri =
+            path_and_query.parse().map_err(|e| ApiError::bad_request(format!("{path_and_query}: {e}")))?;
+        let query = Query::parse(uri.query().unwrap_or(""));
+        let info = resolve(&Method::GET, uri.path(), &query);
+        Ok(Self { uri, query, agent, info })
     }
-    let warnings = Warnings::default();
-    let response = authorized(core, user, request, &info, &query, &warnings).await?;
-    let code = response.status();
-    let bytes = response.into_body().collect().await.map_err(ApiError::internal)?.to_bytes();
-    if code.is_success() { Ok(bytes) } else { Err(failure(code.as_u16(), &bytes)) }
+
+    /// The body of the answer, once the request may pass.
+    ///
+    /// # Errors
+    /// What the client is told.
+    pub(crate) async fn answer(&self, core: &Arc<Core>, user: &User, warnings: &Warnings) -> Result<Bytes> {
+        let mut request = Request::new(crate::serve::empty());
+        *request.uri_mut() = self.uri.clone();
+        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(self.agent));
+        let response = authorized(core, user, request, &self.info, &self.query, warnings).await?;
+        let code = response.status();
+        let bytes = response.into_body().collect().await.map_err(ApiError::internal)?.to_bytes();
+        if code.is_success() { Ok(bytes) } else { Err(failure(code.as_u16(), &bytes)) }
+    }
 }
 
 fn failure(code: u16, bytes: &[u8]) -> ApiError {

@@ -10,6 +10,7 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
 use crate::admission::AdmissionPlugin;
+use crate::audit::Auditor;
 use crate::authorize::Authorizer;
 use crate::cache::Hub;
 use crate::callout::Callout;
@@ -51,6 +52,10 @@ pub struct Parts {
     pub virtuals: Vec<Arc<dyn VirtualResource>>,
     /// How others verify the tokens of service accounts.
     pub discovery: Option<Discovery>,
+    /// Who is told what happens; `None`: nobody.
+    pub auditor: Option<Arc<Auditor>>,
+    /// How many requests are served at one time.
+    pub in_flight: fairness::Options,
 }
 
 /// The certificate by which aggregated servers know this one: asked for again and again, since it is renewed.
@@ -82,6 +87,8 @@ impl ApiServer {
         let hub = Arc::new(Hub::new(Arc::clone(&options.store)));
         let virtuals = std::mem::take(&mut parts.virtuals);
         let front_proxy = parts.front_proxy.take();
+        let in_flight = parts.in_flight;
+        let auditor = parts.auditor.take().unwrap_or_else(|| Auditor::silent(Arc::clone(&options.clock)));
         let table = resources::builtin(&options.kinds, virtuals, &hub).await?;
         hub.start(tasks).await?;
         let core = Arc::new(Core {
@@ -89,11 +96,12 @@ impl ApiServer {
             hub,
             table,
             parts,
+            auditor,
             health: Health::default(),
             callout,
             table_changes: tokio::sync::watch::Sender::new(()),
             tasks: tasks.clone(),
-            fairness: Fairness::new(Arc::clone(&options.clock)),
+            fairness: Fairness::new(&in_flight, Arc::clone(&options.clock), tasks),
             clock: options.clock,
             documents: Documents::default(),
         });

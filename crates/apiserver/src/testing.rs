@@ -43,6 +43,8 @@ pub fn open_parts() -> Parts {
         front_proxy: None,
         virtuals: Vec::new(),
         discovery: None,
+        auditor: None,
+        in_flight: crate::fairness::Options::default(),
     }
 }
 

@@ -1,20 +1,29 @@
 //! What a request leaves behind besides its answer: texts for the `Warning` header, and notes for the audit log.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+
+use crate::audit::{Level, Notes, Tally};
 
 /// Most bytes of warnings in one response.
 const MAX_BYTES: usize = 4 << 10;
 
-/// Most audit annotations of one request.
-const MAX_ANNOTATIONS: usize = 64;
+/// It is not known yet whether the request is audited.
+const UNDECIDED: u8 = 0;
+/// Beside the level: managed fields are left out.
+const OMITS: u8 = 0x80;
 
 /// Collects the warnings of one request, each once, and its audit annotations.
 #[derive(Debug, Default)]
 pub struct Warnings {
     texts: Mutex<Vec<String>>,
-    annotations: Mutex<BTreeMap<String, String>>,
+    /// [`UNDECIDED`], or one more than the level, with [`OMITS`].
+    level: AtomicU8,
+    notes: OnceLock<Arc<Notes>>,
 }
 
 impl Warnings {
@@ -35,15 +44,52 @@ impl Warnings {
 
     /// Adds an annotation for the audit log; the first value of a key stays, as upstream has it.
     pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
-        let mut annotations = self.annotations.lock();
-        if annotations.len() < MAX_ANNOTATIONS {
-            annotations.entry(key.into()).or_insert_with(|| value.into());
+        self.annotate_from(Level::Metadata, key, value);
+    }
+
+    /// The same for an annotation that less detailed events do not show.
+    pub(crate) fn annotate_from(&self, level: Level, key: impl Into<String>, value: impl Into<String>) {
+        if self.audited().is_none_or(|audited| audited >= level) {
+            self.notes().annotate(key.into(), value.into(), level);
         }
     }
 
     /// The annotations for the audit log.
     pub fn annotations(&self) -> BTreeMap<String, String> {
-        self.annotations.lock().clone()
+        self.notes.get().map(|notes| notes.annotations()).unwrap_or_default()
+    }
+
+    /// Says how much of the request is audited.
+    pub(crate) fn audited_at(&self, level: Level, omit_managed_fields: bool) {
+        let omits = if omit_managed_fields { OMITS } else { 0 };
+        self.level.store((level as u8 + 1) | omits, Ordering::Release);
+    }
+
+    /// How much of the request is audited; `None` as long as nobody knows.
+    pub(crate) fn audited(&self) -> Option<Level> {
+        match self.level.load(Ordering::Acquire) & !OMITS {
+            UNDECIDED => None,
+            1 => Some(Level::None),
+            2 => Some(Level::Metadata),
+            3 => Some(Level::Request),
+            _ => Some(Level::RequestResponse),
+        }
+    }
+
+    pub(crate) fn omits_managed_fields(&self) -> bool {
+        self.level.load(Ordering::Acquire) & OMITS != 0
+    }
+
+    /// The notes for the audit log.
+    pub(crate) fn notes(&self) -> Arc<Notes> {
+        Arc::clone(self.notes.get_or_init(Arc::default))
+    }
+
+    /// Notes how long a part of the work took, if the request is audited: `authorization`, `mutating-webhook`.
+    pub(crate) fn took(&self, part: &'static str, time: Duration, tally: Tally) {
+        if self.audited() != Some(Level::None) {
+            self.notes().took(part, time, tally);
+        }
     }
 
     /// The `Warning` header values.

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use gantry_base::{Class, Error, Result, Tasks};
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use http::{Extensions, HeaderMap, Request, Response, StatusCode, Uri, Version};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
@@ -59,6 +59,8 @@ where
 {
     let wants_upgrade = is_upgrade_request(request.headers());
     let downstream = hyper::upgrade::on(&mut request);
+    // What belongs to the request goes on as long as its tunnel.
+    let belongings = request.extensions().clone();
     rewrite(&mut request, uri, extra);
     let handshake = http1::Builder::new().max_buf_size(MAX_RESPONSE_HEAD).handshake(TokioIo::new(upstream));
     let (mut sender, connection) = handshake.await.map_err(|e| failed(e, "connect to the upstream"))?;
@@ -69,7 +71,9 @@ where
     });
     let response = sender.send_request(request).await.map_err(|e| failed(e, "proxy the request"))?;
     match response.status() {
-        StatusCode::SWITCHING_PROTOCOLS if wants_upgrade => Ok(switch(response, downstream, tasks)),
+        StatusCode::SWITCHING_PROTOCOLS if wants_upgrade => {
+            Ok(switch(response, downstream, belongings, tasks))
+        }
         StatusCode::SWITCHING_PROTOCOLS => {
             Err(Error::invalid("the upstream upgraded a request that did not ask for it"))
         }
@@ -118,6 +122,7 @@ fn relayed(response: Response<Incoming>) -> Response<BoxBody<Bytes, hyper::Error
 fn switch(
     response: Response<Incoming>,
     downstream: OnUpgrade,
+    belongings: Extensions,
     tasks: &Tasks,
 ) -> Response<BoxBody<Bytes, hyper::Error>> {
     let mut answer = Response::new(Empty::new().map_err(|never| match never {}).boxed());
@@ -128,6 +133,7 @@ fn switch(
         if let Err(error) = copy(downstream, upstream).await {
             tracing::debug!(%error, "a proxied upgrade ended with an error");
         }
+        drop(belongings);
     });
     answer
 }

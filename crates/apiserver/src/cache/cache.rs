@@ -136,6 +136,16 @@ impl Cache {
         keys
     }
 
+    /// How many objects there are, and about how many bytes one of them has.
+    pub(crate) fn size(&self) -> (u64, u64) {
+        /// So many objects stand for all.
+        const SAMPLE: usize = 32;
+        let state = self.state.read();
+        let sizes = state.entries.values().take(SAMPLE).map(|entry| entry.encoded.bytes().len() as u64);
+        let (count, bytes) = sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size));
+        (state.entries.len() as u64, bytes / u64::max(count, 1))
+    }
+
     /// The revision that the cache shows: nothing of this resource has changed between the last event and there.
     pub(crate) fn revision(&self) -> u64 {
         let progress = self.progress();

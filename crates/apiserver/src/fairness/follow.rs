@@ -10,7 +10,7 @@ use gantry_api::status::Result;
 use gantry_base::Tasks;
 use gantry_client::{Api, Transport};
 
-use super::SEATS;
+use super::borrow::PERIOD;
 use super::plan::Plan;
 use crate::cache::{Cursor, Selection};
 use crate::core::Core;
@@ -28,6 +28,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// # Errors
 /// A watch cache cannot be watched.
 pub(crate) fn start(core: &Arc<Core>, later: &Later, tasks: &Tasks) -> gantry_base::Result<()> {
+    if !core.fairness.enabled {
+        return Ok(());
+    }
     let entry = |plural| core.table.load().entry("flowcontrol.apiserver.k8s.io", plural).cloned();
     let (Some(schemas), Some(levels)) = (entry("flowschemas"), entry("prioritylevelconfigurations")) else {
         return Ok(());
@@ -38,6 +41,13 @@ pub(crate) fn start(core: &Arc<Core>, later: &Later, tasks: &Tasks) -> gantry_ba
     let cursors = follower.watch()?;
     follower.digest();
     tasks.spawn("priority and fairness", async move { follower.run(cursors).await });
+    let core = Arc::clone(core);
+    tasks.spawn("priority and fairness: borrowing", async move {
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            core.fairness.plan.load().adjust();
+        }
+    });
     Ok(())
 }
 
@@ -87,7 +97,8 @@ impl Follower {
         let levels = typed::<PriorityLevelConfiguration>(&self.levels);
         let fairness = &self.core.fairness;
         let before = fairness.plan.load_full();
-        let plan = Plan::new(&schemas, &levels, SEATS, Some(&before), &fairness.clock);
+        let plan =
+            Plan::new(&schemas, &levels, fairness.seats, Some(&before), (&fairness.clock, &fairness.tasks));
         fairness.plan.store(Arc::new(plan));
         schemas
     }

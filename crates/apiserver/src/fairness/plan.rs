@@ -8,12 +8,14 @@ use gantry_api::flowcontrol::{
 };
 use gantry_api::meta::MetaExt;
 use gantry_api::metav1::ObjectMeta;
-use gantry_base::Clock;
+use gantry_base::{Clock, Tasks};
 use gantry_kinds::rules::mandatory_flow_control::{self as mandatory, CATCH_ALL, EXEMPT};
 use http::header::HeaderValue;
 
+use super::borrow::{self, Bounds};
 use super::level::{Level, Queuing, Shape};
 use super::matching::matches;
+use super::metrics::{self, OfFlow};
 use crate::identify::User;
 use crate::route::RequestInfo;
 
@@ -35,6 +37,7 @@ pub(super) struct Schema {
     rules: Vec<PolicyRulesWithSubjects>,
     pub(super) level: Arc<Level>,
     pub(super) level_uid: HeaderValue,
+    pub(super) metrics: Arc<OfFlow>,
 }
 
 #[derive(Clone, Copy)]
@@ -51,7 +54,7 @@ impl Plan {
         levels: &[Arc<PriorityLevelConfiguration>],
         seats: usize,
         before: Option<&Self>,
-        clock: &Arc<dyn Clock>,
+        (clock, tasks): (&Arc<dyn Clock>, &Tasks),
     ) -> Self {
         let mut specs: BTreeMap<&str, (PriorityLevelConfigurationSpec, HeaderValue)> = levels
             .iter()
@@ -63,14 +66,10 @@ impl Plan {
         }
         let all_shares: usize = specs.values().map(|(spec, _)| shares(spec)).sum();
         let levels = specs.into_iter().map(|(name, (spec, uid))| {
-            let shape = shape(&spec, seats, all_shares);
-            let level = match before.and_then(|plan| plan.levels.get(name)) {
-                Some((level, _)) => {
-                    level.reshape(shape);
-                    Arc::clone(level)
-                }
-                None => Arc::new(Level::new(shape, Arc::clone(clock))),
-            };
+            let known = before.and_then(|plan| plan.levels.get(name)).map(|(level, _)| Arc::clone(level));
+            let is_new = known.is_none();
+            let level = known.unwrap_or_else(|| Arc::new(Level::new(name, Arc::clone(clock), tasks.clone())));
+            level.reshape(shape(&spec), bounds(&spec, seats, all_shares), is_new);
             (name.to_owned(), (level, uid))
         });
         let levels: BTreeMap<_, _> = levels.collect();
@@ -84,7 +83,23 @@ impl Plan {
         sorted.sort_by(|a, b| (a.precedence, &a.name).cmp(&(b.precedence, &b.name)));
         let rest = sorted.iter().find(|schema| schema.name == CATCH_ALL).map(Arc::clone);
         let rest = rest.expect("the mandatory schema is in the list");
-        Self { schemas: sorted, rest, levels }
+        let plan = Self { schemas: sorted, rest, levels };
+        plan.adjust();
+        plan
+    }
+
+    pub(super) fn levels(&self) -> impl Iterator<Item = &Arc<Level>> {
+        self.levels.values().map(|(level, _)| level)
+    }
+
+    /// Deals the seats anew.
+    pub(super) fn adjust(&self) {
+        let parties: Vec<_> = self.levels().map(|level| level.party()).collect();
+        let (dealt, fair) = borrow::adjust(&parties);
+        metrics::fair(fair);
+        for (level, dealt) in self.levels().zip(&dealt) {
+            level.have(dealt);
+        }
     }
 
     pub(super) fn classify(&self, user: &User, info: &RequestInfo) -> &Arc<Schema> {
@@ -113,6 +128,7 @@ impl Schema {
             rules: spec.rules.unwrap_or_default(),
             level: Arc::clone(level),
             level_uid: level_uid.clone(),
+            metrics: OfFlow::new(&level.name, object.name()),
         })
     }
 
@@ -146,7 +162,15 @@ fn shares(spec: &PriorityLevelConfigurationSpec) -> usize {
     count(limited.or(exempt))
 }
 
-fn shape(spec: &PriorityLevelConfigurationSpec, seats: usize, all_shares: usize) -> Shape {
+fn bounds(spec: &PriorityLevelConfigurationSpec, seats: usize, all_shares: usize) -> Bounds {
+    let limited = spec.limited.as_ref();
+    let lendable = limited.and_then(|l| l.lendable_percent);
+    let lendable = lendable.or(spec.exempt.as_ref().and_then(|e| e.lendable_percent));
+    let borrowing = limited.and_then(|l| l.borrowing_limit_percent);
+    Bounds::new(seats, shares(spec), all_shares, lendable, borrowing)
+}
+
+fn shape(spec: &PriorityLevelConfigurationSpec) -> Shape {
     if spec.type_ == "Exempt" {
         return Shape::Exempt;
     }
@@ -156,7 +180,7 @@ fn shape(spec: &PriorityLevelConfigurationSpec, seats: usize, all_shares: usize)
         hand: q.hand_size.and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
         length: count(q.queue_length_limit),
     });
-    Shape::Limited { seats: (seats * shares(spec)).div_ceil(all_shares.max(1)), queuing }
+    Shape::Limited { queuing }
 }
 
 fn count(number: Option<i32>) -> usize {

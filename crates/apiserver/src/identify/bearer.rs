@@ -15,6 +15,17 @@ pub struct Verdict {
     pub user: User,
     /// For which of the wanted audiences.
     pub audiences: Vec<String>,
+    /// What the audit log is told of the token: key and value.
+    pub notes: Vec<(&'static str, String)>,
+    /// What the client is told of the token.
+    pub warnings: Vec<&'static str>,
+}
+
+impl Verdict {
+    /// There is nothing to be said of the token.
+    pub fn new(user: User, audiences: Vec<String>) -> Self {
+        Self { user, audiences, notes: Vec::new(), warnings: Vec::new() }
+    }
 }
 
 /// Knows tokens of one sort.
@@ -48,7 +59,7 @@ impl<T: AnyAudience> TokenAuthenticator for ForOwn<T> {
         if audiences.is_empty() {
             return Ok(None);
         }
-        Ok(self.inner.whose(token).await?.map(|user| Verdict { user, audiences }))
+        Ok(self.inner.whose(token).await?.map(|user| Verdict::new(user, audiences)))
     }
 }
 
@@ -91,7 +102,13 @@ impl Authenticator for Tokens {
     async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<User>> {
         let Some(token) = bearer_token(credentials.headers) else { return Ok(None) };
         match self.verify(&token, &[]).await {
-            Ok(verdict) => Ok(Some(verdict.user)),
+            Ok(verdict) => {
+                if let Some(warnings) = credentials.warnings {
+                    verdict.notes.into_iter().for_each(|(key, value)| warnings.annotate(key, value));
+                    verdict.warnings.into_iter().for_each(|text| warnings.add(text));
+                }
+                Ok(Some(verdict.user))
+            }
             Err(why) => {
                 tracing::debug!(why, "a token was refused");
                 Err(ApiError::unauthorized())

@@ -258,6 +258,8 @@ impl TokenIssuer for Issuer {
             bound: Some(bound),
             legacy: None,
         };
+        let credential = format!("JTI={}", claims.jti);
+        warnings.annotate("authentication.kubernetes.io/issued-credential-id", credential);
         let life = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
         request.status = Some(TokenRequestStatus {
             token: Some(self.sign(&claims)?),

@@ -48,6 +48,8 @@ use gantry_api::status::Result;
 use http::HeaderMap;
 use rustls_pki_types::CertificateDer;
 
+use crate::warnings::Warnings;
+
 /// Every authenticated user is in this group.
 pub const AUTHENTICATED: &str = "system:authenticated";
 /// Strangers are in this group.
@@ -143,12 +145,14 @@ pub struct Credentials<'a> {
     pub remote: Option<SocketAddr>,
     /// The path that is asked for.
     pub path: &'a str,
+    /// Where notes about the credentials go.
+    pub warnings: Option<&'a Warnings>,
 }
 
 impl<'a> Credentials<'a> {
     /// Those of a request without a certificate.
     pub fn of(headers: &'a HeaderMap) -> Self {
-        Self { headers, certificates: &[], memo: None, remote: None, path: "" }
+        Self { headers, certificates: &[], memo: None, remote: None, path: "", warnings: None }
     }
 }
 

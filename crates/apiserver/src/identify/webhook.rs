@@ -99,7 +99,7 @@ impl Webhook {
             return Ok(None);
         }
         let user: User = from_user_info(status.user.unwrap_or_default());
-        Ok(Some(Verdict { user, audiences }))
+        Ok(Some(Verdict::new(user, audiences)))
     }
 }
 

@@ -51,6 +51,20 @@ pub(super) fn response(
     }
 }
 
+/// The whole list as JSON.
+pub(super) fn as_json(page: &Page, served: &Served, format: &Format, now: SystemTime) -> Result<Bytes> {
+    if matches!(format.shape, Shape::Table(_)) {
+        return rows(page, served, format, now);
+    }
+    let mut whole = Vec::new();
+    for chunk in Writer::new(Json::new(page.clone(), served.clone(), format, now)) {
+        whole.extend_from_slice(&chunk?);
+    }
+    let end = whole.trim_ascii_end().len();
+    whole.truncate(end);
+    Ok(Bytes::from(whole))
+}
+
 /// What Go would call the package of the list's type.
 pub(super) fn package(served: &Served) -> String {
     let group = &served.resource().group;

@@ -39,6 +39,22 @@ pub(crate) fn reply(reply: Reply, format: &Format, gzip: bool, now: SystemTime) 
     }
 }
 
+/// The answer in the form that was asked for, but as JSON on one line; `None` for a watch.
+///
+/// # Errors
+/// As [`reply`].
+pub(crate) fn as_json(reply: &Reply, format: &Format, now: SystemTime) -> Result<Option<Bytes>> {
+    let format = Format { encoding: Encoding::Json, pretty: false, ..*format };
+    match reply {
+        Reply::Object(answer, Some(served)) if answer.is_object => {
+            forms::object(&answer.body, served, &format, now).map(Some)
+        }
+        Reply::Object(answer, _) => Ok(Some(answer.body.bytes().clone())),
+        Reply::List(page, served) => list::as_json(page, served, &format, now).map(Some),
+        Reply::Watch(..) => Ok(None),
+    }
+}
+
 fn object(
     answer: &Answer,
     served: Option<&Served>,

@@ -3,5 +3,6 @@
 mod body;
 mod connection;
 
+pub(crate) use body::holding;
 pub use body::{Body, BodyError, empty, full};
 pub(crate) use connection::listen;

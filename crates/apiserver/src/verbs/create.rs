@@ -9,8 +9,8 @@ use gantry_kinds::AnyObject;
 use super::{Answer, Call, Input, decode, lifecycle, write};
 use crate::admission::{Operation, Passes, VerbOptions, chain};
 use crate::limits::NAME_ATTEMPTS;
-use crate::managed;
 use crate::query::WriteOptions;
+use crate::{audit, managed};
 
 /// Creates the object in `input`.
 ///
@@ -18,6 +18,7 @@ use crate::query::WriteOptions;
 /// 400, 403, 409, 422.
 pub(crate) async fn create(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Answer> {
     let object = decode::object(call, input, options.validation)?;
+    audit::request_body(call.warnings, &*object, |object| call.served.kind.defaults(object));
     let stored = create_object(call, object, options).await?;
     Ok(Answer::object(201, stored))
 }

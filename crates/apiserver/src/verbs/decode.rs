@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{Call, Input};
 use crate::apply::{self, Misfit};
+use crate::audit;
 use crate::query::FieldValidation;
 use crate::splice;
 
@@ -212,6 +213,7 @@ pub(crate) fn body(
     let mut complaints = body.complaints;
     complaints.extend(read.problems);
     complain(call, complaints, validation, cannot)?;
+    audit::object_body(call.warnings, &read.tree);
     Ok(read.tree)
 }
 

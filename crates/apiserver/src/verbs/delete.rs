@@ -15,6 +15,7 @@ use super::{Answer, Call, Input, decode, lifecycle, marked};
 use crate::admission::{Operation, Passes, VerbOptions};
 use crate::limits::UPDATE_ATTEMPTS;
 use crate::query::{Query, parse_dry_run};
+use crate::warnings::Warnings;
 
 pub(super) const ORPHAN: &str = "orphan";
 pub(super) const FOREGROUND: &str = "foregroundDeletion";
@@ -35,18 +36,20 @@ impl Options {
     ///
     /// # Errors
     /// 400 for what cannot be read, 422 for what makes no sense.
-    pub(crate) fn read(input: &Input<'_>, query: &Query) -> Result<Self> {
-        let options = if input.bytes.is_empty() { Self::from_query(query)? } else { Self::from_body(input)? };
+    pub(crate) fn read(input: &Input<'_>, query: &Query, warnings: &Warnings) -> Result<Self> {
+        let options =
+            if input.bytes.is_empty() { Self::from_query(query)? } else { Self::from_body(input, warnings)? };
         options.validate()?;
         Ok(options)
     }
 
-    fn from_body(input: &Input<'_>) -> Result<Self> {
+    fn from_body(input: &Input<'_>, warnings: &Warnings) -> Result<Self> {
         let tree = decode::tree(input, "DeleteOptions")?;
         let kind = tree.get("kind").and_then(Value::as_str).unwrap_or("");
         if !kind.is_empty() && kind != "DeleteOptions" {
             return Err(ApiError::bad_request("decoded object cannot be converted to DeleteOptions"));
         }
+        crate::audit::object_body(warnings, &tree);
         let options: metav1::DeleteOptions = serde_json::from_value(Value::Object(
             tree.as_object()
                 .into_iter()

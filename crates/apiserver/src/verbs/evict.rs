@@ -80,7 +80,7 @@ fn delete_options(call: &Call<'_>, body: &Value, options: &WriteOptions) -> Resu
     }
     let inner = inner.map(Value::to_string).unwrap_or_default();
     let input = Input { content_type: "application/json", bytes: inner.into() };
-    let mut wanted = Options::read(&input, &Query::default())?;
+    let mut wanted = Options::read(&input, &Query::default(), call.warnings)?;
     wanted.dry_run |= options.dry_run;
     Ok(wanted)
 }

@@ -16,6 +16,7 @@ use crate::limits::RANGE_CHUNK;
 use crate::query::{ListOptions, VersionMatch};
 
 /// A page.
+#[derive(Clone)]
 pub(crate) struct Page {
     pub(crate) entries: Vec<Arc<Entry>>,
     pub(crate) revision: u64,

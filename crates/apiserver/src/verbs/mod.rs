@@ -109,6 +109,7 @@ pub(crate) struct Input<'a> {
 }
 
 /// What a verb on one object answers.
+#[derive(Clone)]
 pub(crate) struct Answer {
     pub(crate) code: u16,
     pub(crate) body: Arc<Encoded>,

@@ -14,8 +14,8 @@ use super::write::{Change, Current, Mutate, modify};
 use super::{Answer, Call, Input, create, decode, lifecycle, preconditions, update};
 use crate::apply::{self, Applied};
 use crate::limits::PATCH_ATTEMPTS;
-use crate::managed;
 use crate::query::{FieldValidation, WriteOptions};
+use crate::{audit, managed};
 
 /// A patch, read.
 pub(crate) struct Patch {
@@ -62,6 +62,7 @@ impl Patch {
     pub(crate) fn read(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Self> {
         let form = Form::of(call, &decode::media_type(input.content_type))?;
         options.check_patch(form == Form::Apply)?;
+        audit::request_patch(call.warnings, &input.bytes);
         let strict = options.validation != FieldValidation::Ignore;
         if form == Form::Apply {
             return Self::read_apply(&input.bytes, strict);

@@ -10,8 +10,8 @@ use super::lifecycle::{self, Part};
 use super::write::{Change, Current, Mutate, modify};
 use super::{Answer, Call, Input, create, decode, preconditions};
 use crate::limits::UPDATE_ATTEMPTS;
-use crate::managed;
 use crate::query::WriteOptions;
+use crate::{audit, managed};
 
 /// Replaces the object.
 ///
@@ -20,6 +20,7 @@ use crate::query::WriteOptions;
 pub(crate) async fn update(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Answer> {
     let part = Part::of(call)?;
     let mut object = decode::object(call, input, options.validation)?;
+    audit::request_body(call.warnings, &*object, |object| call.served.kind.defaults(object));
     lifecycle::ensure_namespace(call, object.metadata_mut())?;
     check_name(call, object.metadata())?;
     lifecycle::omit_empty(object.metadata_mut());

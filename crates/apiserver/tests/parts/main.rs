@@ -2,6 +2,7 @@
 
 mod addresses;
 mod admission;
+mod audit;
 mod bootstrap;
 mod fairness;
 mod kubelet;
@@ -59,12 +60,19 @@ impl Cluster {
         authorize: gantry_apiserver::authorize::Options,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self::of(AdmissionOptions::default(), false, identify, authorize, clock).await
+        Self::of(AdmissionOptions::default(), false, identify, authorize, Default::default(), clock).await
     }
 
     async fn made(admission: AdmissionOptions, open: bool) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        Self::of(admission, open, Default::default(), Default::default(), clock).await
+        Self::of(admission, open, Default::default(), Default::default(), Default::default(), clock).await
+    }
+
+    /// One that tells of what happens; requests over HTTP come from the server itself if it is `open`.
+    pub(crate) async fn audited(audit: gantry_apiserver::audit::Options, open: bool) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        Self::of(AdmissionOptions::default(), open, Default::default(), Default::default(), audit, clock)
+            .await
     }
 
     async fn of(
@@ -72,6 +80,7 @@ impl Cluster {
         open: bool,
         identify: gantry_apiserver::identify::Options,
         authorize: gantry_apiserver::authorize::Options,
+        audit: gantry_apiserver::audit::Options,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let tasks = Tasks::new();
@@ -87,6 +96,8 @@ impl Cluster {
             admission,
             identify,
             authorize,
+            audit,
+            in_flight: gantry_apiserver::fairness::Options::default(),
         };
         let options = Options { store: Arc::clone(&store), kinds: gantry_kinds::builtin(), clock };
         let make = Box::new(move |transport| {

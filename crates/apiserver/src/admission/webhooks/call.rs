@@ -11,6 +11,7 @@ use super::hooks::Hook;
 use super::review::{self, Nonsense, Objects, Verdict};
 use crate::admission::AdmissionRequest;
 use crate::admission::matching::{Matched, Sight};
+use crate::audit::Tally;
 use crate::callout::Callout;
 
 /// Why a webhook gave no yes.
@@ -53,10 +54,14 @@ pub(super) async fn ask(
     let caller =
         callout.caller(config).map_err(|e| Failure::Calling(format!("could not get REST client: {e}")))?;
     let body = Bytes::from(question.body.to_string());
-    let answer = caller
-        .post_json(body, hook.timeout)
-        .await
-        .map_err(|e| Failure::Calling(format!("failed to call webhook: {e}")))?;
+    let clock = &request.call.core.clock;
+    let before = clock.monotonic();
+    let answer = caller.post_json(body, hook.timeout).await;
+    let took = clock.monotonic().saturating_sub(before);
+    let (part, tally) =
+        if mutating { ("mutating-webhook", Tally::Sum) } else { ("validating-webhook", Tally::Longest) };
+    request.warnings.took(part, took, tally);
+    let answer = answer.map_err(|e| Failure::Calling(format!("failed to call webhook: {e}")))?;
     let verdict = review::verdict(&question, mutating, &answer).map_err(|nonsense| match nonsense {
         Nonsense::Unreadable(why) => Failure::Calling(format!("failed to call webhook: {why}")),
         Nonsense::Invalid(why) => Failure::Calling(format!("received invalid webhook response: {why}")),

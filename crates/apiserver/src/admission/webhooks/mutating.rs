@@ -16,6 +16,7 @@ use super::{Deps, Source, conditions, is_exempt};
 use crate::admission::matching::{self, Matched, Sight};
 use crate::admission::{AdmissionPlugin, AdmissionRequest, Body, Operation};
 use crate::apply;
+use crate::audit::Level;
 
 const NAME: &str = "MutatingAdmissionWebhook";
 
@@ -179,7 +180,8 @@ impl MutatingWebhooks {
         let before = subject.value();
         take(request, subject, matched, patched).await.map_err(Failure::Refused)?;
         let note = json!({"configuration": hook.configuration, "webhook": hook.name, "patch": patch, "patchType": "JSONPatch"});
-        request.warnings.annotate(format!("patch.webhook.admission.k8s.io/{key}"), note.to_string());
+        let key = format!("patch.webhook.admission.k8s.io/{key}");
+        request.warnings.annotate_from(Level::Request, key, note.to_string());
         Ok(subject.value() != before)
     }
 }
