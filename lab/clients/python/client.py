@@ -257,6 +257,8 @@ def deletions(ns):
     batch.delete_namespaced_job("orphan", ns, propagation_policy="Orphan")
     until("orphan is deleted", lambda: gone("orphan"))
     until("its pod has no owner", lambda: not pods("orphan")[0].metadata.owner_references)
+    # A finalizer that nobody takes off any more would keep the pod, and its namespace, for ever.
+    until("its pod is let go", lambda: not pods("orphan")[0].metadata.finalizers)
     options = client.V1DeleteOptions(propagation_policy="Foreground")
     batch.delete_namespaced_job("foreground", ns, body=options)
     until("foreground is deleted", lambda: gone("foreground"))

@@ -20,6 +20,15 @@ def configure(settings: kopf.OperatorSettings, **_):
     settings.posting.level = 30
 
 
+def put(namespace, config_map):
+    """Creates what may be there already: a handler may run again although it has succeeded."""
+    try:
+        kubernetes.client.CoreV1Api().create_namespaced_config_map(namespace, config_map)
+    except kubernetes.client.ApiException as error:
+        if error.status != 409:
+            raise
+
+
 @kopf.index(*GROUP)
 def by_language(spec, name, **_):
     return {spec.get("language", "en"): name}
@@ -33,7 +42,7 @@ def create(spec, name, namespace, body, retry, patch, **_):
         raise kopf.PermanentError("this is not said here")
     config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"text": spec["text"]}}
     kopf.adopt(config_map)
-    kubernetes.client.CoreV1Api().create_namespaced_config_map(namespace, config_map)
+    put(namespace, config_map)
     kopf.event(body, type="Normal", reason="Greeted", message=f"said {spec['text']}")
     patch.status["said"] = spec["text"]
     return {"configMap": name}
@@ -49,8 +58,7 @@ def change(old, new, name, namespace, patch, **_):
 
 @kopf.on.delete(*GROUP)
 def delete(name, namespace, **_):
-    farewell = {"metadata": {"name": f"farewell-{name}"}}
-    kubernetes.client.CoreV1Api().create_namespaced_config_map(namespace, farewell)
+    put(namespace, {"metadata": {"name": f"farewell-{name}"}})
 
 
 @kopf.timer(*GROUP, interval=0.5)
