@@ -202,7 +202,6 @@ async fn virtual_resource(core: &Core, incoming: &Incoming<'_>) -> Result<Option
         let why = "the namespace of the provided object does not match the namespace sent on the request";
         return Err(ApiError::bad_request(why));
     }
-    crate::audit::object_body(incoming.warnings, &body);
     let answer = resource.create(incoming.user, &info.namespace, body).await?;
     Ok(Some(Answer::other(201, &answer, 0)))
 }

@@ -263,31 +263,6 @@ impl Steps<'_> {
     }
 }
 
-/// What is known of a request on its way in.
-struct Entered {
-    arrival: Arrival,
-    flow: Option<Flow>,
-    trail: Option<Arc<Trail>>,
-}
-
-/// How long the steps took, for the audit log.
-struct Steps<'a> {
-    core: &'a Core,
-    warnings: &'a Warnings,
-    since: Duration,
-}
-
-impl Steps<'_> {
-    fn ends(&mut self, step: &'static str) {
-        if self.warnings.audited() == Some(Level::None) {
-            return;
-        }
-        let now = self.core.clock.monotonic();
-        self.warnings.took(step, now.saturating_sub(self.since), Tally::Sum);
-        self.since = now;
-    }
-}
-
 type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<Body>>> + Send + 'a>>;
 
 /// Erased, so that the two ways in share one large future.

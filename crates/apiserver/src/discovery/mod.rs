@@ -74,11 +74,6 @@ pub(crate) fn path(
             let text = core.fairness.show(name, details).ok_or_else(ApiError::no_such_path)?;
             return Ok(with_type(200, Bytes::from(text), "text/plain; charset=utf-8"));
         }
-        ["debug", "api_priority_and_fairness", name] => {
-            let details = query.get("includeRequestDetails").is_some_and(|text| !text.is_empty());
-            let text = core.fairness.show(name, details).ok_or_else(ApiError::no_such_path)?;
-            return Ok(with_type(200, Bytes::from(text), "text/plain; charset=utf-8"));
-        }
         ["openapi", ..] => return open_api::response(core, &parts, query, headers),
         ["api"] => legacy::core_versions(),
         ["apis"] => legacy::groups(&table),

@@ -312,8 +312,11 @@ async fn who_acts_for_whom_is_told() {
     let files = Files::new();
     let rules = "rules: [{level: Metadata, omitStages: [RequestReceived]}]";
     let lab = Lab::new(files.logging(rules)).await;
-    let headers =
-        [("impersonate-user", "ann"), ("impersonate-group", "dev"), ("impersonate-extra-acme.io%2Fwhy", "test")];
+    let headers = [
+        ("impersonate-user", "ann"),
+        ("impersonate-group", "dev"),
+        ("impersonate-extra-acme.io%2Fwhy", "test"),
+    ];
     assert_eq!(http(&lab.server, "GET", MAPS, &headers, "").await.code, 200);
     let event = &files.events_of(MAPS, 1).await[0];
     assert_eq!(event["user"]["username"], "system:apiserver");
