@@ -29,6 +29,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("gantry-cli", 3),
     ("gantry", 4),
     ("gantry-lab", 5),
+    ("gantry-fuzz", 5),
     ("xtask", 5),
 ];
 

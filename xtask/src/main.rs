@@ -6,6 +6,7 @@ mod clients;
 #[cfg(feature = "generators")]
 mod codegen;
 mod down;
+mod fuzz;
 mod generators;
 mod images;
 mod packages;
@@ -33,6 +34,8 @@ enum Task {
     Down(down::Args),
     /// Run all checks and tests.
     Test(test::Args),
+    /// Fuzz what reads bytes from outside, with coverage feedback.
+    Fuzz(fuzz::Args),
     /// Print the figures of docs/performance rows, each with the server's CPU time and memory.
     Bench(bench::Args),
     /// Build the images of the example and of the tests, without a registry.
@@ -54,6 +57,7 @@ fn main() -> anyhow::Result<()> {
         Task::Up(args) => up::run(&args),
         Task::Down(args) => down::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Images(args) => args.run(),
         Task::Clients(args) => args.run(),

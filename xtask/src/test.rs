@@ -1,6 +1,9 @@
 //! All checks and tests: what CI runs.
 
-use crate::{check, clients, images, packages, run};
+use crate::{check, clients, fuzz, images, packages, run};
+
+/// How long each fuzz target runs in the long variant.
+const FUZZING: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Options of `test`.
 #[derive(clap::Args)]
@@ -11,7 +14,7 @@ pub struct Args {
     /// Only the tests, without formatting and lints.
     #[arg(long, conflicts_with = "lint")]
     no_lint: bool,
-    /// Also the long variants: 500 kills of the store, longer properties.
+    /// Also the long variants: 500 kills of the store, longer properties, a minute of fuzzing for each target.
     #[arg(long)]
     long: bool,
     /// Passed on to `cargo test`: a filter, `--package …`.
@@ -55,7 +58,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             command.env("GANTRY_CRASH_KILLS", "500").env("PROPTEST_CASES", "5000");
         }
         run::checked(&mut command)
-    })
+    })?;
+    if args.long {
+        step("fuzz", || fuzz::all(FUZZING))?;
+    }
+    Ok(())
 }
 
 fn has_cargo_deny() -> bool {

@@ -186,14 +186,11 @@ impl FromStr for Quantity {
 
 /// A suffix as a fraction of nano-units: numerator and denominator.
 fn suffix_multiplier(suffix: &str) -> Result<((i128, i128), Format), QuantityError> {
+    // What is larger than any amount saturates, what is smaller is rounded up.
     let decimal = |power: i32| -> Result<(i128, i128), QuantityError> {
-        let power = power + 9;
-        match u32::try_from(power) {
-            Ok(p) => Ok((10_i128.checked_pow(p.min(36)).ok_or(QuantityError::Suffix)?, 1)),
-            Err(_) => {
-                Ok((1, 10_i128.checked_pow(power.unsigned_abs().min(36)).ok_or(QuantityError::Suffix)?))
-            }
-        }
+        let power = power.saturating_add(9);
+        let factor = 10_i128.checked_pow(power.unsigned_abs()).unwrap_or(i128::MAX);
+        Ok(if power < 0 { (1, factor) } else { (factor, 1) })
     };
     let binary = |shift: u32| (NANO << shift, 1);
     let si = |power| Ok((decimal(power)?, Format::DecimalSi));
@@ -225,14 +222,13 @@ fn suffix_multiplier(suffix: &str) -> Result<((i128, i128), Format), QuantityErr
 /// `number` × `multiplier`, rounded up to a whole nano-unit, saturating.
 fn scaled(number: &str, (numerator, denominator): (i128, i128)) -> Result<i128, QuantityError> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits = |s: &str| -> Result<i128, QuantityError> {
-        if s.is_empty() { Ok(0) } else { s.parse().map_err(|_| QuantityError::Format) }
-    };
+    // They are digits: only their number can be too large.
+    let digits = |s: &str| -> i128 { if s.is_empty() { 0 } else { s.parse().unwrap_or(i128::MAX) } };
     let fraction = &fraction[..fraction.len().min(18)];
     let base = 10_i128.pow(u32::try_from(fraction.len()).unwrap_or(18));
-    let whole = digits(whole)?.saturating_mul(numerator);
-    let part = digits(fraction)?.checked_mul(numerator).map_or_else(
-        || digits(fraction).unwrap_or(0) * (numerator / base),
+    let whole = digits(whole).saturating_mul(numerator);
+    let part = digits(fraction).checked_mul(numerator).map_or_else(
+        || digits(fraction) * (numerator / base),
         |scaled| div_round_up(scaled, base),
     );
     Ok(div_round_up(whole.saturating_add(part), denominator))
@@ -315,6 +311,8 @@ mod tests {
             ("+5", "5"),
             (".5", "500m"),
             ("5.", "5"),
+            ("1e-2147483648", "1e-9"),
+            ("0e2147483647", "0"),
         ] {
             assert_eq!(read(input).to_string(), output, "{input}");
         }
@@ -326,6 +324,10 @@ mod tests {
         assert_eq!(read("1500m").millis(), 1500);
         assert_eq!(read("1n").millis(), 1);
         assert_eq!(read("1Gi").value(), 1 << 30);
+        for large in ["1e2147483647", "99999999999999999999999999999999999999999999", "9e40"] {
+            assert_eq!(read(large).value(), i64::MAX, "{large}");
+            assert_eq!(read(&format!("-{large}")).value(), i64::MIN, "{large}");
+        }
         assert!(read("1000m") == read("1") && read("1Mi") > read("1M"));
         assert_eq!(read("250m").plus(read("0.75")).to_string(), "1");
     }

@@ -1,6 +1,7 @@
 //! A server for tests: everything in memory, everybody may do everything.
 
 pub mod hook;
+pub mod inputs;
 
 use std::sync::Arc;
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::install::PLUGIN_NAME;
 use crate::loopback::{self, LOOPBACK_NAME};
-use crate::protocol::{CniError, MAX_LINE, Request, Response, code};
+use crate::protocol::{CniError, MAX_LINE, Request, Response, code, host_ports};
 
 /// The versions we speak, newest last.
 const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -48,6 +48,17 @@ pub fn main() -> ExitCode {
         Ok(()) => exit,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// A configuration as the plugin reads it, up to where it would ask the agent: the host ports, or what is printed.
+///
+/// # Errors
+/// The text that goes to standard output.
+pub fn read_configuration(input: &[u8]) -> Result<usize, String> {
+    let read = serde_json::from_slice::<Value>(input)
+        .map_err(|e| CniError::new(code::DECODE, format!("decode the configuration: {e}")))
+        .and_then(|config| host_ports(&config));
+    read.map(|ports| ports.len()).map_err(|error| error_text(&error, input))
 }
 
 fn error_text(error: &CniError, input: &[u8]) -> String {

@@ -83,6 +83,25 @@ impl DnsServer {
     }
 }
 
+/// Answers questions as the server does, as far as it need not ask anybody: for fuzz targets. The function takes a
+/// question's bytes and the most bytes of its answer; `None`: there is no answer, or not from here.
+///
+/// # Errors
+/// The domain is none.
+pub fn answerer(
+    cluster_domain: &str,
+    directory: Arc<dyn Directory>,
+    clock: Arc<dyn Clock>,
+) -> Result<impl Fn(&[u8], u16) -> Option<Result<Vec<u8>>> + Send + Sync> {
+    let zone = Zone::new(cluster_domain)?;
+    let upstream = Upstream::new(Vec::new(), clock);
+    let handler = Handler { zone, directory, upstream, metrics: Metrics::register() };
+    Ok(move |bytes: &[u8], limit: u16| match handler.begin(bytes) {
+        Begun::Done(_, reply) => Some(encode(&reply, limit)),
+        Begun::Nothing | Begun::Ask(..) => None,
+    })
+}
+
 fn system_servers(own: &[SocketAddr]) -> Vec<SocketAddr> {
     match std::fs::read_to_string("/etc/resolv.conf") {
         Ok(text) => servers_of(&text, own),

@@ -6,6 +6,7 @@
 //! gives logs, exec, attach, port-forward and statistics to the API server.
 
 pub mod engine;
+pub mod inputs;
 pub mod logs;
 mod metrics;
 pub mod node;

@@ -8,6 +8,7 @@ mod embedded;
 mod error;
 mod etcd;
 mod index;
+pub mod inputs;
 mod memory;
 mod plan;
 mod retention;

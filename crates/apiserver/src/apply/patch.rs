@@ -3,6 +3,8 @@
 use gantry_api::ApiError;
 use serde_json::{Map, Value};
 
+use crate::limits::MAX_JSON_DEPTH;
+
 /// The most operations that one JSON patch may hold.
 pub const MAX_OPERATIONS: usize = 10_000;
 
@@ -54,9 +56,9 @@ pub fn json_patch(mut current: Value, patch: &Value) -> Result<Value, ApiError> 
             operations.len()
         )));
     }
-    let mut copied = 0;
+    let mut bounds = Bounds::of(&current);
     for operation in operations {
-        apply(&mut current, operation, &mut copied).map_err(|_| unprocessable())?;
+        apply(&mut current, operation, &mut bounds).map_err(|_| unprocessable())?;
     }
     Ok(current)
 }
@@ -72,29 +74,80 @@ struct Inapplicable;
 
 type Step<T> = Result<T, Inapplicable>;
 
-fn apply(document: &mut Value, operation: &Value, copied: &mut usize) -> Step<()> {
+/// What a patch may not exceed while it is applied.
+struct Bounds {
+    /// Bytes that were copied.
+    copied: usize,
+    /// No value lies deeper in the document; it may be less deep than this.
+    depth: usize,
+}
+
+impl Bounds {
+    fn of(document: &Value) -> Self {
+        Self { copied: 0, depth: depth(document) }
+    }
+
+    fn copy(&mut self, bytes: usize) -> Step<()> {
+        self.copied += bytes;
+        if self.copied > MAX_COPIED_BYTES { Err(Inapplicable) } else { Ok(()) }
+    }
+
+    /// A value is put to where `path` leads; `below` says how deep it is. Whatever walks over a document does so by
+    /// recursion: operations may not stack values so deep that the stack runs out.
+    fn put(&mut self, document: &Value, path: &[String], below: usize) -> Step<()> {
+        self.depth = self.depth.max(path.len() + below);
+        if self.depth > MAX_DEPTH {
+            self.depth = depth(document).max(path.len() + below);
+        }
+        if self.depth > MAX_DEPTH { Err(Inapplicable) } else { Ok(()) }
+    }
+}
+
+/// How deep values may lie in the document while a patch is applied. (What comes of it is read again, which has a limit
+/// of its own.)
+const MAX_DEPTH: usize = 4 * MAX_JSON_DEPTH;
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn apply(document: &mut Value, operation: &Value, bounds: &mut Bounds) -> Step<()> {
     let text = |name: &str| operation.get(name).and_then(Value::as_str).ok_or(Inapplicable);
     // Who names no value means null.
     let value = || operation.get("value").cloned().unwrap_or_default();
     let path = pointer(text("path")?)?;
     match text("op")? {
-        "add" => add(document, &path, value()),
+        "add" => {
+            let value = value();
+            bounds.put(document, &path, depth(&value))?;
+            add(document, &path, value)
+        }
         "remove" => remove(document, &path).map(drop),
-        "replace" => replace(document, &path, value()),
+        "replace" => {
+            let value = value();
+            bounds.put(document, &path, depth(&value))?;
+            replace(document, &path, value)
+        }
         "move" => {
             let from = pointer(text("from")?)?;
             if path.len() > from.len() && path.starts_with(&from) {
                 return Err(Inapplicable);
             }
             let value = remove(document, &from)?;
+            // The estimate of the depth is only looked into where it matters.
+            let most = bounds.depth.saturating_sub(from.len());
+            let below = if path.len() + most > MAX_DEPTH { depth(&value) } else { most };
+            bounds.put(document, &path, below)?;
             add(document, &path, value)
         }
         "copy" => {
             let value = get(document, &pointer(text("from")?)?)?.clone();
-            *copied += value.to_string().len();
-            if *copied > MAX_COPIED_BYTES {
-                return Err(Inapplicable);
-            }
+            bounds.copy(value.to_string().len())?;
+            bounds.put(document, &path, depth(&value))?;
             add(document, &path, value)
         }
         "test" => {
@@ -204,9 +257,9 @@ pub(crate) fn json_patch_explained(mut current: Value, patch: &Value) -> Result<
     if operations.len() > MAX_OPERATIONS {
         return Err(format!("more than {MAX_OPERATIONS} operations"));
     }
-    let mut copied = 0;
+    let mut bounds = Bounds::of(&current);
     for operation in operations {
-        if apply(&mut current, operation, &mut copied).is_err() {
+        if apply(&mut current, operation, &mut bounds).is_err() {
             return Err(explain(&current, operation));
         }
     }

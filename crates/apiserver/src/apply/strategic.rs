@@ -4,6 +4,7 @@
 //! `$deleteFromPrimitiveList/<field>` and `$setElementOrder/<field>`.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use gantry_api::ApiError;
 use gantry_api::schema::{Node, Type};
@@ -175,7 +176,8 @@ fn merge_field(original: &mut Object, key: String, patch: Value, node: Node<'_>)
 fn delete_from_list(original: &mut Object, key: &str, values: Value) -> Result<(), Fault> {
     let Value::Array(values) = values else { return Err(BAD_DELETE_LIST) };
     if let Some(Value::Array(list)) = original.get_mut(key) {
-        list.retain(|v| !values.contains(v));
+        let gone = Places::of(&values, None);
+        list.retain(|v| gone.get(v).is_none());
     }
     Ok(())
 }
@@ -293,14 +295,14 @@ fn merge_list(
         return Err(Fault::Misfit("cannot merge lists without merge key for struct".to_owned()));
     };
     let mut elements = Vec::with_capacity(patch.len());
+    let mut gone = Places::default();
     let mut replace = false;
     for element in patch {
         let Value::Object(map) = &element else { continue };
         match map.get(DIRECTIVE).map(|d| d.as_str().unwrap_or_default()) {
             None => elements.push(element),
             Some("delete") => {
-                let gone = map.get(key).ok_or_else(|| no_merge_key(map, key))?;
-                original.retain(|e| e.get(key) != Some(gone));
+                gone.note(map.get(key).ok_or_else(|| no_merge_key(map, key))?, 0);
             }
             Some("replace") => replace = true,
             Some("merge") => {
@@ -312,20 +314,51 @@ fn merge_list(
     if replace {
         return Ok(elements);
     }
+    original.retain(|e| e.get(key).is_none_or(|of| gone.get(of).is_none()));
     let order = elements.clone();
     let before = original.clone();
+    let mut places = Places::of(&original, Some(key));
     for element in elements {
         let Value::Object(map) = element else { continue };
         let wanted = map.get(key).ok_or_else(|| no_merge_key(&map, key))?;
-        match original.iter_mut().find(|e| e.get(key) == Some(wanted)) {
+        match places.get(wanted).and_then(|at| original.get_mut(at)) {
             Some(found) => {
                 let Value::Object(old) = found.take() else { continue };
                 *found = Value::Object(merge_map(old, map, item)?);
             }
-            None => original.push(Value::Object(map)),
+            None => {
+                places.note(wanted, original.len());
+                original.push(Value::Object(map));
+            }
         }
     }
     sort(original, &order, &before, Some(key))
+}
+
+/// Where the elements of a list are, by what tells them apart: of those that are the same, the first. Lists may be long
+/// (a patch is as long as a request), so that nobody looks through one for each element of another.
+#[derive(Default)]
+struct Places(HashMap<String, usize>);
+
+impl Places {
+    /// By the value of `key`, or without one by the element itself. What has no such key is nowhere.
+    fn of(list: &[Value], key: Option<&str>) -> Self {
+        let mut places = Self(HashMap::with_capacity(list.len()));
+        for (at, element) in list.iter().enumerate() {
+            if let Some(identity) = key.map_or(Some(element), |key| element.get(key)) {
+                places.note(identity, at);
+            }
+        }
+        places
+    }
+
+    fn note(&mut self, identity: &Value, at: usize) {
+        self.0.entry(identity.to_string()).or_insert(at);
+    }
+
+    fn get(&self, identity: &Value) -> Option<usize> {
+        self.0.get(&identity.to_string()).copied()
+    }
 }
 
 /// Whether the elements are objects; they must all be of one kind, and no lists.
@@ -345,8 +378,10 @@ fn same_kind(original: &[Value], patch: &[Value]) -> Result<bool, Fault> {
 
 fn merge_scalars(original: Vec<Value>, patch: Vec<Value>) -> Result<Vec<Value>, Fault> {
     let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
+    let mut known = Places::default();
     for value in original.iter().chain(&patch) {
-        if !merged.contains(value) {
+        if known.get(value).is_none() {
+            known.note(value, merged.len());
             merged.push(value.clone());
         }
     }
@@ -361,20 +396,15 @@ fn sort(
     before: &[Value],
     key: Option<&str>,
 ) -> Result<Vec<Value>, Fault> {
-    // The other list may hold elements without the key; they match nothing.
-    let position = |list: &[Value], element: &Value| -> Result<Option<usize>, Fault> {
-        let wanted = identity(element, key)?;
-        let same = |candidate: &Value| match key {
-            Some(key) => candidate.get(key) == Some(&*wanted),
-            None => candidate == &*wanted,
-        };
-        Ok(list.iter().position(same))
-    };
+    let (in_order, in_before) = (Places::of(order, key), Places::of(before, key));
     let mut named = Vec::new();
     let mut others = Vec::new();
     for element in merged {
-        let live = position(before, &element)?;
-        match position(order, &element)? {
+        let (live, at) = {
+            let wanted = identity(&element, key)?;
+            (in_before.get(&wanted), in_order.get(&wanted))
+        };
+        match at {
             Some(at) => named.push((at, live, element)),
             None => others.push((live.unwrap_or(usize::MAX), element)),
         }

@@ -169,6 +169,14 @@ struct Condition {
     expression: String,
 }
 
+/// Reads an AuthorizationConfiguration and returns how many authorizers it names: for fuzz targets.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn count_authorizers(text: &str) -> Result<usize> {
+    Configuration::parse(text).map(|modes| modes.len())
+}
+
 impl Configuration {
     fn read(path: &FilePath) -> Result<Vec<Mode>> {
         let doing = || format!("--authorization-config {}", path.display());

@@ -13,6 +13,7 @@ mod union;
 mod views;
 mod webhook;
 
+pub(crate) use config::count_authorizers;
 pub use config::{Options, parse_duration};
 pub(crate) use make::{Deps, make};
 pub use node::{NodeAuthorizer, node_of};

@@ -6,7 +6,7 @@ mod kubelets;
 mod logs;
 mod options;
 mod proxies;
-mod rewrite;
+pub(crate) mod rewrite;
 
 pub use kubelets::Kubelets;
 pub(crate) use options::options;

@@ -8,6 +8,8 @@ use flate2::Compression;
 use flate2::read::{DeflateDecoder, GzDecoder};
 use flate2::write::{DeflateEncoder, GzEncoder};
 
+use crate::limits::MAX_PAGE_BYTES;
+
 /// The attributes of each element that hold URLs.
 const ATTRIBUTES: &[(&str, &[&str])] = &[
     ("a", &["href"]),
@@ -39,19 +41,22 @@ const ATTRIBUTES: &[(&str, &[&str])] = &[
 /// Elements whose content is no markup.
 const RAW: [&str; 4] = ["script", "style", "textarea", "title"];
 
+/// How much larger than [`MAX_PAGE_BYTES`] a page may be once its links are rewritten.
+const MAX_GROWTH: usize = 2;
+
 /// Turns URLs of the server behind into URLs of the proxy.
-pub(super) struct Rewriter {
+pub(crate) struct Rewriter {
     /// The path of the proxy, without a slash at its end.
-    pub(super) prefix: String,
+    pub(crate) prefix: String,
     /// Host and port of the server behind.
-    pub(super) target: String,
+    pub(crate) target: String,
     /// The host that the client asked for.
-    pub(super) host: String,
+    pub(crate) host: String,
 }
 
 impl Rewriter {
     /// The URL as the client has to ask for it.
-    pub(super) fn url(&self, text: &str) -> String {
+    pub(crate) fn url(&self, text: &str) -> String {
         let unchanged = || text.to_owned();
         let (rest, fragment) = text.split_once('#').map_or((text, None), |(r, f)| (r, Some(f)));
         let (rest, query) = rest.split_once('?').map_or((rest, None), |(r, q)| (r, Some(q)));
@@ -92,15 +97,14 @@ impl Rewriter {
     }
 
     /// A page with its links rewritten; `None` in an encoding that is not known here.
-    pub(super) fn page(&self, encoding: &str, page: &[u8]) -> std::io::Result<Option<Bytes>> {
-        let mut plain = Vec::new();
-        match encoding {
-            "" => return Ok(Some(Bytes::from(self.html(page)))),
-            "gzip" => GzDecoder::new(page).read_to_end(&mut plain)?,
-            "deflate" => DeflateDecoder::new(page).read_to_end(&mut plain)?,
+    pub(crate) fn page(&self, encoding: &str, page: &[u8]) -> std::io::Result<Option<Bytes>> {
+        let plain = match encoding {
+            "" => return Ok(Some(Bytes::from(self.html(page)?))),
+            "gzip" => unpack(GzDecoder::new(page))?,
+            "deflate" => unpack(DeflateDecoder::new(page))?,
             _ => return Ok(None),
         };
-        let html = self.html(&plain);
+        let html = self.html(&plain)?;
         let packed = if encoding == "gzip" {
             let mut writer = GzEncoder::new(Vec::new(), Compression::default());
             writer.write_all(&html)?;
@@ -113,10 +117,14 @@ impl Rewriter {
         Ok(Some(Bytes::from(packed)))
     }
 
-    fn html(&self, page: &[u8]) -> Vec<u8> {
+    fn html(&self, page: &[u8]) -> std::io::Result<Vec<u8>> {
         let mut out = Vec::with_capacity(page.len() + 256);
         let mut at = 0;
         while at < page.len() {
+            // Every link grows by the proxy's prefix, and a page may be nothing but links.
+            if out.len() > MAX_GROWTH * MAX_PAGE_BYTES {
+                return Err(too_large());
+            }
             let Some(open) = page[at..].iter().position(|b| *b == b'<').map(|i| at + i) else { break };
             out.extend_from_slice(&page[at..open]);
             at = open;
@@ -137,14 +145,13 @@ impl Rewriter {
             at = end;
             if RAW.contains(&name.as_str()) {
                 let close = format!("</{name}");
-                let rest = page[at..].to_ascii_lowercase();
-                let end = find(&rest, close.as_bytes()).map_or(page.len(), |i| at + i);
+                let end = find(&page[at..], close.as_bytes()).map_or(page.len(), |i| at + i);
                 out.extend_from_slice(&page[at..end]);
                 at = end;
             }
         }
         out.extend_from_slice(&page[at..]);
-        out
+        Ok(out)
     }
 
     /// One start tag, from its `<` to its `>`.
@@ -174,7 +181,7 @@ fn is_scheme(text: &str) -> bool {
 }
 
 /// The path without `.`, `..` and empty parts.
-pub(super) fn clean(path: &str) -> String {
+pub(crate) fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -186,8 +193,23 @@ pub(super) fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
+/// Where `wanted` stands, in capital or small letters.
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
+    bytes.windows(wanted.len()).position(|window| window.eq_ignore_ascii_case(wanted))
+}
+
+fn too_large() -> std::io::Error {
+    std::io::Error::other(format!("a page of more than {MAX_PAGE_BYTES} bytes"))
+}
+
+/// Everything that comes out of a decompressor, up to [`MAX_PAGE_BYTES`].
+fn unpack(packed: impl Read) -> std::io::Result<Vec<u8>> {
+    let mut plain = Vec::new();
+    packed.take(MAX_PAGE_BYTES as u64 + 1).read_to_end(&mut plain)?;
+    if plain.len() > MAX_PAGE_BYTES {
+        return Err(too_large());
+    }
+    Ok(plain)
 }
 
 /// Behind the `>` of a tag; quotes may hold others.

@@ -139,14 +139,12 @@ fn bracket_end(text: &str) -> Option<usize> {
 }
 
 fn bracket(inside: &str) -> Option<Step> {
-    let unquote = |text: &str| {
-        let text = text.trim();
-        let quoted = text.len() >= 2 && (text.starts_with('"') || text.starts_with('\''));
-        if quoted { text[1..text.len() - 1].to_owned() } else { text.to_owned() }
-    };
+    let inside_of = |text: &str, quote: char| Some(text.strip_prefix(quote)?.strip_suffix(quote)?.to_owned());
+    let quoted = |text: &str| inside_of(text, '"').or_else(|| inside_of(text, '\''));
+    let unquote = |text: &str| quoted(text.trim()).unwrap_or_else(|| text.trim().to_owned());
     match inside.trim() {
         "*" => Some(Step::All),
-        text if text.starts_with(['"', '\'']) => Some(Step::Member(unquote(text))),
+        text if text.starts_with(['"', '\'']) => quoted(text).map(Step::Member),
         text if text.starts_with("?(") && text.ends_with(')') => {
             let (left, right) = text[2..text.len() - 1].split_once("==")?;
             let path = left.trim().strip_prefix("@.")?;

@@ -3,7 +3,7 @@
 
 mod controller;
 mod convert;
-mod json_path;
+pub(crate) mod json_path;
 mod kind;
 mod lazy;
 pub(crate) mod metrics;

@@ -24,7 +24,7 @@ pub(super) struct BootstrapTokens {
 }
 
 /// The two halves of what looks like such a token.
-fn parse(token: &str) -> Option<(&str, &str)> {
+pub(super) fn parse(token: &str) -> Option<(&str, &str)> {
     let (id, secret) = token.split_once('.')?;
     let fits = |text: &str, length: usize| {
         text.len() == length && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())

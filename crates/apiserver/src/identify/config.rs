@@ -126,7 +126,7 @@ impl Configuration {
         Self::parse(&text, own).map_err(|e| e.while_doing(doing()))
     }
 
-    fn parse(text: &str, own: &[String]) -> Result<Self> {
+    pub(super) fn parse(text: &str, own: &[String]) -> Result<Self> {
         let read: Self = serde_saphyr::from_str(text).map_err(|e| Error::invalid(e.to_string()))?;
         let known = read.api_version.strip_prefix(GROUP).and_then(|v| v.strip_prefix('/'));
         if !known.is_some_and(|v| VERSIONS.contains(&v)) || read.kind != "AuthenticationConfiguration" {

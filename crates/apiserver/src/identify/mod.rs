@@ -12,6 +12,7 @@ mod certificates;
 mod chain;
 mod config;
 mod discovery;
+pub(crate) mod inputs;
 mod issuer;
 mod jws;
 mod keys;

@@ -22,7 +22,7 @@ impl TokenFile {
         Self::parse(&text, &path.display().to_string())
     }
 
-    fn parse(text: &str, name: &str) -> Result<Self> {
+    pub(super) fn parse(text: &str, name: &str) -> Result<Self> {
         let mut users = HashMap::new();
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let columns = columns(line);

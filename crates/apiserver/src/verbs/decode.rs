@@ -271,21 +271,46 @@ impl Body {
             |json, is_yaml| Self { json: or_empty(json), complaints: Vec::new(), typed: false, is_yaml };
         let unreadable = |why: String| unrecognized(expected, &why, &input.bytes);
         match media_type(input.content_type).as_str() {
-            "" | "application/json" => Ok(plain(input.bytes.clone(), false)),
+            "" | "application/json" => Ok(plain(in_utf8(&input.bytes), false)),
             "application/yaml" => {
                 let complaints = yaml_complaint(&input.bytes).into_iter().collect();
                 Ok(Self { complaints, ..plain(yaml(&input.bytes).map_err(unreadable)?, true) })
             }
             "application/vnd.kubernetes.protobuf" if !custom => {
-                match gantry_api::protobuf::to_json(&input.bytes) {
-                    Ok(tree) => Ok(Self { typed: true, ..plain(Bytes::from(tree.to_string()), false) }),
-                    // Custom resources have no such encoding.
-                    Err(gantry_api::protobuf::Error::Kind { .. }) => Err(unsupported()),
-                    Err(error) => Err(unreadable(error.to_string())),
-                }
+                Ok(Self { typed: true, ..plain(protobuf(&input.bytes, unreadable)?, false) })
             }
             _ => Err(unsupported()),
         }
+    }
+}
+
+/// A text as Go reads it: each byte that belongs to no character is a replacement character.
+fn in_utf8(bytes: &Bytes) -> Bytes {
+    if std::str::from_utf8(bytes).is_ok() {
+        return bytes.clone();
+    }
+    let mut text = String::with_capacity(bytes.len() + 16);
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    Bytes::from(text)
+}
+
+/// Protobuf as JSON; or why not, as upstream's codec says it.
+fn protobuf(bytes: &[u8], unreadable: impl Fn(String) -> ApiError) -> Result<Bytes> {
+    if bytes.is_empty() {
+        return Err(unreadable("empty data".to_owned()));
+    }
+    if !bytes.starts_with(b"k8s\0") {
+        let why = "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]";
+        return Err(unreadable(why.to_owned()));
+    }
+    match gantry_api::protobuf::to_json(bytes) {
+        Ok(tree) => Ok(Bytes::from(tree.to_string())),
+        // Custom resources have no such encoding.
+        Err(gantry_api::protobuf::Error::Kind { .. }) => Err(unsupported()),
+        Err(error) => Err(unreadable(error.to_string())),
     }
 }
 

@@ -175,14 +175,14 @@ fn signed(revision: u64) -> i64 {
     i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
-fn token(prefix: &str, last_key: &str, revision: i64) -> String {
+pub(crate) fn token(prefix: &str, last_key: &str, revision: i64) -> String {
     let start = format!("{}\0", last_key.strip_prefix(prefix).unwrap_or(last_key));
     let token = Token { v: TOKEN_VERSION.into(), rv: revision, start };
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
 }
 
 /// The key after which to go on, and the revision (negative: now).
-fn read_token(text: &str, prefix: &str) -> Result<(String, i64)> {
+pub(crate) fn read_token(text: &str, prefix: &str) -> Result<(String, i64)> {
     let bad = |why: &str| {
         ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
     };

@@ -4,7 +4,7 @@
 mod auth;
 mod forward;
 mod log_stream;
-mod query;
+pub(crate) mod query;
 mod remote;
 mod stats;
 

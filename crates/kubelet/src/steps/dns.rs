@@ -83,7 +83,7 @@ fn host_config(options: &Options) -> std::io::Result<DnsConfig> {
 }
 
 /// Reads resolv.conf(5).
-fn parse_resolv_conf(text: &str) -> DnsConfig {
+pub(crate) fn parse_resolv_conf(text: &str) -> DnsConfig {
     let mut config = DnsConfig::default();
     for line in text.lines().map(str::trim).filter(|l| !l.starts_with(['#', ';'])) {
         let mut words = line.split_whitespace().map(str::to_owned);

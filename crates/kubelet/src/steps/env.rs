@@ -220,13 +220,16 @@ fn variable_name(name: &str) -> String {
 pub fn expand(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
+    // A text may have many references that never end: behind the last parenthesis none is looked for.
+    let last = text.len() - text.rfind(')').unwrap_or(0);
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);
         let after = &rest[at + 1..];
+        let inner = after.strip_prefix('(').filter(|inner| inner.len() >= last);
         if let Some(tail) = after.strip_prefix('$') {
             out.push('$');
             rest = tail;
-        } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
+        } else if let Some((name, tail)) = inner.and_then(|inner| inner.split_once(')')) {
             match value(name) {
                 Some(value) => out.push_str(&value),
                 None => out.push_str(&format!("$({name})")),
@@ -250,6 +253,8 @@ mod tests {
         let value = |name: &str| (name == "A").then(|| "x".to_owned());
         assert_eq!(expand("$(A)-$(B)-$$(A)-$A-$", value), "x-$(B)-$(A)-$A-$");
         assert_eq!(expand("$(A", value), "$(A");
+        let open = "$(".repeat(1 << 20);
+        assert!(expand(&open, value) == open, "in linear time");
         assert_eq!(expand("$$$(A)", value), "$x");
     }
 

@@ -38,10 +38,10 @@
 
 mod committer;
 mod directory;
-mod journal;
+pub(crate) mod journal;
 mod log;
 mod queue;
-mod row;
+pub(crate) mod row;
 #[cfg(test)]
 mod tests;
 

@@ -116,3 +116,31 @@ proptest! {
         prop_assert_eq!(merge_patch(cleared, Value::Object(patch)).unwrap(), wanted);
     }
 }
+
+#[test]
+fn operations_do_not_stack_values_without_end() {
+    let mut deep = json!({});
+    for _ in 0..100 {
+        deep = json!({"a": deep});
+    }
+    let add = |times: usize| json!({"op": "add", "path": "/a".repeat(100 * times), "value": deep});
+    let few: Vec<Value> = (1..4).map(add).collect();
+    assert!(json_patch(deep.clone(), &json!(few)).is_ok());
+    let many: Vec<Value> = (1..100).map(add).collect();
+    assert_eq!(json_patch(deep.clone(), &json!(many)).unwrap_err().code(), 422);
+    // To and fro, a hundred deeper each time.
+    let place = "/a".repeat(100);
+    let moves = (0..2_000).flat_map(|_| {
+        [
+            json!({"op": "add", "path": "/x", "value": deep}),
+            json!({"op": "move", "from": "/a", "path": format!("/x{place}/a")}),
+            json!({"op": "move", "from": "/x", "path": "/a"}),
+        ]
+    });
+    let moves: Vec<Value> = moves.collect();
+    assert_eq!(json_patch(deep.clone(), &json!(moves)).unwrap_err().code(), 422);
+    let wide = (0..2_000).flat_map(|_| {
+        [json!({"op": "move", "from": "/a", "path": "/b"}), json!({"op": "move", "from": "/b", "path": "/a"})]
+    });
+    assert!(json_patch(deep, &json!(wide.collect::<Vec<_>>())).is_ok());
+}

@@ -11,15 +11,15 @@ use super::super::config::Jwt;
 use super::Expressions;
 
 /// Claims under the mappings and rules of their issuer.
-pub(super) struct Mapped<'a> {
-    pub(super) config: &'a Jwt,
-    pub(super) expressions: &'a Expressions,
-    pub(super) claims: &'a Value,
+pub(in super::super) struct Mapped<'a> {
+    pub(in super::super) config: &'a Jwt,
+    pub(in super::super) expressions: &'a Expressions,
+    pub(in super::super) claims: &'a Value,
 }
 
 impl Mapped<'_> {
     /// The user, if the rules hold.
-    pub(super) fn user(&self) -> Result<User, String> {
+    pub(in super::super) fn user(&self) -> Result<User, String> {
         let name = self.name()?;
         let groups = self.groups()?;
         let mut user = User::new(name, groups.iter().map(String::as_str));

@@ -4,6 +4,7 @@ mod claims;
 mod expressions;
 mod remote;
 
+pub(super) use claims::Mapped;
 pub(super) use expressions::Expressions;
 
 use std::sync::Arc;
@@ -21,7 +22,6 @@ use super::bearer::AnyAudience;
 use super::config::Jwt;
 use super::jws::unverified_claims;
 use crate::callout::Callout;
-use claims::Mapped;
 use remote::RemoteKeys;
 
 /// Clocks may differ by this many seconds where a token is not valid yet.
