@@ -165,8 +165,9 @@ fn steps(root: &Path) -> Vec<Step> {
             let answer = &step["answer"]["body"];
             if answer.get("apiVersion").is_some() && answer["kind"] != "Status" {
                 object = answer.clone();
-                let metadata = object["metadata"].as_object_mut();
-                metadata.map(|m| m.retain(|_, v| v.as_str().is_none_or(|t| !t.starts_with('<'))));
+                if let Some(metadata) = object["metadata"].as_object_mut() {
+                    metadata.retain(|_, v| v.as_str().is_none_or(|t| !t.starts_with('<')));
+                }
             }
         }
     }

@@ -34,7 +34,7 @@ const fn target(name: &'static str, run: fn(&[u8]), words: &'static [&'static st
 }
 
 impl Target {
-    const fn from(mut self, seeds: Seeds) -> Self {
+    const fn seeded(mut self, seeds: Seeds) -> Self {
         self.seeds = seeds;
         self
     }
@@ -48,29 +48,29 @@ pub fn find(name: &str) -> Option<&'static Target> {
 /// All of them.
 pub static TARGETS: &[Target] = &[
     // Bodies.
-    target("object_json", objects::json, &["lab/golden", "crates/kinds/src"]).from(Seeds::Objects),
-    target("object_yaml", objects::yaml, &["lab/golden"]).from(Seeds::Yaml),
-    target("object_protobuf", objects::protobuf, &["lab/golden"]).from(Seeds::Protobuf),
-    target("spliced", objects::spliced, &["crates/apiserver/src/splice.rs"]).from(Seeds::Objects),
+    target("object_json", objects::json, &["lab/golden", "crates/kinds/src"]).seeded(Seeds::Objects),
+    target("object_yaml", objects::yaml, &["lab/golden"]).seeded(Seeds::Yaml),
+    target("object_protobuf", objects::protobuf, &["lab/golden"]).seeded(Seeds::Protobuf),
+    target("spliced", objects::spliced, &["crates/apiserver/src/splice.rs"]).seeded(Seeds::Objects),
     // Patches and apply.
     target("json_patch", patches::json_patch, &["crates/apiserver/src/apply/patch.rs"])
-        .from(Seeds::Patches("json-patch")),
+        .seeded(Seeds::Patches("json-patch")),
     target("merge_patch", patches::merge_patch, &["crates/apiserver/src/apply"])
-        .from(Seeds::Patches("merge-patch")),
+        .seeded(Seeds::Patches("merge-patch")),
     target("strategic_patch", patches::strategic_patch, &["crates/apiserver/src/apply"])
-        .from(Seeds::Patches("merge-patch")),
-    target("apply", apply::apply, &["crates/apiserver/src/apply"]).from(Seeds::Objects),
+        .seeded(Seeds::Patches("merge-patch")),
+    target("apply", apply::apply, &["crates/apiserver/src/apply"]).seeded(Seeds::Objects),
     target("managed_fields", apply::managed_fields, &["crates/apiserver/src/apply"])
-        .from(Seeds::Patches("apply-patch")),
+        .seeded(Seeds::Patches("apply-patch")),
     // Requests.
     target("request", requests::request, &["crates/apiserver/src/route.rs", "crates/apiserver/src/query.rs"])
-        .from(Seeds::Requests),
+        .seeded(Seeds::Requests),
     target(
         "request_line",
         requests::line,
         &["crates/apiserver/src/route.rs", "crates/apiserver/src/query.rs"],
     )
-    .from(Seeds::Requests),
+    .seeded(Seeds::Requests),
     target("accept", requests::accept, &["crates/apiserver/src/respond"]),
     target("continue_token", requests::continue_token, &["crates/apiserver/src/verbs/list.rs"]),
     target("proxied_page", requests::proxied_page, &["crates/apiserver/src/connect/rewrite.rs"]),

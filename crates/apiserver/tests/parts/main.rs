@@ -3,6 +3,7 @@
 mod addresses;
 mod admission;
 mod audit;
+mod bad_webhooks;
 mod bootstrap;
 mod fairness;
 mod kubelet;

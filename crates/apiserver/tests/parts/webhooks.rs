@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 
 use crate::Cluster;
 
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
-const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+pub(crate) const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub(crate) const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+pub(crate) const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 
 /// A cluster and a webhook server that remembers what it was asked.
-struct Lab {
-    cluster: Cluster,
-    hook: Hook,
+pub(crate) struct Lab {
+    pub(crate) cluster: Cluster,
+    pub(crate) hook: Hook,
     asked: Arc<Mutex<Vec<(String, Value)>>>,
 }
 
@@ -54,7 +54,7 @@ fn answer(path: &str, request: &Value) -> Option<Value> {
 }
 
 impl Lab {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let cluster = Cluster::admitting(AdmissionOptions::default()).await;
         let asked: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
         let heard = Arc::clone(&asked);
@@ -69,6 +69,9 @@ impl Lab {
                     "/empty" => Some(hook::json(&json!({}))),
                     "/hang" => std::future::pending().await,
                     path => {
+                        if let Some(raw) = crate::bad_webhooks::raw(path, &review) {
+                            return Some(raw);
+                        }
                         let response = answer(path, &review["request"])?;
                         Some(hook::json(
                             &json!({"kind": "AdmissionReview", "apiVersion": review["apiVersion"], "response": response}),
@@ -89,15 +92,15 @@ impl Lab {
         lab
     }
 
-    async fn send(&self, method: &str, path: &str, body: &Value) -> Answered {
+    pub(crate) async fn send(&self, method: &str, path: &str, body: &Value) -> Answered {
         http(&self.cluster.server, method, path, &[], body.to_string()).await
     }
 
-    fn config(&self, path: &str) -> Value {
+    pub(crate) fn config(&self, path: &str) -> Value {
         json!({"url": format!("https://localhost:{}{path}", self.hook.address.port()), "caBundle": STANDARD.encode(&self.hook.ca_pem)})
     }
 
-    fn hook(&self, path: &str, resource: &str, more: &Value) -> Value {
+    pub(crate) fn hook(&self, path: &str, resource: &str, more: &Value) -> Value {
         let mut hook = json!({
             "name": format!("{}.example.com", path.trim_start_matches('/').replace('/', "-")),
             "clientConfig": self.config(path),
@@ -111,7 +114,7 @@ impl Lab {
     }
 
     /// Creates a configuration whose webhooks are `<path>.example.com`, and waits until it counts.
-    async fn hooks(&self, kind: &str, name: &str, paths: &[&str], more: Value) {
+    pub(crate) async fn hooks(&self, kind: &str, name: &str, paths: &[&str], more: Value) {
         let mut hooks: Vec<Value> = paths.iter().map(|path| self.hook(path, "configmaps", &more)).collect();
         hooks.push(self.hook(&format!("/mark/{name}"), "endpoints", &json!({"failurePolicy": "Ignore"})));
         let answer = self.send("POST", kind, &json!({"metadata": {"name": name}, "webhooks": hooks})).await;
@@ -121,7 +124,7 @@ impl Lab {
     }
 
     /// Whether the plugins know the configuration.
-    async fn marked(&self, name: &str) -> bool {
+    pub(crate) async fn marked(&self, name: &str) -> bool {
         self.take_asked();
         tokio::task::yield_now().await;
         let endpoints = "/api/v1/namespaces/default/endpoints?dryRun=All";
@@ -129,26 +132,26 @@ impl Lab {
         self.take_asked().iter().any(|(path, _)| *path == format!("/mark/{name}"))
     }
 
-    async fn forget(&self, kind: &str, name: &str) {
+    pub(crate) async fn forget(&self, kind: &str, name: &str) {
         assert_eq!(self.send("DELETE", &format!("{kind}/{name}"), &json!({})).await.code, 200);
         while self.marked(name).await {}
     }
 
-    fn take_asked(&self) -> Vec<(String, Value)> {
+    pub(crate) fn take_asked(&self) -> Vec<(String, Value)> {
         std::mem::take(&mut self.asked.lock())
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.cluster.end().await;
     }
 }
 
-fn map(name: &str) -> Value {
+pub(crate) fn map(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}})
 }
 
 #[track_caller]
-fn says(answer: &Answered, code: u16, message: &str) {
+pub(crate) fn says(answer: &Answered, code: u16, message: &str) {
     let status = answer.json();
     assert_eq!((answer.code, status["message"].as_str().unwrap_or("")), (code, message), "{status}");
 }

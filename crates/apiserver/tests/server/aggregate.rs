@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use gantry_apiserver::testing::hook::{self, Handle, Hook};
 use gantry_apiserver::testing::http;
+use gantry_base::Tasks;
 use http::{Request, Response};
 use serde_json::{Value, json};
 
@@ -18,11 +19,11 @@ const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const THINGS: &str = "/apis/ext.example.com/v1/namespaces/default/things";
 
 async fn server(lab: &Lab) -> Hook {
-    publishing(lab, Arc::new(AtomicUsize::new(1))).await
+    publishing(&lab.tasks, Arc::new(AtomicUsize::new(1))).await
 }
 
-/// A server whose v2 document is of this edition.
-async fn publishing(lab: &Lab, edition: Arc<AtomicUsize>) -> Hook {
+/// A server whose v2 document is of this edition, which ends with these tasks.
+async fn publishing(tasks: &Tasks, edition: Arc<AtomicUsize>) -> Hook {
     let handle: Handle = Arc::new(move |request: Request<Bytes>| {
         let edition = edition.load(Ordering::SeqCst);
         Box::pin(async move {
@@ -53,6 +54,7 @@ async fn publishing(lab: &Lab, edition: Arc<AtomicUsize>) -> Hook {
                     &json!({"paths": {"apis/ext.example.com/v1": {"serverRelativeURL": "/openapi/v3/apis/ext.example.com/v1?hash=ABC"}}}),
                 ),
                 "/openapi/v3/apis/ext.example.com/v1" => hook::json(&json!({"openapi": "3.0.0"})),
+                "/apis/ext.example.com/v1/hang" => std::future::pending().await,
                 "/apis/ext.example.com/v1/moved" => Response::builder()
                     .status(302)
                     .header("location", "/elsewhere")
@@ -67,7 +69,7 @@ async fn publishing(lab: &Lab, edition: Arc<AtomicUsize>) -> Hook {
             })
         })
     });
-    Hook::start(&["ext.default.svc"], handle, &lab.tasks).await
+    Hook::start(&["ext.default.svc"], handle, tasks).await
 }
 
 fn service(hook: &Hook) -> Value {
@@ -147,11 +149,113 @@ async fn a_server_behind_is_checked_passed_to_and_merged() {
     panic!("the group is still there");
 }
 
+/// Asks until the answer has this code.
+async fn until(lab: &Lab, path: &str, code: u16) -> gantry_apiserver::testing::Answered {
+    for _ in 0..1000 {
+        let answer = lab.get(path).await;
+        if answer.code == code {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{path} is never answered with {code}: {:?}", lab.get(path).await);
+}
+
+/// Makes the controller look at the service again, now.
+async fn touch(lab: &Lab) {
+    let path = format!("{SERVICES}/v1.ext.example.com");
+    let patch =
+        json!({"metadata": {"annotations": {"touched": format!("{:?}", std::thread::current().id())}}});
+    assert_eq!(lab.patch(&path, "merge-patch+json", &patch).await.code, 200);
+}
+
+async fn named_service(lab: &Lab) {
+    let spec =
+        json!({"metadata": {"name": "ext"}, "spec": {"type": "ExternalName", "externalName": "localhost"}});
+    lab.create("/api/v1/namespaces/default/services", &spec).await;
+}
+
+#[tokio::test]
+async fn a_server_that_vanishes_is_missed() {
+    let lab = Lab::new().await;
+    let theirs = Tasks::new();
+    let hook = publishing(&theirs, Arc::new(AtomicUsize::new(1))).await;
+    named_service(&lab).await;
+    lab.create(SERVICES, &service(&hook)).await;
+    assert_eq!(condition(&lab, "Passed").await, "all checks passed");
+    until(&lab, THINGS, 200).await;
+    // A request and a watch are under way when it goes.
+    let hanging = "/apis/ext.example.com/v1/hang";
+    let watching = format!("{hanging}?watch=true");
+    let going = async {
+        // Both have been sent when a third one has been answered.
+        assert_eq!(lab.get(THINGS).await.code, 200);
+        theirs.shut_down(Duration::ZERO).await;
+    };
+    let (request, watch, ()) = tokio::join!(lab.get(hanging), lab.get(&watching), going);
+    for answer in [request, watch] {
+        let text = String::from_utf8_lossy(&answer.bytes).into_owned();
+        assert_eq!(answer.code, 503, "{text}");
+        assert!(text.starts_with("error trying to reach service: "), "{text}");
+    }
+    touch(&lab).await;
+    let why = condition(&lab, "FailedDiscoveryCheck").await;
+    let url = format!("https://ext.default.svc:{}/apis/ext.example.com/v1", hook.address.port());
+    assert!(
+        why.starts_with(&format!("failing or missing response from {url}: Get \"{url}\": dial tcp ")),
+        "{why}"
+    );
+    let answer = until(&lab, THINGS, 503).await;
+    assert_eq!(&answer.bytes[..], b"service unavailable\n");
+    // The group stays, and says that it is stale.
+    let groups = lab.get("/apis").await.json();
+    assert!(groups["groups"].as_array().is_some_and(|g| g.iter().any(|g| g["name"] == "ext.example.com")));
+    let accept = [("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")];
+    let all = http(&lab.server, "GET", "/apis", &accept, "").await.json();
+    let mut items = all["items"].as_array().into_iter().flatten();
+    let found = items.find(|g| g["metadata"]["name"] == "ext.example.com").expect("the group");
+    assert_eq!(found["versions"][0]["freshness"], "Stale", "{found}");
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn a_server_whose_documents_are_garbage_spoils_nothing() {
+    let lab = Lab::new().await;
+    let handle: Handle = Arc::new(|request: Request<Bytes>| {
+        Box::pin(async move {
+            Some(match request.uri().path() {
+                "/apis/ext.example.com/v1" => Response::new(Bytes::from_static(b"garbage")),
+                "/openapi/v2" => hook::json(&json!({"paths": 7, "definitions": ["x"], "parameters": null})),
+                "/openapi/v3" => hook::json(&json!({"paths": {"apis/ext.example.com/v1": "x"}})),
+                _ => Response::new(Bytes::from_static(b"{\"resources\": 7}")),
+            })
+        })
+    });
+    let hook = Hook::start(&["ext.default.svc"], handle, &lab.tasks).await;
+    named_service(&lab).await;
+    lab.create(SERVICES, &service(&hook)).await;
+    assert_eq!(condition(&lab, "Passed").await, "all checks passed");
+    until(&lab, THINGS, 200).await;
+    let accept = [("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")];
+    let all = http(&lab.server, "GET", "/apis", &accept, "").await.json();
+    let mut items = all["items"].as_array().into_iter().flatten();
+    let found = items.find(|g| g["metadata"]["name"] == "ext.example.com").expect("the group");
+    assert_eq!(
+        (&found["versions"][0]["freshness"], &found["versions"][0]["resources"]),
+        (&json!("Stale"), &json!([]))
+    );
+    let v2 = lab.get("/openapi/v2").await.json();
+    assert!(v2["paths"].is_object() && v2["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
+    assert!(lab.get("/openapi/v3").await.json()["paths"]["api/v1"].is_object());
+    assert_eq!(lab.get("/api/v1/namespaces").await.code, 200);
+    lab.end().await;
+}
+
 #[tokio::test]
 async fn what_a_server_behind_publishes_is_asked_for_again() {
     let lab = Lab::new().await;
     let edition = Arc::new(AtomicUsize::new(1));
-    let hook = publishing(&lab, Arc::clone(&edition)).await;
+    let hook = publishing(&lab.tasks, Arc::clone(&edition)).await;
     let spec =
         json!({"metadata": {"name": "ext"}, "spec": {"type": "ExternalName", "externalName": "localhost"}});
     lab.create("/api/v1/namespaces/default/services", &spec).await;

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 
 use crate::{Lab, refused};
 
-const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const V1: &str = "/apis/example.com/v1/namespaces/default/hosts";
-const V2: &str = "/apis/example.com/v2/namespaces/default/hosts";
+pub(crate) const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+pub(crate) const V1: &str = "/apis/example.com/v1/namespaces/default/hosts";
+pub(crate) const V2: &str = "/apis/example.com/v2/namespaces/default/hosts";
 
 /// v1 has `hostPort`, v2 `host` and `port`.
 fn convert(object: &Value, to: &str) -> Value {
@@ -56,7 +56,7 @@ async fn converter(lab: &Lab) -> Hook {
     Hook::start(&["localhost"], handle, &lab.tasks).await
 }
 
-fn definition(hook: &Hook) -> Value {
+pub(crate) fn definition(hook: &Hook) -> Value {
     let version = |name: &str, storage: bool, fields: &[&str]| {
         let properties: serde_json::Map<String, Value> =
             fields.iter().map(|f| ((*f).to_owned(), json!({"type": "string"}))).collect();
@@ -72,7 +72,7 @@ fn definition(hook: &Hook) -> Value {
                 "url": format!("https://localhost:{}/convert", hook.address.port()), "caBundle": STANDARD.encode(&hook.ca_pem)}}}}})
 }
 
-async fn established(lab: &Lab) {
+pub(crate) async fn established(lab: &Lab) {
     for _ in 0..500 {
         if lab.get(V2).await.code == 200 {
             return;
@@ -82,7 +82,7 @@ async fn established(lab: &Lab) {
     panic!("the definition is not served");
 }
 
-fn host(version: &str, name: &str, spec: Value) -> Value {
+pub(crate) fn host(version: &str, name: &str, spec: Value) -> Value {
     json!({"apiVersion": format!("example.com/{version}"), "kind": "Host", "metadata": {"name": name}, "spec": spec})
 }
 

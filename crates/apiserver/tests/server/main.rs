@@ -2,6 +2,8 @@
 
 mod aggregate;
 mod applying;
+mod bad_conversions;
+mod bad_requests;
 mod conversion;
 mod crud;
 mod custom;
