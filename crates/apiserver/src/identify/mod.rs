@@ -12,7 +12,7 @@ mod certificates;
 mod chain;
 mod config;
 mod discovery;
-pub(crate) mod inputs;
+pub mod inputs;
 mod issuer;
 mod jws;
 mod keys;
