@@ -10,7 +10,7 @@ pub use crate::identify::inputs as credentials;
 use crate::connect::rewrite::Rewriter;
 use crate::custom::json_path::JsonPath;
 use crate::query::{ListOptions, Query, WriteOptions};
-use crate::respond::{Endpoint, Wish};
+use crate::respond::{Endpoint, Routes, Wish};
 use crate::verbs::{decode, list};
 use crate::{authorize, openapi, respond, route, splice};
 
@@ -65,7 +65,8 @@ pub fn negotiated(accept: &str, query: &str, custom: bool, watch: bool) -> Optio
     }
     let query = Query::parse(query);
     let wish = Wish { accept, user_agent: "", query: &query };
-    let format = wish.negotiate(Endpoint { transforms: true, custom, watch }).ok()?;
+    let endpoint = Endpoint { transforms: true, custom, watch, routes: Routes::Any };
+    let format = wish.negotiate(endpoint).ok()?;
     Some(format.encoding.media_type())
 }
 
