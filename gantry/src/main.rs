@@ -2,6 +2,8 @@
 
 mod agent;
 mod audit_flags;
+#[cfg(feature = "counting")]
+mod counting;
 mod down;
 mod encryption;
 mod etcd_flags;
@@ -22,8 +24,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(not(feature = "counting"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+#[cfg(feature = "counting")]
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
 
 /// A container orchestrator in one binary that speaks the Kubernetes API.
 #[derive(Parser)]
@@ -57,6 +63,11 @@ fn main() -> ExitCode {
     // The same binary is the CNI plugin: the runtime calls it by that name.
     if gantry_cni::plugin::invoked() {
         return gantry_cni::plugin::main();
+    }
+    #[cfg(feature = "counting")]
+    if let Err(error) = counting::begin() {
+        eprintln!("gantry: {error}");
+        return ExitCode::FAILURE;
     }
     let command = Cli::parse_from(gantry_cli::arguments(std::env::args_os())).command;
     let outcome = match command {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -33,8 +34,31 @@ pub(super) async fn send(
     count: usize,
     make: impl Fn(usize) -> Request + Send + Sync + 'static,
 ) -> anyhow::Result<Done> {
+    run(server, clients, count, None, make).await
+}
+
+/// The same at `rate` requests a second. A latency counts from when its request was due, whether or not a client was
+/// free then.
+pub(super) async fn paced(
+    server: &Server,
+    clients: &[HttpsTransport],
+    count: usize,
+    rate: usize,
+    make: impl Fn(usize) -> Request + Send + Sync + 'static,
+) -> anyhow::Result<Done> {
+    run(server, clients, count, Some(rate), make).await
+}
+
+async fn run(
+    server: &Server,
+    clients: &[HttpsTransport],
+    count: usize,
+    rate: Option<usize>,
+    make: impl Fn(usize) -> Request + Send + Sync + 'static,
+) -> anyhow::Result<Done> {
     let (next, make) = (Arc::new(AtomicUsize::new(0)), Arc::new(make));
     let start = Instant::now();
+    let due = move |index| rate.map(|rate| start + Duration::from_secs(1) * small(index) / small(rate));
     let workers = clients.iter().cloned().map(|client| {
         let (next, make) = (Arc::clone(&next), Arc::clone(&make));
         let (answer, answered) = tokio::sync::oneshot::channel();
@@ -46,7 +70,11 @@ pub(super) async fn send(
                     break Ok(latencies);
                 }
                 let request = make(index);
-                let sent = Instant::now();
+                let due = due(index);
+                if let Some(due) = due {
+                    tokio::time::sleep_until(due).await;
+                }
+                let sent = due.unwrap_or_else(Instant::now);
                 if let Err(error) = client.send(request).await {
                     break Err(error);
                 }
@@ -59,6 +87,11 @@ pub(super) async fn send(
     });
     let latencies = try_join_all(workers).await?.into_iter().flatten().collect();
     Ok(Done { seconds: start.elapsed().as_secs_f64(), latencies })
+}
+
+/// A number that has 32 bits.
+fn small(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// A request that creates `body` in the collection `path`.

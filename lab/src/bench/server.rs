@@ -10,6 +10,7 @@ use gantry_client::HttpsTransport;
 use gantry_client::https::{HttpsConfig, Request};
 use gantry_client::kubeconfig::Kubeconfig;
 
+use super::figures::count;
 use super::process::Process;
 use crate::cluster::binary;
 
@@ -17,6 +18,9 @@ use crate::cluster::binary;
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How often its progress is looked at.
 pub(super) const LOOK: Duration = Duration::from_millis(1);
+
+/// Where a counting server keeps its counts.
+const COUNTS: &str = "counts";
 
 /// It ends, and its directory goes, when this is dropped.
 pub(super) struct Server {
@@ -29,11 +33,28 @@ pub(super) struct Server {
 impl Server {
     /// Starts one and waits until it is ready and has a default service account.
     pub(super) async fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more arguments.
+    pub(super) async fn start_with(arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_binary(&binary()?, arguments).await
+    }
+
+    /// The same of a binary that counts what it allocates and copies.
+    pub(super) async fn start_counting() -> anyhow::Result<Self> {
+        let binary = std::env::var_os("GANTRY_COUNTING_BIN");
+        let binary = binary.context("GANTRY_COUNTING_BIN names no binary that has the feature counting")?;
+        Self::start_binary(Path::new(&binary), &[]).await
+    }
+
+    async fn start_binary(binary: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
         let data = tempfile::Builder::new().prefix("gantry-bench-").tempdir()?;
         let log = std::fs::File::create(data.path().join("log"))?;
-        let mut command = Command::new(binary()?);
+        let mut command = Command::new(binary);
         command.args(["server", "--no-agent", "--bind-address", "127.0.0.1", "--secure-port"]);
         command.arg(free_port()?.to_string()).args(["--log-level", "warn", "--data-dir"]).arg(data.path());
+        command.args(arguments).env("GANTRY_COUNTS", data.path().join(COUNTS));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().context("start the server")?;
         let mut server =
@@ -77,6 +98,14 @@ impl Server {
 
     pub(super) fn process(&self) -> Process {
         Process::new(self.child.id())
+    }
+
+    /// Allocations, bytes allocated and bytes copied so far, by a binary that counts them.
+    pub(super) fn counts(&self) -> anyhow::Result<[f64; 3]> {
+        let bytes = std::fs::read(self.data.path().join(COUNTS)).context("the server counts nothing")?;
+        let (numbers, _) = bytes.as_chunks::<8>();
+        let numbers: Vec<f64> = numbers.iter().map(|n| count(u64::from_ne_bytes(*n) as usize)).collect();
+        numbers.try_into().map_err(|_| anyhow::anyhow!("the server counts something else"))
     }
 
     /// Where the load generator's tasks live.
