@@ -10,7 +10,7 @@ use gantry_base::error::Context;
 use gantry_base::{Class, Clock, Error, Result, SystemClock, Tasks};
 use gantry_client::{Informer, InformerSet, Scope, Transport};
 use gantry_cni::{Install, Ipv4Cidr, Network};
-use gantry_cri::supervise::{Containerd, ContainerdOptions};
+use gantry_cri::supervise::{Containerd, ContainerdOptions, StopMode};
 use gantry_cri::{GrpcRuntime, Runtime};
 use gantry_dns::{DnsServer, InformerDirectory};
 use gantry_kubelet::{AllowedClients, Kubelet, ServerOptions};
@@ -44,12 +44,10 @@ pub async fn start(
     settings: &Settings,
     instance: &Instance,
     access: Access,
+    runtime: Arc<dyn Runtime>,
     tasks: &Tasks,
     steps: &Steps,
 ) -> Result<Kubelet> {
-    need_root()?;
-    let runtime = runtime(settings, instance, tasks).await?;
-    steps.done("container runtime");
     let kubelet = Kubelet::start(kubelet_options(settings, instance, &access, runtime)?, tasks).await?;
     steps.done("kubelet");
     if settings.proxy {
@@ -88,18 +86,52 @@ fn need_root() -> Result<()> {
     ))
 }
 
-async fn runtime(settings: &Settings, instance: &Instance, tasks: &Tasks) -> Result<Arc<dyn Runtime>> {
-    if let Some(endpoint) = &settings.container_runtime_endpoint {
-        let runtime = GrpcRuntime::connect(endpoint)?;
-        let hint = || format!("--container-runtime-endpoint {endpoint}: is the runtime running?");
-        runtime.version().await.map_err(|e| e.while_doing(hint()))?;
-        return Ok(Arc::new(runtime));
+/// The node's container runtime, once it answers.
+pub struct NodeRuntime {
+    runtime: Arc<dyn Runtime>,
+    /// Ours, if we keep one.
+    containerd: Option<Containerd>,
+}
+
+impl NodeRuntime {
+    /// Connects to the runtime of the settings, or adopts or starts one.
+    ///
+    /// # Errors
+    /// We are not root, or the runtime does not answer.
+    pub async fn start(settings: &Settings, instance: &Instance, tasks: &Tasks, steps: &Steps) -> Result<Self> {
+        need_root()?;
+        let found = Self::find(settings, instance, tasks).await?;
+        steps.done("container runtime");
+        Ok(found)
     }
-    let mut options = ContainerdOptions::new(&settings.data_dir);
-    options.cni_bin_dir = instance.cni_bin();
-    options.cni_conf_dir = instance.cni_conf();
-    let containerd = Containerd::start(&options, tasks).await?;
-    Ok(Arc::new(containerd.runtime()))
+
+    async fn find(settings: &Settings, instance: &Instance, tasks: &Tasks) -> Result<Self> {
+        if let Some(endpoint) = &settings.container_runtime_endpoint {
+            let runtime = GrpcRuntime::connect(endpoint)?;
+            let hint = || format!("--container-runtime-endpoint {endpoint}: is the runtime running?");
+            runtime.version().await.map_err(|e| e.while_doing(hint()))?;
+            return Ok(Self { runtime: Arc::new(runtime), containerd: None });
+        }
+        let mut options = ContainerdOptions::new(&settings.data_dir);
+        options.cni_bin_dir = instance.cni_bin();
+        options.cni_conf_dir = instance.cni_conf();
+        let containerd = Containerd::start(&options, tasks).await?;
+        Ok(Self { runtime: Arc::new(containerd.runtime()), containerd: Some(containerd) })
+    }
+
+    /// The runtime, which is kept running from now on.
+    pub fn keep(self) -> Arc<dyn Runtime> {
+        self.runtime
+    }
+
+    /// Ends what was started, as the rest of the process could not be.
+    pub async fn withdraw(self) {
+        if let Some(containerd) = self.containerd.filter(|containerd| !containerd.was_adopted())
+            && let Err(error) = containerd.stop(StopMode::KeepPods).await
+        {
+            tracing::warn!(%error, "containerd cannot be ended");
+        }
+    }
 }
 
 fn kubelet_options(

@@ -19,6 +19,7 @@ mod serve_flags;
 mod server;
 mod settings;
 mod steps;
+mod trim;
 
 use std::process::ExitCode;
 

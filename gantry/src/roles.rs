@@ -12,15 +12,17 @@ use gantry_base::{Class, Clock, Error, Result, SystemClock, Tasks};
 use gantry_client::https::HttpsTransport;
 use gantry_client::kubeconfig::Kubeconfig;
 use gantry_client::{InformerSet, Transport};
+use gantry_cri::Runtime;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::agent::{self, Access};
+use crate::agent::{self, Access, NodeRuntime};
 use crate::instance::Instance;
 use crate::server::Server;
 use crate::settings::{Flags, Settings};
 use crate::steps::Steps;
+use crate::trim;
 
 /// How long tasks may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(20);
@@ -69,12 +71,16 @@ fn serve(flags: Flags, with_agent: bool) -> Result<()> {
         let steps = Steps::begin(&format!("Gantry {} in {}", agent::VERSION, settings.data_dir.display()));
         let running = Running::claim(&instance)?;
         let tasks = Tasks::new();
-        let server = Server::start(&settings, &instance, &tasks, &steps).await?;
-        if with_agent {
+        let server = if with_agent {
+            let (server, runtime) = start_both(&settings, &instance, &tasks, &steps).await?;
             let access = local_access(&settings, &server, &tasks)?;
-            agent::start(&settings, &instance, access, &tasks, &steps).await?;
-        }
+            agent::start(&settings, &instance, access, runtime, &tasks, &steps).await?;
+            server
+        } else {
+            Server::start(&settings, &instance, &tasks, &steps).await?
+        };
         steps.finish("Ready");
+        trim::start(&tasks);
         println!("  export KUBECONFIG={}", instance.admin_kubeconfig().display());
         wait_for_signal().await?;
         tokio::select! {
@@ -89,6 +95,26 @@ fn serve(flags: Flags, with_agent: bool) -> Result<()> {
     })
 }
 
+/// The server and, meanwhile, the container runtime: neither needs the other to start.
+async fn start_both(
+    settings: &Settings,
+    instance: &Instance,
+    tasks: &Tasks,
+    steps: &Steps,
+) -> Result<(Server, Arc<dyn Runtime>)> {
+    let server = Server::start(settings, instance, tasks, steps);
+    let (server, runtime) = tokio::join!(server, NodeRuntime::start(settings, instance, tasks, steps));
+    match (server, runtime) {
+        (Ok(server), Ok(runtime)) => Ok((server, runtime.keep())),
+        (Ok(_), Err(error)) => Err(error),
+        (Err(error), Ok(runtime)) => {
+            runtime.withdraw().await;
+            Err(error)
+        }
+        (Err(error), Err(_)) => Err(error),
+    }
+}
+
 /// `gantry agent`
 pub fn agent(args: AgentArgs) -> Result<()> {
     let settings = Settings::decide(args.flags.clone())?;
@@ -100,8 +126,10 @@ pub fn agent(args: AgentArgs) -> Result<()> {
         let running = Running::claim(&instance)?;
         let tasks = Tasks::new();
         let access = remote_access(&args, &tasks)?;
-        agent::start(&settings, &instance, access, &tasks, &steps).await?;
+        let runtime = NodeRuntime::start(&settings, &instance, &tasks, &steps).await?.keep();
+        agent::start(&settings, &instance, access, runtime, &tasks, &steps).await?;
         steps.finish("Ready");
+        trim::start(&tasks);
         wait_for_signal().await?;
         end(&tasks).await;
         running.release();

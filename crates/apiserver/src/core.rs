@@ -24,6 +24,7 @@ use crate::resources::{Served, Table};
 use crate::route::RequestInfo;
 use crate::server::Parts;
 use crate::warnings::Warnings;
+use crate::verbs::repeated::Repeated;
 
 /// The server's shared state.
 pub(crate) struct Core {
@@ -44,6 +45,8 @@ pub(crate) struct Core {
     /// Runs proxied connections.
     pub(crate) tasks: Tasks,
     pub(crate) fairness: Fairness,
+    /// Applies that change nothing.
+    pub(crate) repeated: Repeated,
     /// OpenAPI.
     pub(crate) documents: Documents,
 }

@@ -22,6 +22,7 @@ pub mod fairness;
 pub mod health;
 pub mod identify;
 mod impersonate;
+mod json_key;
 pub mod lifecycle;
 pub mod limits;
 mod lookup;

@@ -79,3 +79,5 @@ pub const EVICTION_ATTEMPTS: usize = 20;
 pub const MAX_PAGE_BYTES: usize = 16 << 20;
 /// Objects that a conversion webhook is given at once.
 pub const CONVERSION_BATCH: usize = 500;
+/// Applies that are remembered to change nothing.
+pub(crate) const MAX_REPEATED_APPLIES: usize = 8 << 10;

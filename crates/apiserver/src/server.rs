@@ -24,6 +24,7 @@ use crate::identify::{Authenticator, Discovery, User};
 use crate::lifecycle::{Lifecycle, Timing};
 use crate::loopback::{Later, Loopback};
 use crate::metrics;
+use crate::verbs::repeated::Repeated;
 use crate::virtual_resource::{TokenIssuer, VirtualResource};
 use crate::{fairness, resources, serve};
 
@@ -114,6 +115,7 @@ impl ApiServer {
             table_changes: tokio::sync::watch::Sender::new(()),
             tasks: tasks.clone(),
             fairness: Fairness::new(&in_flight, Arc::clone(&options.clock), tasks),
+            repeated: Repeated::default(),
             clock: options.clock,
             documents: Documents::default(),
         });

@@ -16,14 +16,33 @@ const CLIENTS: usize = 8;
 /// What follows from them has happened after this, and the allocator has returned what it returns.
 const SETTLE: Duration = Duration::from_secs(15);
 
-/// What a row with them says.
-pub(super) const BESIDE: &str = ", 500 CRDs installed";
+/// What else there is on a server.
+#[derive(Clone, Copy)]
+pub(super) enum Surroundings {
+    Nothing,
+    Crds,
+}
 
-/// A server with 500 definitions.
-pub(super) async fn server() -> anyhow::Result<Server> {
-    let server = Server::start().await?;
-    install(&server).await?;
-    Ok(server)
+/// Both, for rows that are measured in both.
+pub(super) const SURROUNDINGS: [Surroundings; 2] = [Surroundings::Nothing, Surroundings::Crds];
+
+impl Surroundings {
+    /// A server with them.
+    pub(super) async fn server(self) -> anyhow::Result<Server> {
+        let server = Server::start().await?;
+        if let Self::Crds = self {
+            install(&server).await?;
+        }
+        Ok(server)
+    }
+
+    /// What a row says of them.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::Crds => ", 500 CRDs installed",
+        }
+    }
 }
 
 /// Creates the definitions and waits until each is served; how long that took, in seconds.

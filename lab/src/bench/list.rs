@@ -16,7 +16,8 @@ const REPETITIONS: usize = 20;
 
 pub(super) async fn run() -> anyhow::Result<Vec<Line>> {
     let mut lines = Vec::new();
-    for (server, beside) in [(Server::start().await?, ""), (crds::server().await?, crds::BESIDE)] {
+    for surroundings in crds::SURROUNDINGS {
+        let (server, beside) = (surroundings.server().await?, surroundings.text());
         load::create_nodes(&server).await?;
         load::create_pods(&server, 0, PODS).await?;
         let client = server.client()?;

@@ -26,7 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) async fn run() -> anyhow::Result<Vec<Line>> {
     let mut lines = Vec::new();
-    for (server, beside) in [(Server::start().await?, ""), (crds::server().await?, crds::BESIDE)] {
+    for surroundings in crds::SURROUNDINGS {
+        let (server, beside) = (surroundings.server().await?, surroundings.text());
         for form in FORMS {
             lines.push(fan_out(&server, form, beside).await?);
         }

@@ -17,7 +17,8 @@ const PACED: usize = 3 * PEER_RATE;
 
 pub(super) async fn run() -> anyhow::Result<Vec<Line>> {
     let mut lines = Vec::new();
-    for (server, beside) in [(Server::start().await?, ""), (crds::server().await?, crds::BESIDE)] {
+    for surroundings in crds::SURROUNDINGS {
+        let (server, beside) = (surroundings.server().await?, surroundings.text());
         for form in FORMS {
             lines.push(writes(&server, form, beside).await?);
         }

@@ -27,6 +27,8 @@ use crate::server::FrontProxy;
 const RECHECK: Duration = Duration::from_secs(10);
 /// How often those are that do not, or what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// What else changes within this time is dealt with at once: definitions often come by the hundred.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Follows the APIServices until `tasks` end. `identity` is how remote servers know us at the time.
 ///
@@ -76,6 +78,10 @@ impl Controller {
         let mut changes = self.core.table_changes.subscribe();
         loop {
             changes.borrow_and_update();
+            if let Err(error) = cursor.take() {
+                // The watch says so again below.
+                tracing::debug!(%error, "the watch of APIServices has expired");
+            }
             let again = self.reconcile().await;
             let timer = async {
                 match again {
@@ -85,7 +91,10 @@ impl Controller {
             };
             tokio::select! {
                 () = timer => {}
-                changed = changes.changed() => if changed.is_err() { return },
+                changed = changes.changed() => match changed {
+                    Ok(()) => tokio::time::sleep(GATHER).await,
+                    Err(_) => return,
+                },
                 next = cursor.next() => if let Err(error) = next {
                     tracing::warn!(%error, "the watch of APIServices begins anew");
                     match self.services.cache.snapshot_and_watch(Selection::default()) {

@@ -108,7 +108,7 @@ impl Scan {
 
 /// What is known of a place.
 #[derive(Clone, Copy)]
-enum Place<'a> {
+pub(super) enum Place<'a> {
     /// The schema.
     Known(Node<'a>),
     /// Nothing, but keys stand once.
@@ -118,7 +118,7 @@ enum Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn item(self) -> Place<'a> {
+    pub(super) fn item(self) -> Place<'a> {
         match self {
             Place::Known(node) => match node.shape() {
                 Shape::List(_) => Place::Known(node.item()),
@@ -129,13 +129,13 @@ impl<'a> Place<'a> {
     }
 
     /// Whether the place is that of a quantity and the text is none.
-    fn refuses(self, text: &str) -> bool {
+    pub(super) fn refuses(self, text: &str) -> bool {
         matches!(self, Place::Known(Node::Static(Type::Quantity, _)))
             && text.trim().parse::<Quantity>().is_err()
     }
 
     /// The place as an object: content without a schema of its own is somebody else's matter.
-    fn as_object(self) -> Place<'a> {
+    pub(super) fn as_object(self) -> Place<'a> {
         match self {
             Place::Known(node) if !matches!(node.shape(), Shape::Object { .. }) => Place::Ignored,
             other => other,

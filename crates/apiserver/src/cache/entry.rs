@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
+use crate::json_key::Text;
+
 /// One revision of one object. Immutable; shared by the map, the ring, lists and watchers.
 pub(crate) struct Entry {
     pub(crate) key: Arc<str>,
@@ -168,7 +170,7 @@ impl<'de> Visitor<'de> for Top<'_> {
         f.write_str("an object")
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+        while let Some(Text(key)) = map.next_key()? {
             if key == "metadata" {
                 map.next_value_seed(Metadata(self.0))?;
                 if self.0.scalars.is_none() {
@@ -205,7 +207,7 @@ impl<'de> Visitor<'de> for Metadata<'_> {
         f.write_str("metadata")
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+        while let Some(Text(key)) = map.next_key()? {
             if key == "labels" {
                 map.next_value_seed(Labels(&mut self.0.labels))?;
             } else {
@@ -234,9 +236,7 @@ impl<'de> Visitor<'de> for Labels<'_> {
         Ok(())
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some((key, value)) =
-            map.next_entry::<std::borrow::Cow<'de, str>, std::borrow::Cow<'de, str>>()?
-        {
+        while let Some((Text(key), Text(value))) = map.next_entry()? {
             self.0.push((intern(&key), intern(&value)));
         }
         Ok(())
@@ -286,7 +286,7 @@ impl<'de> Visitor<'de> for Level {
             return Ok(None);
         }
         let mut scalars = Map::new();
-        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+        while let Some(Text(key)) = map.next_key()? {
             if let Some(value) = map.next_value_seed(Level(self.0 - 1))? {
                 scalars.insert(key.into_owned(), value);
             }

@@ -32,31 +32,32 @@ pub(crate) fn object(
     };
     let cannot = |why: String| cannot_handle(&version, &kind, resource, &input.bytes, &why);
     let served = &call.served.kind;
-    // A body is read into a tree at most once.
-    let read = match body.typed {
-        false => apply::read(&body.json, served.definition().map(|_| served.schema())).ok(),
-        true => None,
-    };
-    let Some(read) = read else {
-        return typed(call, &body.json).map_err(|e| misread(call, input, &body.json, &e, cannot));
-    };
-    if read.no_quantity
-        && let Some(Misfit(why)) = apply::misfit(&read.tree, served.schema())
-    {
-        return Err(cannot(why));
-    }
-    let mut complaints = body.complaints;
-    // Of YAML the reader has complained already, and with the line.
-    let duplicates_told = body.is_yaml;
-    complaints
-        .extend(read.problems.into_iter().filter(|p| !duplicates_told || !p.starts_with("duplicate field ")));
-    let object = if served.definition().is_some() {
-        typed(call, &body.json)
-    } else {
-        complaints.extend(apply::unknown_fields(&read.tree, served.schema()));
-        served.decode_value(read.tree)
+    let (object, problems) = match served.definition() {
+        _ if body.typed => (typed(call, &body.json), Vec::new()),
+        // A custom resource is a tree.
+        None => match apply::read(&body.json, None) {
+            Ok(read) => {
+                let unknown = apply::unknown_fields(&read.tree, served.schema());
+                (served.decode_value(read.tree), [read.problems, unknown].concat())
+            }
+            Err(_) => (typed(call, &body.json), Vec::new()),
+        },
+        Some(_) => {
+            // Whoever decodes it says that it is no JSON.
+            let found = apply::complaints(&body.json, Some(served.schema())).unwrap_or_default();
+            if found.no_quantity
+                && let Ok(tree) = serde_json::from_slice(&body.json)
+                && let Some(Misfit(why)) = apply::misfit(&tree, served.schema())
+            {
+                return Err(cannot(why));
+            }
+            (typed(call, &body.json), found.problems)
+        }
     };
     let object = object.map_err(|e| misread(call, input, &body.json, &e, cannot))?;
+    let mut complaints = body.complaints;
+    // Of YAML the reader has complained already, and with the line.
+    complaints.extend(problems.into_iter().filter(|p| !(body.is_yaml && p.starts_with("duplicate field "))));
     complain(call.warnings, complaints, validation, cannot)?;
     Ok(object)
 }

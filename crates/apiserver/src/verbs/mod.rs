@@ -13,6 +13,7 @@ pub(crate) mod list;
 mod marked;
 pub(crate) mod patch;
 pub(crate) mod preconditions;
+pub(crate) mod repeated;
 pub(crate) mod scale;
 pub(crate) mod subresources;
 pub(crate) mod update;

@@ -10,7 +10,8 @@ use gantry_kinds::AnyObject;
 use serde_json::Value;
 
 use super::lifecycle::Part;
-use super::write::{Change, Current, Mutate, modify};
+use super::repeated::{Question, question};
+use super::write::{Change, Current, Mutate, is_stored, modify};
 use super::{Answer, Call, Input, create, decode, lifecycle, preconditions, update};
 use crate::apply::{self, Applied};
 use crate::limits::PATCH_ATTEMPTS;
@@ -47,7 +48,8 @@ pub(crate) async fn patch(call: &Call<'_>, input: &Input<'_>, options: &WriteOpt
     let part = Part::of(call)?;
     let patch = Patch::read(call, input, options)?;
     let creates = patch.form == Form::Apply && call.subresource.is_empty();
-    let mut patching = Patching { call, part, patch, options, warned: false };
+    let body = input.bytes.clone();
+    let mut patching = Patching { call, part, patch, body, options, warned: false };
     match modify(call, PATCH_ATTEMPTS, options.dry_run, &mut patching).await {
         Err(error) if error.is_not_found() && creates => patching.create().await,
         written => Ok(Answer::object(200, written?.object)),
@@ -221,6 +223,8 @@ struct Patching<'a> {
     call: &'a Call<'a>,
     part: Part,
     patch: Patch,
+    /// The patch as it came.
+    body: Bytes,
     options: &'a WriteOptions,
     /// Whether the patch itself was complained of: once, however often it is tried.
     warned: bool,
@@ -233,17 +237,42 @@ impl Mutate for Patching<'_> {
         let Some(current) = current else {
             return Err(ApiError::not_found(call.served.resource(), call.name));
         };
-        let mut object = match self.patch.form {
-            Form::Apply => self.applied(current)?,
-            _ => self.patched(current)?,
-        };
-        lifecycle::ensure_namespace(call, object.metadata_mut())?;
-        update::check_name(call, object.metadata())?;
-        lifecycle::update(call, self.part, object, current, self.options).await
+        if self.patch.form != Form::Apply {
+            let object = self.patched(current)?;
+            return self.finish(object, current).await;
+        }
+        let question = self.question(current);
+        if question.is_some_and(|question| call.core.repeated.knows(&question))
+            && let Change::Put(object) = self.finish(current.object.clone_box(), current).await?
+            && is_stored(object, current)
+        {
+            return Ok(Change::Keep);
+        }
+        let object = self.applied(current)?;
+        if let Some(question) = question
+            && is_stored(object.clone_box(), current)
+        {
+            call.core.repeated.note(question);
+        }
+        self.finish(object, current).await
     }
 }
 
 impl Patching<'_> {
+    async fn finish(&self, mut object: Box<dyn AnyObject>, current: &Current) -> Result<Change> {
+        let call = self.call;
+        lifecycle::ensure_namespace(call, object.metadata_mut())?;
+        update::check_name(call, object.metadata())?;
+        lifecycle::update(call, self.part, object, current, self.options).await
+    }
+
+    /// What is asked of the memory of repeated applies; `None` if there is something to say of the configuration.
+    fn question(&self, current: &Current) -> Option<Question> {
+        let uid = current.object.metadata().uid.as_deref().unwrap_or("");
+        let ask = || question(self.call, &self.body, self.options, uid, current.revision);
+        self.patch.complaints.is_empty().then(ask)
+    }
+
     fn patched(&mut self, current: &Current) -> Result<Box<dyn AnyObject>> {
         let call = self.call;
         let tree = self.patch.apply_to(current.tree()?.clone(), call.served.kind.schema())?;

@@ -168,22 +168,29 @@ async fn attempt(
 /// The object as it will be stored; `None` if that is what is stored already, the times of managed fields aside.
 async fn unless_same(
     call: &Call<'_>,
-    mut object: Box<dyn AnyObject>,
+    object: Box<dyn AnyObject>,
     current: &Current,
 ) -> Result<Option<Stamped>> {
-    let old = current.object.metadata().managed_fields.as_deref();
-    let timed = managed::same_but_times(object.metadata().managed_fields.as_deref(), old);
-    if timed {
-        object.metadata_mut().resource_version = Some(current.revision.to_string());
-        let new = object.metadata_mut().managed_fields.take();
-        object.metadata_mut().managed_fields = old.map(<[_]>::to_vec);
-        if current.bytes == object.encode() {
-            return Ok(None);
-        }
-        object.metadata_mut().managed_fields = new;
+    if differs_in_times(&*object, current) && is_stored(object.clone_box(), current) {
+        return Ok(None);
     }
     let stamped = Stamped::new(call, object, current.revision).await?;
     Ok((current.bytes != stamped.bytes).then_some(stamped))
+}
+
+/// Whether the managed fields differ from those that are stored, and in their times only.
+fn differs_in_times(object: &dyn AnyObject, current: &Current) -> bool {
+    let old = current.object.metadata().managed_fields.as_deref();
+    managed::same_but_times(object.metadata().managed_fields.as_deref(), old)
+}
+
+/// Whether the object is what is stored already, the times of managed fields aside.
+pub(super) fn is_stored(mut object: Box<dyn AnyObject>, current: &Current) -> bool {
+    if differs_in_times(&*object, current) {
+        object.metadata_mut().managed_fields.clone_from(&current.object.metadata().managed_fields);
+    }
+    object.metadata_mut().resource_version = Some(current.revision.to_string());
+    current.bytes == object.encode()
 }
 
 async fn remove(

@@ -21,6 +21,9 @@ use crate::engine::events::Kind;
 /// The status is looked at this often, and written this often even if nothing changed.
 const LOOK: Duration = Duration::from_secs(10);
 const REPORT: Duration = Duration::from_secs(300);
+/// A runtime that is not ready is asked after this, and then less and less often.
+const FIRST_ASK: Duration = Duration::from_millis(5);
+const LAST_ASK: Duration = Duration::from_secs(1);
 /// At most this many images are listed.
 const MAX_IMAGES: usize = 50;
 
@@ -42,10 +45,7 @@ pub async fn run(core: Arc<Core>, port: Option<u16>) {
                 Duration::from_secs(1)
             }
         };
-        // A runtime that is not ready is asked often: pods wait for it.
-        let state = reporter.core.runtime_state.borrow().clone();
-        let waiting = !state.known || state.not_ready.is_some() || state.network_not_ready.is_some();
-        tokio::time::sleep(if waiting { Duration::from_secs(1) } else { delay }).await;
+        reporter.wait(delay).await;
     }
 }
 
@@ -58,6 +58,22 @@ struct Reporter {
 }
 
 impl Reporter {
+    /// Waits for the next look. A runtime that is not ready is asked often, at first very often: pods wait for it.
+    async fn wait(&self, delay: Duration) {
+        let before = self.core.runtime_state.borrow().clone();
+        if before.known && before.not_ready.is_none() && before.network_not_ready.is_none() {
+            return tokio::time::sleep(delay).await;
+        }
+        let mut pause = FIRST_ASK;
+        let mut waited = Duration::ZERO;
+        while waited < delay && *self.core.runtime_state.borrow() == before {
+            tokio::time::sleep(pause).await;
+            waited += pause;
+            pause = (pause + pause / 4).min(LAST_ASK);
+            self.ask_runtime().await;
+        }
+    }
+
     async fn ask_runtime(&self) {
         let runtime = &self.core.options.runtime;
         let before = self.core.runtime_state.borrow().clone();
