@@ -98,7 +98,12 @@ impl NodeRuntime {
     ///
     /// # Errors
     /// We are not root, or the runtime does not answer.
-    pub async fn start(settings: &Settings, instance: &Instance, tasks: &Tasks, steps: &Steps) -> Result<Self> {
+    pub async fn start(
+        settings: &Settings,
+        instance: &Instance,
+        tasks: &Tasks,
+        steps: &Steps,
+    ) -> Result<Self> {
         need_root()?;
         let found = Self::find(settings, instance, tasks).await?;
         steps.done("container runtime");

@@ -2,12 +2,13 @@
 
 use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::decoded;
 use crate::object::{DecodeError, Object};
 
 /// One revision of one object: the JSON bytes that LIST, GET and WATCH send, and the typed form while somebody
@@ -15,7 +16,10 @@ use crate::object::{DecodeError, Object};
 pub struct Encoded {
     bytes: Bytes,
     revision: u64,
-    typed: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+    /// By which the typed form is found.
+    id: u64,
+    /// Held while the typed form is made: who wants it as well waits for it.
+    making: Mutex<()>,
     /// How long the object is in protobuf, and one; zero while nobody knows.
     protobuf_len: AtomicU32,
 }
@@ -23,18 +27,16 @@ pub struct Encoded {
 impl Encoded {
     /// The object `bytes` at `revision`.
     pub fn new(bytes: Bytes, revision: u64) -> Self {
-        Self { bytes, revision, typed: Mutex::new(None), protobuf_len: AtomicU32::new(0) }
+        let (id, making) = (decoded::new_id(), Mutex::new(()));
+        Self { bytes, revision, id, making, protobuf_len: AtomicU32::new(0) }
     }
 
     /// The same with its typed form already at hand: it is shared for as long as somebody else holds it.
     pub fn with_typed<K: Object>(bytes: Bytes, revision: u64, typed: &Arc<K>) -> Self {
         let erased: Arc<dyn Any + Send + Sync> = typed.clone();
-        Self {
-            bytes,
-            revision,
-            typed: Mutex::new(Some(Arc::downgrade(&erased))),
-            protobuf_len: AtomicU32::new(0),
-        }
+        let encoded = Self::new(bytes, revision);
+        decoded::note(encoded.id, &erased);
+        encoded
     }
 
     /// The object's JSON, with its `resourceVersion` in it.
@@ -62,15 +64,15 @@ impl Encoded {
 
     /// The typed object: the one that somebody else holds, or decoded now.
     pub fn typed<K: Object>(&self) -> Result<Arc<K>, DecodeError> {
-        let mut slot = self.typed.lock();
-        if let Some(shared) = slot.as_ref().and_then(Weak::upgrade)
+        let _making = self.making.lock();
+        if let Some(shared) = decoded::find(self.id)
             && let Ok(object) = shared.downcast::<K>()
         {
             return Ok(object);
         }
         let object = Arc::new(K::decode(&self.bytes)?);
         let erased: Arc<dyn Any + Send + Sync> = object.clone();
-        *slot = Some(Arc::downgrade(&erased));
+        decoded::note(self.id, &erased);
         Ok(object)
     }
 }

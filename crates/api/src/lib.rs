@@ -4,7 +4,8 @@
 //! no other crate instantiates `serde_json::from_slice::<Pod>`.
 
 pub mod conditions;
-pub mod encoded;
+pub mod decoded;
+mod encoded;
 pub mod field;
 pub mod go_json;
 pub mod go_text;

@@ -42,6 +42,11 @@ pub trait Projection: Send + Sync + Sized + 'static {
     /// The object's revision.
     fn object_revision(&self) -> u64;
 
+    /// Whether the object concerns those who ask for the projection at all: if not, it is not kept, and they see none.
+    fn is_wanted(&self) -> bool {
+        true
+    }
+
     /// Indexes besides the one by namespace.
     fn indexes() -> &'static [Index<Self>] {
         &[]
@@ -236,8 +241,8 @@ impl<P: Projection> Informer<P> {
 
     /// Replaces everything: the result of a list at `revision`.
     pub fn replace(&self, objects: Vec<Arc<P>>, revision: u64) {
-        let mut fresh: BTreeMap<ObjectKey, Arc<P>> =
-            objects.into_iter().map(|o| (o.object_key(), o)).collect();
+        let wanted = objects.into_iter().filter(|o| o.is_wanted());
+        let mut fresh: BTreeMap<ObjectKey, Arc<P>> = wanted.map(|o| (o.object_key(), o)).collect();
         let mut shelf = self.shared.shelf.write();
         let gone: Vec<ObjectKey> =
             shelf.objects.keys().filter(|key| !fresh.contains_key(*key)).cloned().collect();
@@ -257,7 +262,7 @@ impl<P: Projection> Informer<P> {
     pub fn apply(&self, changes: impl IntoIterator<Item = (ObjectKey, Option<Arc<P>>)>, revision: u64) {
         let mut shelf = self.shared.shelf.write();
         for (key, object) in changes {
-            shelf.put(key, object);
+            shelf.put(key, object.filter(|o| o.is_wanted()));
         }
         drop(shelf);
         self.advance(revision);

@@ -1,5 +1,6 @@
 //! Projections that several components share.
 
+use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 use gantry_api::conditions;
@@ -8,6 +9,7 @@ use gantry_api::meta::MetaExt;
 use gantry_api::metav1::Time;
 use gantry_api::selector::Labels;
 use gantry_api::{Object, ObjectKey};
+use parking_lot::Mutex;
 
 use crate::informer::{Index, Projection};
 
@@ -21,7 +23,7 @@ pub struct PodView {
     /// `metadata.resourceVersion`
     pub revision: u64,
     /// `metadata.labels`
-    pub labels: Option<Labels>,
+    pub labels: Option<Arc<Labels>>,
     /// UID of the controlling owner; empty if there is none.
     pub owner_uid: Arc<str>,
     /// Kind and name of the controlling owner, `ReplicaSet/web-1`; empty if there is none.
@@ -228,6 +230,35 @@ fn failure(pod: &Pod, status: &PodStatus) -> PodFailure {
     }
 }
 
+/// A text; nothing is kept for an empty one.
+fn shared(text: &str) -> Arc<str> {
+    static EMPTY: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
+    if text.is_empty() { Arc::clone(&EMPTY) } else { text.into() }
+}
+
+/// Labels, one copy for all pods that have the same: those of one owner do.
+fn shared_labels(labels: &Labels) -> Arc<Labels> {
+    /// When there are this many, those are swept out that no pod has any more.
+    const SWEEP_AT: usize = 256;
+    #[derive(Default)]
+    struct Pool {
+        all: HashSet<Arc<Labels>>,
+        sweep_at: usize,
+    }
+    static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Mutex::default);
+    let mut pool = POOL.lock();
+    if let Some(found) = pool.all.get(labels) {
+        return Arc::clone(found);
+    }
+    if pool.all.len() >= pool.sweep_at.max(SWEEP_AT) {
+        pool.all.retain(|labels| Arc::strong_count(labels) > 1);
+        pool.sweep_at = pool.all.len() * 2;
+    }
+    let new = Arc::new(labels.clone());
+    pool.all.insert(Arc::clone(&new));
+    new
+}
+
 /// The annotation that biases which pods a ReplicaSet removes first.
 pub const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
@@ -238,7 +269,7 @@ impl Projection for PodView {
         let spec = pod.spec.as_ref();
         let status = pod.status.as_ref();
         let controller = pod.controller();
-        let text = |s: Option<&String>| -> Arc<str> { s.map_or("", String::as_str).into() };
+        let text = |s: Option<&String>| shared(s.map_or("", String::as_str));
         let conditions = status.and_then(|s| s.conditions.as_ref());
         let ready = conditions::find(conditions, "Ready");
         let containers = spec.map(|s| s.containers.as_slice()).unwrap_or_default();
@@ -250,9 +281,9 @@ impl Projection for PodView {
             key: Some(pod.key()),
             uid: pod.uid().into(),
             revision: MetaExt::revision(&*pod),
-            labels: pod.metadata().labels.clone(),
-            owner_uid: controller.map_or("", |o| &o.uid).into(),
-            owner: controller.map(|o| format!("{}/{}", o.kind, o.name)).unwrap_or_default().into(),
+            labels: pod.metadata().labels.as_ref().map(shared_labels),
+            owner_uid: shared(controller.map_or("", |o| &o.uid)),
+            owner: shared(&controller.map(|o| format!("{}/{}", o.kind, o.name)).unwrap_or_default()),
             created: pod.metadata.creation_timestamp.clone(),
             deleted: pod.metadata.deletion_timestamp.clone(),
             deletion_grace: pod.metadata.deletion_grace_period_seconds,
@@ -274,7 +305,7 @@ impl Projection for PodView {
                 .map(|list| list.iter().map(|ip| ip.ip.as_str().into()).collect())
                 .unwrap_or_default(),
             ports: ports.collect(),
-            pinned_node: spec.and_then(pinned_node).unwrap_or("").into(),
+            pinned_node: shared(spec.and_then(pinned_node).unwrap_or("")),
             claims: spec.map(|s| claims(&pod, s)).unwrap_or_default(),
             tolerations: tolerations(spec.and_then(|s| s.tolerations.as_ref())),
             finished: status.and_then(finished),

@@ -69,7 +69,7 @@ fn sets_of(delta: &Delta<PodView>, sets: &Informer<DaemonSet>) -> Vec<ObjectKey>
     let mut keys: Vec<_> =
         old.into_iter().chain(new).filter_map(|pod| pods::owner_keys(pod, "DaemonSet")).collect();
     if pods::is_new_orphan(old, new) {
-        let labels = new.and_then(|pod| pod.labels.as_ref());
+        let labels = new.and_then(|pod| pod.labels.as_deref());
         let selects = |set: &&Arc<DaemonSet>| selector(set).is_some_and(|s| s.matches(labels));
         keys.extend(sets.in_namespace(&delta.key.namespace).iter().filter(selects).map(|set| set.key()));
     }
@@ -144,7 +144,7 @@ impl Controller for DaemonSets {
 }
 
 fn hash_of(pod: &PodView) -> Option<&str> {
-    pod.labels.as_ref()?.get(POD_REVISION).map(String::as_str)
+    pod.labels.as_deref()?.get(POD_REVISION).map(String::as_str)
 }
 
 /// The node that a pod is on, or is meant for.

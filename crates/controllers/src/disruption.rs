@@ -95,9 +95,9 @@ fn selector(budget: &PodDisruptionBudget) -> Option<LabelSelector> {
 fn budgets_of(delta: &Delta<PodView>, budgets: &Informer<PodDisruptionBudget>) -> Vec<ObjectKey> {
     let views = || delta.old.iter().chain(&delta.new);
     let all = budgets.in_namespace(&delta.key.namespace);
-    let concerned = all
-        .iter()
-        .filter(|budget| selector(budget).is_some_and(|s| views().any(|pod| s.matches(pod.labels.as_ref()))));
+    let concerned = all.iter().filter(|budget| {
+        selector(budget).is_some_and(|s| views().any(|pod| s.matches(pod.labels.as_deref())))
+    });
     concerned.map(|budget| budget.key()).collect()
 }
 
@@ -125,7 +125,7 @@ impl Controller for Disruption {
         let budget = self.budgets.get(key)?;
         let selector = selector(&budget)?;
         let pods = self.pods.in_namespace(&key.namespace);
-        let selected = pods.into_iter().filter(|pod| selector.matches(pod.labels.as_ref()));
+        let selected = pods.into_iter().filter(|pod| selector.matches(pod.labels.as_deref()));
         let pods = selected.map(|pod| {
             let scale = self.scale(&pod);
             (pod, scale)

@@ -56,6 +56,10 @@ impl Projection for Targeted {
     fn object_revision(&self) -> u64 {
         self.revision
     }
+
+    fn is_wanted(&self) -> bool {
+        self.since.is_some()
+    }
 }
 
 /// The controller of such pods.

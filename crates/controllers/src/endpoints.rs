@@ -69,7 +69,7 @@ impl Controller for EndpointsController {
             None => Vec::new(),
             Some(selector) => {
                 let all = self.pods.in_namespace(&key.namespace);
-                all.into_iter().filter(|pod| selector.matches(pod.labels.as_ref())).collect()
+                all.into_iter().filter(|pod| selector.matches(pod.labels.as_deref())).collect()
             }
         };
         Some(Seen { service, pods, endpoints })

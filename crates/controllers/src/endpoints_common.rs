@@ -35,7 +35,7 @@ pub fn services_of(delta: &Delta<PodView>, services: &Informer<Service>) -> Vec<
     }
     let selects = |service: &&Arc<Service>| {
         selector(service).is_some_and(|selector| {
-            let matches = |pod: &PodView| selector.matches(pod.labels.as_ref());
+            let matches = |pod: &PodView| selector.matches(pod.labels.as_deref());
             old.is_some_and(matches) || new.is_some_and(matches)
         })
     };
@@ -54,7 +54,7 @@ fn shown(pod: &PodView) -> Shown<'_> {
         &pod.node,
         &pod.hostname,
         &pod.subdomain,
-        pod.labels.as_ref(),
+        pod.labels.as_deref(),
         &pod.uid,
     )
 }

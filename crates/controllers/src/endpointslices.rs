@@ -135,7 +135,7 @@ impl Controller for EndpointSlices {
             None => Vec::new(),
             Some(selector) => {
                 let all = self.pods.in_namespace(&key.namespace);
-                all.into_iter().filter(|pod| selector.matches(pod.labels.as_ref())).collect()
+                all.into_iter().filter(|pod| selector.matches(pod.labels.as_deref())).collect()
             }
         };
         let zone = |pod: &Arc<PodView>| {

@@ -136,7 +136,7 @@ fn owners_of<W: Workload>(delta: &Delta<PodView>, sets: &Informer<W>) -> Vec<Obj
     let mut keys: Vec<_> =
         old.into_iter().chain(new).filter_map(|pod| pods::owner_keys(pod, &W::RESOURCE.kind)).collect();
     if pods::is_new_orphan(old, new) {
-        let labels = new.and_then(|pod| pod.labels.as_ref());
+        let labels = new.and_then(|pod| pod.labels.as_deref());
         let selects = |set: &&Arc<W>| set.selector().is_some_and(|s| !s.is_everything() && s.matches(labels));
         let sets = sets.in_namespace(&delta.key.namespace);
         keys.extend(sets.iter().filter(selects).map(|set| set.key()));
@@ -243,7 +243,7 @@ fn status<W: Workload>(
     let min_ready = set.min_ready();
     ReplicaSetStatus {
         replicas: count(active.len()),
-        fully_labeled_replicas: Some(number(&|pod| template.matches(pod.labels.as_ref()))),
+        fully_labeled_replicas: Some(number(&|pod| template.matches(pod.labels.as_deref()))),
         ready_replicas: Some(number(&|pod| pod.ready)),
         available_replicas: Some(number(&|pod| pods::is_available(pod, min_ready, moment.now))),
         terminating_replicas: Some(count(terminating)),

@@ -76,6 +76,7 @@ impl Cursor {
                 metrics::fell_off(cache.kind.resource());
                 return Err(expired(*position, state.oldest));
             }
+            let lane = lane.and_then(|key| state.ring.lane(key));
             let mut seen = Vec::new();
             loop {
                 *sequence = state.ring.next(lane, *sequence);

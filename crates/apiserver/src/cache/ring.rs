@@ -36,7 +36,7 @@ pub(crate) enum LaneKey {
     Indexed(Arc<str>),
 }
 
-struct Lane {
+pub(crate) struct Lane {
     /// Events before this were not sorted into the lane.
     since: u64,
     sequence: VecDeque<u64>,
@@ -59,7 +59,7 @@ pub(crate) struct Ring {
     /// Sequence number of the first event.
     first: u64,
     bytes: usize,
-    lanes: HashMap<LaneKey, Lane>,
+    lanes: HashMap<LaneKey, Lane, ahash::RandomState>,
 }
 
 impl Ring {
@@ -147,9 +147,14 @@ impl Ring {
         }
     }
 
+    /// A lane that somebody has joined.
+    pub(crate) fn lane(&self, key: &LaneKey) -> Option<&Lane> {
+        self.lanes.get(key)
+    }
+
     /// The next event at or after `sequence` that may concern a watcher of this lane.
-    pub(crate) fn next(&self, lane: Option<&LaneKey>, sequence: u64) -> u64 {
-        let Some(lane) = lane.and_then(|key| self.lanes.get(key)) else { return sequence };
+    pub(crate) fn next(&self, lane: Option<&Lane>, sequence: u64) -> u64 {
+        let Some(lane) = lane else { return sequence };
         if sequence < lane.since {
             return sequence;
         }

@@ -168,9 +168,9 @@ impl OpenApi {
 
     fn swagger(&self) -> Value {
         let mut whole = self.built_in.1.get(|| part(self.groups.values().filter(|g| !g.is_custom()), true));
-        let own = part(self.groups.values().filter(|g| g.is_custom()), false);
+        let mut own = part(self.groups.values().filter(|g| g.is_custom()), false);
         for member in ["paths", "definitions"] {
-            if let (Some(all), Value::Object(more)) = (whole[member].as_object_mut(), own[member].clone()) {
+            if let (Some(all), Value::Object(more)) = (whole[member].as_object_mut(), own[member].take()) {
                 all.extend(more);
             }
         }

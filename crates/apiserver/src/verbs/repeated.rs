@@ -45,14 +45,7 @@ pub(crate) fn question(
     let (resource, entry) = (call.served.resource(), &call.served.entry);
     // A custom resource's schema changes with the generation of its definition.
     let numbers = [revision, entry.generation.unsigned_abs(), u64::from(options.force.unwrap_or(false))];
-    let texts = [
-        &*call.key(),
-        uid,
-        &*resource.version,
-        &*entry.uid,
-        call.subresource,
-        options.manager(),
-    ];
+    let texts = [&*call.key(), uid, &*resource.version, &*entry.uid, call.subresource, options.manager()];
     let mut hash = Sha256::new();
     for number in numbers {
         hash.update(number.to_le_bytes());

@@ -52,13 +52,13 @@ impl Candidates {
     ) -> Vec<Arc<PodView>> {
         let pods = <gantry_api::core::Pod as Object>::RESOURCE;
         let (mut kept, lost): (Vec<_>, Vec<_>) =
-            self.owned.iter().cloned().partition(|pod| selector.matches(pod.labels.as_ref()));
+            self.owned.iter().cloned().partition(|pod| selector.matches(pod.labels.as_deref()));
         if owner.is_terminating() {
             return kept;
         }
         let lost = lost.into_iter().filter(|pod| pod.deleted.is_none());
         plan.extend(lost.map(|pod| release(owner.uid(), pods.clone(), pod.view_key(), &pod.uid)));
-        let adoptable = |pod: &&Arc<PodView>| pod.is_active() && selector.matches(pod.labels.as_ref());
+        let adoptable = |pod: &&Arc<PodView>| pod.is_active() && selector.matches(pod.labels.as_deref());
         let adopted: Vec<_> = self.orphans.iter().filter(adoptable).cloned().collect();
         if !adopted.is_empty() {
             plan.push(may_adopt(owner));

@@ -45,7 +45,7 @@ pub fn candidates(
     let orphans = pods.by_index("orphans", namespace);
     Candidates {
         owned: pods.by_index("owner", uid),
-        orphans: orphans.into_iter().filter(|pod| selector.matches(pod.labels.as_ref())).collect(),
+        orphans: orphans.into_iter().filter(|pod| selector.matches(pod.labels.as_deref())).collect(),
     }
 }
 

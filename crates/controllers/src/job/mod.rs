@@ -93,7 +93,7 @@ fn jobs_of(delta: &Delta<PodView>, jobs: &Informer<Job>) -> Vec<ObjectKey> {
     let mut keys: Vec<_> =
         old.into_iter().chain(new).filter_map(|pod| common_pods::owner_keys(pod, "Job")).collect();
     if common_pods::is_new_orphan(old, new) {
-        let labels = new.and_then(|pod| pod.labels.as_ref());
+        let labels = new.and_then(|pod| pod.labels.as_deref());
         let selects = |job: &&Arc<Job>| selector(job).is_some_and(|s| s.matches(labels));
         keys.extend(jobs.in_namespace(&delta.key.namespace).iter().filter(selects).map(|job| job.key()));
     }
@@ -246,7 +246,7 @@ impl<'a> Sync<'a> {
     }
 
     fn index_of(&self, pod: &PodView) -> Option<i32> {
-        let index = pod.labels.as_ref()?.get(INDEX)?.parse().ok()?;
+        let index = pod.labels.as_deref()?.get(INDEX)?.parse().ok()?;
         (0..self.spec.completions.unwrap_or(0)).contains(&index).then_some(index)
     }
 

@@ -169,7 +169,7 @@ impl Controller for StatefulSets {
 }
 
 fn revision_of(pod: &PodView) -> Option<&str> {
-    pod.labels.as_ref()?.get(POD_REVISION).map(String::as_str)
+    pod.labels.as_deref()?.get(POD_REVISION).map(String::as_str)
 }
 
 /// One synchronization.

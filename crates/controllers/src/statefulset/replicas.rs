@@ -192,7 +192,7 @@ impl Sync<'_> {
 
     /// The labels that say who a pod is.
     fn fix_identity(&mut self, ordinal: i32, pod: &PodView) {
-        let label = |key| pod.labels.as_ref().and_then(|l| l.get(key)).map(String::as_str);
+        let label = |key| pod.labels.as_deref().and_then(|l| l.get(key)).map(String::as_str);
         let index = ordinal.to_string();
         if label(POD_NAME) == Some(pod.name()) && label(POD_INDEX) == Some(&index) {
             return;

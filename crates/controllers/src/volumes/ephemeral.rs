@@ -45,6 +45,10 @@ impl Projection for Wanting {
     fn object_revision(&self) -> u64 {
         self.revision
     }
+
+    fn is_wanted(&self) -> bool {
+        !self.volumes.is_empty()
+    }
 }
 
 /// The ephemeral-volume controller.
