@@ -30,25 +30,38 @@ pub fn start(tasks: &Tasks) {
 
 fn trim() -> Result<()> {
     let program = std::env::current_exe().context(Class::Refused, "find this binary")?;
-    let maps = std::fs::read_to_string("/proc/self/maps").context(Class::Refused, "read our mappings")?;
-    for line in maps.lines() {
-        let Some((from, to)) = code_of(line, &program.to_string_lossy()) else { continue };
-        // SAFETY: the range is a mapping of the program's file that nobody can write to, so every page of it can be
-        // read from the file again.
+    let maps = std::fs::read_to_string("/proc/self/smaps").context(Class::Refused, "read our mappings")?;
+    for (from, to) in clean_parts(&maps, &program.to_string_lossy()) {
+        // SAFETY: the range is a mapping of the program's file that nobody can write to and of which no page differs
+        // from the file, so every page of it can be read from the file again.
         let done = unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_DONTNEED) };
         nix::errno::Errno::result(done).context(Class::Refused, "unmap unused code")?;
     }
     Ok(())
 }
 
-/// The addresses of a mapping of the program's code: a line of proc_pid_maps(5).
-fn code_of(line: &str, program: &str) -> Option<(usize, usize)> {
-    let mut fields = line.split_ascii_whitespace();
-    let (range, permissions) = (fields.next()?, fields.next()?);
-    if permissions != "r-xp" || fields.nth(3)? != program {
-        return None;
+/// The addresses of the mappings of the program's file that cannot be written to and hold nothing but what is in the
+/// file: code and constants, but not what was relocated. (`/proc/self/smaps`, proc_pid_smaps(5))
+fn clean_parts(maps: &str, program: &str) -> Vec<(usize, usize)> {
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    let mut is_ours = false;
+    for line in maps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(first), Some(second)) = (words.next(), words.next()) else { continue };
+        if let Some(range) = range(first) {
+            is_ours = second.starts_with("r-") && words.nth(3) == Some(program);
+            parts.extend(is_ours.then_some(range));
+        } else if is_ours && matches!(first, "Private_Dirty:" | "Shared_Dirty:" | "Swap:") && second != "0" {
+            parts.pop();
+            is_ours = false;
+        }
     }
-    let (from, to) = range.split_once('-')?;
+    parts
+}
+
+/// `5000-7000`
+fn range(text: &str) -> Option<(usize, usize)> {
+    let (from, to) = text.split_once('-')?;
     Some((usize::from_str_radix(from, 16).ok()?, usize::from_str_radix(to, 16).ok()?))
 }
 
@@ -57,12 +70,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_programs_own_code_is_let_go() {
-        let line = |permissions, path| format!("5000-7000 {permissions} 00001000 fe:00 1234   {path}");
-        assert_eq!(code_of(&line("r-xp", "/usr/bin/gantry"), "/usr/bin/gantry"), Some((0x5000, 0x7000)));
-        assert_eq!(code_of(&line("r--p", "/usr/bin/gantry"), "/usr/bin/gantry"), None);
-        assert_eq!(code_of(&line("r-xp", "/lib/libc.so.6"), "/usr/bin/gantry"), None);
-        assert_eq!(code_of("5000-7000 r-xp 00000000 00:00 0", "/usr/bin/gantry"), None);
+    fn only_what_is_as_in_the_file_is_let_go() {
+        let part = |range, permissions, path, dirty, swapped| {
+            format!(
+                "{range} {permissions} 00001000 fe:00 1234   {path}\nRss: 8 kB\nShared_Dirty: 0 kB\n\
+                 Private_Dirty: {dirty} kB\nSwap: {swapped} kB\nVmFlags: rd mr mw me\n"
+            )
+        };
+        let maps = [
+            part("1000-2000", "r--p", "/usr/bin/gantry", 0, 0),
+            part("2000-3000", "r-xp", "/usr/bin/gantry", 0, 0),
+            part("3000-4000", "r--p", "/usr/bin/gantry", 4, 0),
+            part("4000-5000", "r--p", "/usr/bin/gantry", 0, 4),
+            part("5000-6000", "rw-p", "/usr/bin/gantry", 0, 0),
+            part("6000-7000", "r-xp", "/lib/libc.so.6", 0, 0),
+            part("7000-8000", "rw-p", "", 0, 0),
+        ];
+        let parts = clean_parts(&maps.concat(), "/usr/bin/gantry");
+        assert_eq!(parts, [(0x1000, 0x2000), (0x2000, 0x3000)]);
         trim().expect("this program's code can be let go");
         trim().expect("and again");
     }
