@@ -4,8 +4,8 @@
 //! no other crate instantiates `serde_json::from_slice::<Pod>`.
 
 pub mod conditions;
-pub mod decoded;
-mod encoded;
+mod decoded;
+pub mod encoded;
 pub mod field;
 pub mod go_json;
 pub mod go_text;
