@@ -227,10 +227,9 @@ fn scaled(number: &str, (numerator, denominator): (i128, i128)) -> Result<i128, 
     let fraction = &fraction[..fraction.len().min(18)];
     let base = 10_i128.pow(u32::try_from(fraction.len()).unwrap_or(18));
     let whole = digits(whole).saturating_mul(numerator);
-    let part = digits(fraction).checked_mul(numerator).map_or_else(
-        || digits(fraction) * (numerator / base),
-        |scaled| div_round_up(scaled, base),
-    );
+    let part = digits(fraction)
+        .checked_mul(numerator)
+        .map_or_else(|| digits(fraction) * (numerator / base), |scaled| div_round_up(scaled, base));
     Ok(div_round_up(whole.saturating_add(part), denominator))
 }
 
