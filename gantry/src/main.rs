@@ -19,7 +19,6 @@ mod serve_flags;
 mod server;
 mod settings;
 mod steps;
-mod trim;
 
 use std::process::ExitCode;
 

@@ -22,7 +22,6 @@ use crate::instance::Instance;
 use crate::server::Server;
 use crate::settings::{Flags, Settings};
 use crate::steps::Steps;
-use crate::trim;
 
 /// How long tasks may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(20);
@@ -80,7 +79,6 @@ fn serve(flags: Flags, with_agent: bool) -> Result<()> {
             Server::start(&settings, &instance, &tasks, &steps).await?
         };
         steps.finish("Ready");
-        trim::start(&tasks);
         println!("  export KUBECONFIG={}", instance.admin_kubeconfig().display());
         wait_for_signal().await?;
         tokio::select! {
@@ -129,7 +127,6 @@ pub fn agent(args: AgentArgs) -> Result<()> {
         let runtime = NodeRuntime::start(&settings, &instance, &tasks, &steps).await?.keep();
         agent::start(&settings, &instance, access, runtime, &tasks, &steps).await?;
         steps.finish("Ready");
-        trim::start(&tasks);
         wait_for_signal().await?;
         end(&tasks).await;
         running.release();

@@ -23,8 +23,8 @@ use crate::lifecycle::{Lifecycle, Timing};
 use crate::resources::{Served, Table};
 use crate::route::RequestInfo;
 use crate::server::Parts;
-use crate::warnings::Warnings;
 use crate::verbs::repeated::Repeated;
+use crate::warnings::Warnings;
 
 /// The server's shared state.
 pub(crate) struct Core {

@@ -95,7 +95,7 @@ pub fn answerer(
 ) -> Result<impl Fn(&[u8], u16) -> Option<Result<Vec<u8>>> + Send + Sync> {
     let zone = Zone::new(cluster_domain)?;
     let upstream = Upstream::new(Vec::new(), clock);
-    let handler = Handler { zone, directory, upstream, metrics: Metrics::register() };
+    let handler = Handler { zone, directory, upstream };
     Ok(move |bytes: &[u8], limit: u16| match handler.begin(bytes) {
         Begun::Done(_, reply) => Some(encode(&reply, limit)),
         Begun::Nothing | Begun::Ask(..) => None,

@@ -10,15 +10,15 @@ pub use crate::identify::inputs as credentials;
 use crate::connect::rewrite::Rewriter;
 use crate::custom::json_path::JsonPath;
 use crate::query::{ListOptions, Query, WriteOptions};
-use crate::respond::{Endpoint, Routes, Wish};
+use crate::respond::{Endpoint, Wish};
 use crate::verbs::{decode, list};
 use crate::{authorize, openapi, respond, route, splice};
 
 /// A YAML body as JSON.
 ///
 /// # Errors
-/// 400
-pub fn yaml(body: &Bytes) -> ApiResult<Bytes> {
+/// What is wrong, and in which line.
+pub fn yaml(body: &Bytes) -> Result<Bytes, String> {
     decode::yaml(body)
 }
 
@@ -65,7 +65,7 @@ pub fn negotiated(accept: &str, query: &str, custom: bool, watch: bool) -> Optio
     }
     let query = Query::parse(query);
     let wish = Wish { accept, user_agent: "", query: &query };
-    let endpoint = Endpoint { transforms: true, custom, watch, routes: Routes::Any };
+    let endpoint = Endpoint { transforms: true, custom, watch, known: true };
     let format = wish.negotiate(endpoint).ok()?;
     Some(format.encoding.media_type())
 }

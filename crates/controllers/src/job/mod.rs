@@ -123,7 +123,7 @@ impl Controller for Jobs {
             Some(job) => {
                 let selector = selector(&job)?;
                 let pods = common_pods::candidates(&self.pods, job.uid(), job.namespace(), &selector);
-                let strays = left(&|pod| is_stray(pod) && !selector.matches(pod.labels.as_ref()));
+                let strays = left(&|pod| is_stray(pod) && !selector.matches(pod.labels.as_deref()));
                 Some(Seen::Job { job, selector, pods, strays })
             }
             None => {
