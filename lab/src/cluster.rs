@@ -284,7 +284,7 @@ fn unique_name() -> String {
 }
 
 /// The `gantry` binary: `GANTRY_BIN`, or the one that cargo built beside this program.
-pub(crate) fn binary() -> anyhow::Result<PathBuf> {
+pub fn binary() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("GANTRY_BIN") {
         return Ok(path.into());
     }

@@ -436,7 +436,7 @@ mod parse {
             if term.is_empty() {
                 continue;
             }
-            terms.push(field_term(term)?);
+            terms.push(field_term(term, text)?);
         }
         Ok(FieldSelector { terms })
     }
@@ -458,8 +458,9 @@ mod parse {
         parts
     }
 
-    fn field_term(term: &str) -> Result<FieldTerm, SelectorError> {
-        let invalid = || SelectorError(format!("invalid selector: '{term}'; can't understand '{term}'"));
+    /// One term of the selector `whole`.
+    fn field_term(term: &str, whole: &str) -> Result<FieldTerm, SelectorError> {
+        let invalid = || SelectorError(format!("invalid selector: '{whole}'; can't understand '{term}'"));
         let at = term.find(['=', '!']).ok_or_else(invalid)?;
         let (field, rest) = term.split_at(at);
         let (value, equal) = if let Some(value) = rest.strip_prefix("!=") {

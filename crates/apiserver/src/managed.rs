@@ -97,12 +97,6 @@ pub(crate) fn track(
     if current.is_some_and(|current| current.bytes == bytes) {
         return Ok(());
     }
-    if current.is_none() && new.metadata().managed_fields.is_none() && !call.served.entry.custom {
-        let owner =
-            as_writer(call, options, |writer| apply::owner_of_new(&bytes, writer, call.served.kind.schema()));
-        new.metadata_mut().managed_fields = owner.map_err(ApiError::internal)?.map(|owner| vec![owner]);
-        return Ok(());
-    }
     let mut tree: Value = serde_json::from_slice(&bytes).map_err(ApiError::internal)?;
     let live = current.map(Current::tree).transpose()?;
     let owners = as_writer(call, options, |writer| {

@@ -117,7 +117,9 @@ mod tests {
             let mut object = kind.decode(json.as_bytes(), true).expect("an empty object").object;
             kind.defaults(&mut *object);
             let cells = kind.cells(&*object, std::time::UNIX_EPOCH);
-            assert_eq!(cells.len(), kind.columns().len(), "{resource}");
+            // Upstream's rows of addresses have an age, for which there is no column.
+            let more = usize::from(resource.kind == "IPAddress");
+            assert_eq!(cells.len(), kind.columns().len() + more, "{resource}");
             assert_eq!(kind.selectable_values(&*object).len(), kind.selectable().len(), "{resource}");
         }
     }

@@ -110,7 +110,8 @@ pub fn tidied(json: &[u8], def: &TypeDef) -> Option<Vec<u8>> {
 
 /// Whether Go leaves the field out when its value is `json`, which is how a value begins.
 fn is_left_out(field: &Field, json: &[u8]) -> bool {
-    if field.zero().is_some() {
+    // The empty list of managers is a wish: that nobody owns anything.
+    if field.zero().is_some() || field.name == "managedFields" {
         return false;
     }
     if json.starts_with(b"null") {

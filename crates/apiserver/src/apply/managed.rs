@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use gantry_api::metav1::{FieldsV1, ManagedFieldsEntry, Time};
 use gantry_api::schema::Node;
 use serde_json::{Map, Value, json};
 
@@ -282,32 +281,6 @@ pub fn owners_after(live: Option<&Value>, new: &mut Value, writer: &Writer<'_>, 
     }
     encoded(updated(entries, difference, Transition { old, new }, writer)).map_or(Owners::Nobody, Owners::Are)
 }
-
-/// Who owns what after the create of an object of a built-in kind, given its JSON complete with defaults and without
-/// `managedFields`: what [`owners_after`] says, found in one pass over the text. `None` if nobody owns anything.
-///
-/// # Errors
-/// The text is no JSON.
-pub fn owner_of_new(
-    json: &[u8],
-    writer: &Writer<'_>,
-    node: Node<'_>,
-) -> Result<Option<ManagedFieldsEntry>, serde_json::Error> {
-    let mut fields = super::created::fields_of_new(json, node)?;
-    strip(&mut fields);
-    exclude(&mut fields, writer);
-    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    Ok((!fields.is_empty()).then(|| ManagedFieldsEntry {
-        api_version: text(writer.api_version),
-        fields_type: text("FieldsV1"),
-        fields_v1: Some(FieldsV1(Value::Object(fields))),
-        manager: text(name(writer)),
-        operation: text(Operation::Update.as_str()),
-        subresource: text(writer.subresource),
-        time: writer.time.parse().ok().map(Time),
-    }))
-}
-
 /// `[]` or `[{}]`.
 fn is_reset(wished: &Value) -> bool {
     match wished.as_array().map(Vec::as_slice) {

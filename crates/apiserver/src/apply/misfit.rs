@@ -146,8 +146,6 @@ fn go_type(node: Node<'_>) -> String {
         Type::Bytes => "[]uint8".to_owned(),
         Type::Array(_) => format!("[]{}", go_type(node.item())),
         Type::Map(Type::Quantity) => "v1.ResourceList".to_owned(),
-        Type::Time => "v1.Time".to_owned(),
-        Type::MicroTime => "v1.MicroTime".to_owned(),
         Type::Map(_) => {
             format!("map[string]{}", node.child("").map_or_else(|| "interface {}".to_owned(), go_type))
         }

@@ -1,6 +1,5 @@
 //! Patching, server-side apply and field validation: pure functions on JSON and a schema.
 
-mod created;
 mod fields;
 mod go_text;
 mod go_time;
@@ -24,8 +23,8 @@ pub(crate) use walk::merge;
 
 pub use fields::Step;
 pub use managed::{
-    MAX_UPDATE_MANAGERS, OneVersion, Owners, Reset, Versions, Writer, owner_of_new, owners_after,
-    update_managed_fields, validate_managed_fields,
+    MAX_UPDATE_MANAGERS, OneVersion, Owners, Reset, Versions, Writer, owners_after, update_managed_fields,
+    validate_managed_fields,
 };
 pub use misfit::{Misfit, misfit};
 pub use patch::{MAX_COPIED_BYTES, MAX_OPERATIONS, json_patch, merge_patch};

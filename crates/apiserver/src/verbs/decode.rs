@@ -30,7 +30,7 @@ pub(crate) fn object(
         true => custom_type_names(&body.json, resource, &input.bytes)?,
         false => type_names(&body.json, resource, &input.bytes)?,
     };
-    let cannot = |why: String| cannot_handle(&version, &kind, resource, &input.bytes, &why);
+    let cannot = |why: String| cannot_handle(&version, &kind, resource, &why);
     let served = &call.served.kind;
     let (object, problems) = match served.definition() {
         _ if body.typed => (typed(call, &body.json), Vec::new()),
@@ -236,7 +236,7 @@ pub(crate) fn body(
 ) -> Result<Value> {
     let body = Body::read(input, false, &resource.kind)?;
     let (version, kind) = type_names(&body.json, resource, &input.bytes)?;
-    let cannot = |why: String| cannot_handle(&version, &kind, resource, &input.bytes, &why);
+    let cannot = |why: String| cannot_handle(&version, &kind, resource, &why);
     let definition = gantry_api::schema::lookup_kind(&resource.group, &resource.version, &resource.kind);
     let node = definition.map(|def| def.node()).filter(|_| !body.typed);
     let read = apply::read(&body.json, node).map_err(|e| match go_text::json_syntax_error(&body.json) {
@@ -490,10 +490,8 @@ fn package(group: &str) -> &str {
     }
 }
 
-fn cannot_handle(version: &str, kind: &str, resource: &Resource, body: &[u8], why: &str) -> ApiError {
-    if kind.is_empty() {
-        return unrecognized(&resource.kind, why, body);
-    }
+fn cannot_handle(version: &str, kind: &str, resource: &Resource, why: &str) -> ApiError {
+    let kind = if kind.is_empty() { &*resource.kind } else { kind };
     let version = if version.is_empty() { &resource.version } else { short_version(version) };
     ApiError::bad_request(format!(
         "{kind} in version {} cannot be handled as a {}: {why}",

@@ -187,7 +187,7 @@ async fn definitions_are_checked_in_upstreams_words() {
         (
             "/spec/versions/0/storage",
             json!(false),
-            "spec.versions: Invalid value: [\"v1\"]: must have exactly one version marked as storage version",
+            "\"Storage\":false,\"Deprecated\":false,\"DeprecationWarning\":null,\"Schema\":null,\"Subresources\":null,\"AdditionalPrinterColumns\":null,\"SelectableFields\":null}]: must have exactly one version marked as storage version",
         ),
         (
             "/spec/versions/0/additionalPrinterColumns/0/type",

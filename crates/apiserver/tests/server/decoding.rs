@@ -110,13 +110,9 @@ async fn values_that_do_not_fit() {
             let found = lab.send("POST", &url, body).await;
             let (kind, version) =
                 (body["kind"].as_str().unwrap_or("Pod"), body["apiVersion"].as_str().unwrap_or("v1"));
-            let message = match body.get("kind") {
-                Some(_) => {
-                    let version = version.rsplit('/').next().unwrap_or_default();
-                    format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}")
-                }
-                None => why.clone(),
-            };
+            // Who names no kind means that of the path.
+            let version = version.rsplit('/').next().unwrap_or_default();
+            let message = format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}");
             assert_eq!(found.code, 400, "{body} {}", found.json());
             let told = found.json()["message"].as_str().unwrap_or_default().to_owned();
             assert!(told.contains(&message), "{body}\n  expected {message}\n  found    {told}");

@@ -125,7 +125,9 @@ async fn discovery_lists_what_is_served() {
         binary.headers["content-type"],
         "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
     );
-    assert_eq!(gantry_api::protobuf::to_json(&binary.bytes), Ok(whole.json()));
+    let mut whole = whole.json();
+    without_empty_texts(&mut whole);
+    assert_eq!(gantry_api::protobuf::to_json(&binary.bytes), Ok(whole));
     let gone = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
     assert_eq!(http(&lab.server, "GET", "/apis", &[("accept", gone)], "").await.code, 406);
     let version = http(&lab.server, "GET", "/version", &[("accept", client_go)], "").await;
@@ -203,4 +205,16 @@ async fn openapi_is_published_for_old_and_new_clients() {
     .await;
     assert_eq!(lab.get(url).await.code, 404);
     lab.end().await;
+}
+
+/// Protobuf does not write them.
+fn without_empty_texts(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(map) => {
+            map.retain(|_, value| value != "");
+            map.values_mut().for_each(without_empty_texts);
+        }
+        serde_json::Value::Array(list) => list.iter_mut().for_each(without_empty_texts),
+        _ => {}
+    }
 }

@@ -11,6 +11,7 @@ mod decoding;
 mod definitions;
 mod delete;
 mod ending;
+mod etcd;
 mod evictions;
 mod forms;
 mod kinds;

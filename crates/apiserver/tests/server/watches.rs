@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::{Lab, MAPS, map};
 
 /// Reads `count` events of a watch.
-async fn events(lab: &Lab, path: &str, count: usize) -> Vec<Value> {
+pub(crate) async fn events(lab: &Lab, path: &str, count: usize) -> Vec<Value> {
     let mut body = respond(&lab.server, "GET", path, &[], Bytes::new()).await.into_body();
     let mut text = Vec::new();
     loop {

@@ -150,7 +150,7 @@ fn ip_addresses() {
     subject.refuses_update(
         &Value::Null,
         &json!({"spec": {"parentRef": {"name": "t"}}}),
-        &[r#"spec.parentRef: Invalid value: {"name":"t","namespace":"n","resource":"services"}: field is immutable"#],
+        &[r#"spec.parentRef: Invalid value: {"Group":"","Resource":"services","Namespace":"n","Name":"t"}: field is immutable"#],
     );
     assert_eq!(subject.cells(&Value::Null), ["services/n/s"]);
 }

@@ -65,7 +65,7 @@ fn horizontal_pod_autoscalers() {
             json!({"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}),
         ),
         ("/spec/behavior", Value::Null),
-        ("/status", json!({"currentReplicas": 0, "desiredReplicas": 0})),
+        ("/status", json!({"currentMetrics": null, "desiredReplicas": 0})),
     ]);
     let behavior = subject.created(&json!({"spec": {"behavior": {"scaleDown": {"selectPolicy": "Min"}}}}));
     assert_eq!(
@@ -131,7 +131,7 @@ fn the_older_version_of_autoscalers_says_the_rest_in_annotations() {
         },
         "status": {
             "currentReplicas": 2, "desiredReplicas": 3,
-            "conditions": [{"type": "AbleToScale", "status": "True"}],
+            "conditions": [{"type": "AbleToScale", "status": "True", "lastTransitionTime": null}],
             "currentMetrics": [{"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 60, "averageValue": "100m"}}}],
         },
     });

@@ -4,8 +4,7 @@ use gantry_api::schema::lookup_kind;
 use serde_json::{Value, json};
 
 use super::managed::web;
-use crate::apply::created::fields_of_new;
-use crate::apply::{complaints, read, walk};
+use crate::apply::{complaints, read};
 
 fn objects() -> Vec<(&'static str, &'static str, Value)> {
     let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u", "controller": true});
@@ -54,17 +53,6 @@ fn objects() -> Vec<(&'static str, &'static str, Value)> {
         ("", "ConfigMap", map),
         ("", "ConfigMap", json!({})),
     ]
-}
-
-#[test]
-fn the_fields_of_a_new_object_are_those_that_it_has_and_nothing_has_not() {
-    for (group, kind, object) in objects() {
-        let node = lookup_kind(group, "v1", kind).expect("a kind").node();
-        let compared = walk::compare(&json!({}), &object, node).changed;
-        let found = fields_of_new(object.to_string().as_bytes(), node).expect("JSON");
-        assert_eq!(Value::Object(found), Value::Object(compared), "{kind}");
-    }
-    assert!(fields_of_new(b"{\"a\":1", lookup_kind("", "v1", "Pod").expect("a kind").node()).is_err());
 }
 
 #[test]
