@@ -140,7 +140,7 @@ pub(crate) async fn answer(
     let (fine, text) = match one.filter(|name| !name.is_empty()) {
         None => report(endpoint, &outcomes, query),
         Some(name) => match outcomes.into_iter().find(|(n, _)| n == name) {
-            None => return Some(Err(ApiError::no_such_path())),
+            None => return Some(Err(ApiError::no_such_page())),
             Some((_, Ok(()))) => (true, "ok".to_owned()),
             Some((_, Err(why))) => (false, format!("internal server error: {why}\n")),
         },

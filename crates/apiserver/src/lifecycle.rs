@@ -113,11 +113,11 @@ impl Lifecycle {
         &self,
         path: &str,
         long_running: bool,
-    ) -> Result<Option<Running<'_>>, Response<Body>> {
+    ) -> Result<Option<Running<'_>>, Box<Response<Body>>> {
         // Whoever asks how the server is gets an answer to the end.
         let asks_for_health = matches!(path, "/readyz" | "/livez" | "/healthz");
         if self.refusing.load(Ordering::Acquire) && !asks_for_health {
-            return Err(come_back_later());
+            return Err(Box::new(come_back_later()));
         }
         if long_running {
             return Ok(None);

@@ -305,7 +305,7 @@ impl Transport for Loopback {
             let call = self.call(&core, &mutation.target, &warnings)?;
             self.change(&call, &mutation).await
         };
-        self.audited(&core, &info, &warnings, code, work).await.map(|(body, _)| body)
+        Box::pin(self.audited(&core, &info, &warnings, code, work)).await.map(|(body, _)| body)
     }
 
     async fn raw(&self, path_and_query: &str) -> Result<Bytes> {

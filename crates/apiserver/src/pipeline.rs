@@ -48,7 +48,7 @@ pub(crate) async fn handle(core: Arc<Core>, peer: Peer, request: Request<Body>) 
     let info = resolve(request.method(), request.uri().path(), &query);
     let _running = match core.lifecycle.enter(&info.path, info.is_long_running()) {
         Ok(running) => running,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let tracked = Tracked::begin(&core, &request, &info, &query);
     let response = tracked.serve(Box::pin(served(&core, &peer, request, &info, &query))).await;
@@ -355,7 +355,7 @@ async fn watch_messages(
     let messages = respond::messages(*watching, served, format, core.now()).take_until(end);
     core.tasks.spawn("watch messages", async move {
         let sent = match socket.await {
-            Ok(socket) => socket.send_all(messages, false).await,
+            Ok(socket) => Box::pin(socket.send_all(messages, false)).await,
             Err(error) => Err(error),
         };
         if let Err(error) = sent {

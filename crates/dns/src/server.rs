@@ -83,6 +83,9 @@ impl DnsServer {
     }
 }
 
+/// An answer in DNS' encoding, if there is one.
+type Reply = Option<Result<Vec<u8>>>;
+
 /// Answers questions as the server does, as far as it need not ask anybody: for fuzz targets. The function takes a
 /// question's bytes and the most bytes of its answer; `None`: there is no answer, or not from here.
 ///
@@ -92,7 +95,7 @@ pub fn answerer(
     cluster_domain: &str,
     directory: Arc<dyn Directory>,
     clock: Arc<dyn Clock>,
-) -> Result<impl Fn(&[u8], u16) -> Option<Result<Vec<u8>>> + Send + Sync> {
+) -> Result<impl Fn(&[u8], u16) -> Reply + Send + Sync> {
     let zone = Zone::new(cluster_domain)?;
     let upstream = Upstream::new(Vec::new(), clock);
     let handler = Handler { zone, directory, upstream };

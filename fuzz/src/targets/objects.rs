@@ -108,10 +108,6 @@ fn without_zeros(tree: &Value) -> Option<Value> {
     }
 }
 
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).expect("JSON is UTF-8")
-}
-
 /// A YAML body is a JSON body.
 pub fn yaml(data: &[u8]) {
     let body = Bytes::copy_from_slice(data);

@@ -82,13 +82,13 @@ fn all_steps(program: &Path, is_old: bool) {
         for _ in 0..LANES {
             scope.spawn(|| {
                 while let Some((name, step)) = next() {
-                    run(*name, *step);
+                    run(name, *step);
                 }
             });
         }
     });
     for (name, step) in ALONE {
-        run(*name, *step);
+        run(name, *step);
     }
     let failed = failed.into_inner().expect("no panic while noting");
     assert!(failed.is_empty(), "failed: {failed:?}");

@@ -33,11 +33,6 @@ fn place(member: bool, mut children: FieldSet) -> Option<Value> {
     Some(Value::Object(children))
 }
 
-/// A place that belongs to the set itself, with what lies below it.
-pub fn owned(below: FieldSet) -> Value {
-    place(true, below).unwrap_or_else(|| Value::Object(Map::new()))
-}
-
 /// Puts a place into a set.
 pub fn insert(set: &mut FieldSet, element: String, member: bool, below: FieldSet) {
     if let Some(new) = place(member, below) {

@@ -247,7 +247,8 @@ impl RuleDocument {
             faults.extend(resources.faults(&path.child("resources")));
         }
         faults.extend(stage_faults(&self.omit_stages, &path.child("omitStages")));
-        if !self.paths.is_empty() && !(self.resources.is_empty() && self.namespaces.is_empty()) {
+        let for_resources = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if for_resources && !self.paths.is_empty() {
             let why = "rules cannot apply to both regular resources and non-resource URLs";
             faults.push(Fault::invalid(&urls, self.paths.clone(), why));
         }

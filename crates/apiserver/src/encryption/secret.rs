@@ -23,7 +23,7 @@ const BOX_NONCE: usize = 24;
 pub(super) enum Secret {
     AesGcm(Box<LessSafeKey>),
     AesCbc(Vec<u8>),
-    SecretBox(Box<XSalsa20Poly1305>),
+    XSalsa20(Box<XSalsa20Poly1305>),
 }
 
 impl Secret {
@@ -44,7 +44,7 @@ impl Secret {
             Cipher::AesCbc => return Err(wrong()),
             Cipher::SecretBox => {
                 let cipher = XSalsa20Poly1305::new_from_slice(&secret).map_err(|_| wrong())?;
-                Self::SecretBox(Box::new(cipher))
+                Self::XSalsa20(Box::new(cipher))
             }
         })
     }
@@ -80,7 +80,7 @@ impl Secret {
                 };
                 Ok((vector.to_vec(), sealed.ok_or_else(bug)?))
             }
-            Self::SecretBox(cipher) => {
+            Self::XSalsa20(cipher) => {
                 let nonce: [u8; BOX_NONCE] = fresh(random)?;
                 let sealed = cipher.encrypt(&nonce.into(), plain.as_slice()).map_err(|_| bug())?;
                 Ok((nonce.to_vec(), sealed))
@@ -107,7 +107,7 @@ impl Secret {
                     _ => decrypt::<Aes256>(key, vector, text),
                 }
             }
-            Self::SecretBox(cipher) => {
+            Self::XSalsa20(cipher) => {
                 let (nonce, text) = sealed.split_first_chunk::<BOX_NONCE>()?;
                 cipher.decrypt(nonce.into(), text).ok()
             }

@@ -17,7 +17,7 @@ pub(super) struct Watched<F: FnOnce(u64)> {
 }
 
 impl<F: FnOnce(u64) + Send + Unpin + 'static> Watched<F> {
-    pub(super) fn new(body: Body, ended: F) -> Body {
+    pub(super) fn body(body: Body, ended: F) -> Body {
         Self { body, bytes: 0, ended: Some(ended) }.boxed_unsync()
     }
 }

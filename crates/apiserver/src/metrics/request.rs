@@ -401,7 +401,7 @@ fn long(
         count(&place, dry_run, code);
         observe(&place, dry_run, clock.monotonic().saturating_sub(started), Duration::ZERO);
     };
-    response.map(|body| Watched::new(body, ended))
+    response.map(|body| Watched::body(body, ended))
 }
 
 fn observe(place: &Place<'_>, dry_run: &str, took: Duration, excluded: Duration) {
@@ -422,7 +422,7 @@ fn sized(place: Place<'_>, response: Response<Body>) -> Response<Body> {
     }
     let place = place.into_owned();
     let note = move |bytes: u64| RESPONSE_SIZES.observe(&place.labels(), bytes as f64);
-    response.map(|body| Watched::new(body, note))
+    response.map(|body| Watched::body(body, note))
 }
 
 fn field_validation(query: &Query) -> Option<&'static str> {

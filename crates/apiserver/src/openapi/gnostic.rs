@@ -301,10 +301,10 @@ pub(super) fn unknown_of(of: &'static Message, json: &Value) -> Vec<String> {
             (Kind::Schema | Kind::SchemaOrBool, Value::Object(map)) => walk(SCHEMA, map, found),
             (Kind::OrReference(_), Value::Object(map)) if map.contains_key("$ref") => {}
             (Kind::OrReference(of), Value::Object(map)) => walk(of, map, found),
-            (Kind::Schema3OrReference | Kind::Schema3OrBool | Kind::Schema3, Value::Object(map)) => {
-                if !map.contains_key("$ref") {
-                    walk(SCHEMA3, map, found);
-                }
+            (Kind::Schema3OrReference | Kind::Schema3OrBool | Kind::Schema3, Value::Object(map))
+                if !map.contains_key("$ref") =>
+            {
+                walk(SCHEMA3, map, found);
             }
             _ => {}
         }

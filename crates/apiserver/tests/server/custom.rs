@@ -215,7 +215,7 @@ async fn definitions_are_checked_in_upstreams_words() {
             color,
             json!({"type": "string", "default": 1}),
             &format!(
-                "{at}.properties[spec].properties[color].default: Invalid value: \"integer\": {at}.properties[spec].properties[color].default in body must be of type string: \"integer\""
+                "{at}.properties[spec].properties[color].default: Invalid value: \"integer\":  in body must be of type string: \"integer\""
             ),
         ),
         (

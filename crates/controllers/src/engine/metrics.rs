@@ -69,8 +69,11 @@ pub(crate) static FAMILIES: &[&dyn Family] =
 /// What is worked on in one queue, and since when.
 type Active = Mutex<HashMap<ObjectKey, Instant>>;
 
+/// The queues by name.
+type Queues = Vec<(String, Weak<Active>)>;
+
 /// All queues: what is worked on is looked at when somebody asks.
-static QUEUES: LazyLock<Mutex<Vec<(String, Weak<Active>)>>> = LazyLock::new(Mutex::default);
+static QUEUES: LazyLock<Mutex<Queues>> = LazyLock::new(Mutex::default);
 
 /// A controller has started.
 pub fn running(controller: &str) {

@@ -152,7 +152,7 @@ fn ip_addresses() {
         &json!({"spec": {"parentRef": {"name": "t"}}}),
         &[r#"spec.parentRef: Invalid value: {"Group":"","Resource":"services","Namespace":"n","Name":"t"}: field is immutable"#],
     );
-    assert_eq!(subject.cells(&Value::Null), ["services/n/s"]);
+    assert_eq!(subject.cells(&Value::Null), ["services/n/s", "3h"]);
 }
 
 #[test]
