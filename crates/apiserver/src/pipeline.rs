@@ -12,8 +12,9 @@ use gantry_api::ApiError;
 use gantry_api::status::Result;
 use gantry_base::trace;
 use gantry_stream::websocket;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, USER_AGENT, WARNING};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT, WARNING};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use rustls_pki_types::CertificateDer;
 
@@ -53,7 +54,7 @@ pub(crate) async fn handle(core: Arc<Core>, peer: Peer, request: Request<Body>) 
     let tracked = Tracked::begin(&core, &request, &info, &query);
     let response = tracked.serve(Box::pin(served(&core, &peer, request, &info, &query))).await;
     // What has a length is sent whole.
-    let streams = info.is_long_running() && !response.headers().contains_key(CONTENT_LENGTH);
+    let streams = info.is_long_running() && response.body().size_hint().exact().is_none();
     if streams && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return response.map(|body| core.lifecycle.ending(body, &core.timing.load()));
     }
