@@ -135,6 +135,7 @@ impl Starter<'_> {
         }
         self.start(|s| volumes::protection::ClaimProtection::new(&s.options.informers));
         self.start(|s| volumes::protection::VolumeProtection::new(&s.options.informers));
+        self.start(|s| volumes::protection::ClassProtection::new(&s.options.informers));
         self.start(|s| volumes::ephemeral::EphemeralVolumes::new(&s.options.informers));
         self.start(|s| clusterroles::ClusterRoles::new(&s.options.informers));
         self.start(|s| endpointslices::EndpointSlices::new(&s.options.informers));
