@@ -69,12 +69,20 @@ pub struct Seen {
 }
 
 fn parent(service: &ObjectKey) -> ParentReference {
+    // The core group is not written.
     ParentReference {
-        group: Some(String::new()),
+        group: None,
         resource: "services".to_owned(),
         namespace: Some(service.namespace.to_string()),
         name: service.name.to_string(),
     }
+}
+
+/// Whose the address is, the core group in one form.
+fn written_parent(address: &IPAddress) -> ParentReference {
+    let mut parent = address.spec.parent_ref.clone();
+    parent.group = parent.group.filter(|group| !group.is_empty());
+    parent
 }
 
 impl Controller for ServiceAddresses {
@@ -104,7 +112,7 @@ impl Controller for ServiceAddresses {
         let holders = self.services.by_index(ADDRESS, &key.name);
         let object = self.addresses.get(key);
         // Of two that have it for a moment, the one that is written down keeps it.
-        let written = object.as_ref().map(|o| o.spec.parent_ref.clone());
+        let written = object.as_ref().map(|o| written_parent(o));
         let kept = holders.iter().find(|s| Some(parent(&s.key)) == written).or(holders.first());
         Some(Seen { name: key.name.to_string(), service: kept.map(|s| s.key.clone()), object })
     }
@@ -125,7 +133,7 @@ impl Controller for ServiceAddresses {
             }
             (wanted, Some(object))
                 if object.label(label) == Some(value)
-                    && wanted.as_ref().is_none_or(|s| parent(s) != object.spec.parent_ref) =>
+                    && wanted.as_ref().is_none_or(|s| parent(s) != written_parent(object)) =>
             {
                 // A new one follows: whose an address is cannot change.
                 let delete = Write::delete_exactly(IPAddress::RESOURCE, object.key(), object.uid());
