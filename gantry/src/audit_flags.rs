@@ -125,46 +125,40 @@ fn wait(place: &mut Duration, flag: Option<Span>) {
 impl AuditFlags {
     /// Each flag from the first layer that says something.
     pub fn merged<'a>(layers: impl Iterator<Item = &'a Self>) -> Self {
-        let mut all = Self::default();
-        for layer in layers {
-            macro_rules! take {
-                ($($field:ident),*) => { $( if all.$field.is_none() { all.$field = layer.$field.clone(); } )* };
-            }
-            take!(
-                audit_policy_file,
-                audit_log_path,
-                audit_log_maxage,
-                audit_log_maxbackup,
-                audit_log_maxsize,
-                audit_log_compress,
-                audit_log_format,
-                audit_log_version,
-                audit_log_mode,
-                audit_log_batch_buffer_size,
-                audit_log_batch_max_size,
-                audit_log_batch_max_wait,
-                audit_log_batch_throttle_enable,
-                audit_log_batch_throttle_qps,
-                audit_log_batch_throttle_burst,
-                audit_log_truncate_enabled,
-                audit_log_truncate_max_batch_size,
-                audit_log_truncate_max_event_size,
-                audit_webhook_config_file,
-                audit_webhook_version,
-                audit_webhook_initial_backoff,
-                audit_webhook_mode,
-                audit_webhook_batch_buffer_size,
-                audit_webhook_batch_max_size,
-                audit_webhook_batch_max_wait,
-                audit_webhook_batch_throttle_enable,
-                audit_webhook_batch_throttle_qps,
-                audit_webhook_batch_throttle_burst,
-                audit_webhook_truncate_enabled,
-                audit_webhook_truncate_max_batch_size,
-                audit_webhook_truncate_max_event_size
-            );
-        }
-        all
+        first_said!(
+            layers,
+            audit_policy_file,
+            audit_log_path,
+            audit_log_maxage,
+            audit_log_maxbackup,
+            audit_log_maxsize,
+            audit_log_compress,
+            audit_log_format,
+            audit_log_version,
+            audit_log_mode,
+            audit_log_batch_buffer_size,
+            audit_log_batch_max_size,
+            audit_log_batch_max_wait,
+            audit_log_batch_throttle_enable,
+            audit_log_batch_throttle_qps,
+            audit_log_batch_throttle_burst,
+            audit_log_truncate_enabled,
+            audit_log_truncate_max_batch_size,
+            audit_log_truncate_max_event_size,
+            audit_webhook_config_file,
+            audit_webhook_version,
+            audit_webhook_initial_backoff,
+            audit_webhook_mode,
+            audit_webhook_batch_buffer_size,
+            audit_webhook_batch_max_size,
+            audit_webhook_batch_max_wait,
+            audit_webhook_batch_throttle_enable,
+            audit_webhook_batch_throttle_qps,
+            audit_webhook_batch_throttle_burst,
+            audit_webhook_truncate_enabled,
+            audit_webhook_truncate_max_batch_size,
+            audit_webhook_truncate_max_event_size
+        )
     }
 
     /// What the API server wants to know.

@@ -55,25 +55,19 @@ pub struct EtcdFlags {
 impl EtcdFlags {
     /// Each flag from the first layer that says something.
     pub fn merged<'a>(layers: impl Iterator<Item = &'a Self>) -> Self {
-        let mut all = Self::default();
-        for layer in layers {
-            macro_rules! take {
-                ($($field:ident),*) => { $( if all.$field.is_none() { all.$field = layer.$field.clone(); } )* };
-            }
-            take!(
-                etcd_servers,
-                etcd_cafile,
-                etcd_certfile,
-                etcd_keyfile,
-                etcd_prefix,
-                etcd_compaction_interval,
-                etcd_healthcheck_timeout,
-                cluster_signing_cert_file,
-                cluster_signing_key_file,
-                service_account_signing_key_file
-            );
-        }
-        all
+        first_said!(
+            layers,
+            etcd_servers,
+            etcd_cafile,
+            etcd_certfile,
+            etcd_keyfile,
+            etcd_prefix,
+            etcd_compaction_interval,
+            etcd_healthcheck_timeout,
+            cluster_signing_cert_file,
+            cluster_signing_key_file,
+            service_account_signing_key_file
+        )
     }
 
     /// The keys that are kept elsewhere than in the data directory.

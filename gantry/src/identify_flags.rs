@@ -140,42 +140,36 @@ impl From<Span> for String {
 impl IdentifyFlags {
     /// Each flag from the first layer that says something.
     pub fn merged<'a>(layers: impl Iterator<Item = &'a Self>) -> Self {
-        let mut all = Self::default();
-        for layer in layers {
-            macro_rules! take {
-                ($($field:ident),*) => { $( if all.$field.is_none() { all.$field = layer.$field.clone(); } )* };
-            }
-            take!(
-                service_account_issuer,
-                service_account_jwks_uri,
-                api_audiences,
-                service_account_key_file,
-                service_account_max_token_expiration,
-                anonymous_auth,
-                client_ca_file,
-                tls_cert_file,
-                tls_private_key_file,
-                authentication_config,
-                token_auth_file,
-                authentication_token_webhook_config_file,
-                authentication_token_webhook_version,
-                authentication_token_webhook_cache_ttl,
-                requestheader_client_ca_file,
-                requestheader_allowed_names,
-                requestheader_username_headers,
-                requestheader_uid_headers,
-                requestheader_group_headers,
-                requestheader_extra_headers_prefix,
-                authorization_mode,
-                authorization_config,
-                authorization_policy_file,
-                authorization_webhook_config_file,
-                authorization_webhook_version,
-                authorization_webhook_cache_authorized_ttl,
-                authorization_webhook_cache_unauthorized_ttl
-            );
-        }
-        all
+        first_said!(
+            layers,
+            service_account_issuer,
+            service_account_jwks_uri,
+            api_audiences,
+            service_account_key_file,
+            service_account_max_token_expiration,
+            anonymous_auth,
+            client_ca_file,
+            tls_cert_file,
+            tls_private_key_file,
+            authentication_config,
+            token_auth_file,
+            authentication_token_webhook_config_file,
+            authentication_token_webhook_version,
+            authentication_token_webhook_cache_ttl,
+            requestheader_client_ca_file,
+            requestheader_allowed_names,
+            requestheader_username_headers,
+            requestheader_uid_headers,
+            requestheader_group_headers,
+            requestheader_extra_headers_prefix,
+            authorization_mode,
+            authorization_config,
+            authorization_policy_file,
+            authorization_webhook_config_file,
+            authorization_webhook_version,
+            authorization_webhook_cache_authorized_ttl,
+            authorization_webhook_cache_unauthorized_ttl
+        )
     }
 
     /// What the API server wants to know; `server_url` is where clients reach it.

@@ -1,5 +1,8 @@
 //! The one binary: roles, flags, configuration and wiring; no logic.
 
+#[macro_use]
+mod layers;
+
 mod agent;
 mod audit_flags;
 #[cfg(feature = "counting")]

@@ -42,17 +42,16 @@ pub struct ServeFlags {
 impl ServeFlags {
     /// Each flag from the first layer that says something.
     pub fn merged<'a>(layers: impl Iterator<Item = &'a Self>) -> Self {
-        let mut all = Self::default();
-        for layer in layers {
-            macro_rules! take {
-                ($($field:ident)*) => { $(if all.$field.is_none() { all.$field.clone_from(&layer.$field); })* };
-            }
-            take!(
-                request_timeout min_request_timeout shutdown_delay_duration
-                shutdown_watch_termination_grace_period shutdown_send_retry_after goaway_chance tracing_config_file
-            );
-        }
-        all
+        first_said!(
+            layers,
+            request_timeout,
+            min_request_timeout,
+            shutdown_delay_duration,
+            shutdown_watch_termination_grace_period,
+            shutdown_send_retry_after,
+            goaway_chance,
+            tracing_config_file
+        )
     }
 
     /// The same, if it makes sense.

@@ -93,7 +93,7 @@ fn a_node_joins_from_another_machine() {
     let usages = &["digital signature", "server auth"];
     let serving = issue(&server, "serving", "kubernetes.io/kubelet-serving", usages, &names, &config);
 
-    agent.launch_as(&[
+    let arguments = [
         "agent",
         "--node-name",
         "node-2",
@@ -105,7 +105,8 @@ fn a_node_joins_from_another_machine() {
         &serving.certificate,
         "--tls-key",
         &serving.key,
-    ]);
+    ];
+    agent.launch_as(&arguments);
     until("the node has come", || {
         agent.check_alive();
         let nodes = server.kubectl_ok(&["get", "nodes", "-o", "name"]);
@@ -117,19 +118,7 @@ fn a_node_joins_from_another_machine() {
 
     // The node lives on without its agent's process, and its agent finds everything again.
     agent.kill();
-    agent.launch_as(&[
-        "agent",
-        "--node-name",
-        "node-2",
-        "--node-ip",
-        OTHER_IP,
-        "--kubeconfig",
-        &config,
-        "--tls-certificate",
-        &serving.certificate,
-        "--tls-key",
-        &serving.key,
-    ]);
+    agent.launch_as(&arguments);
     until("the agent answers again", || {
         let ran = server.kubectl(&["exec", "web", "--", "cat", "/www/index.html"]);
         if ran.out == "from node-2\n" { Ok(()) } else { Err(format!("{ran:?}")) }

@@ -1,9 +1,27 @@
 //! What is wrong with a JSON text, in the words of upstream's reader (Go's `encoding/json`): clients and people read them.
 
+/// Nesting beyond which [`shallow_syntax_error`] says nothing.
+const MAX_DEPTH: usize = 128;
+
 /// Why `bytes` is no JSON text; `None` if it is one.
 pub fn syntax_error(bytes: &[u8]) -> Option<String> {
-    let mut scan = Scan { bytes, at: 0, open: Vec::new() };
-    scan.text().err()
+    Scan { bytes, at: 0, open: Vec::new(), deepest: usize::MAX }.text().err().flatten()
+}
+
+/// The same, but `None` as well for a text that is nested deeper than our readers go: they have words of their own.
+pub fn shallow_syntax_error(bytes: &[u8]) -> Option<String> {
+    Scan { bytes, at: 0, open: Vec::new(), deepest: MAX_DEPTH }.text().err().flatten()
+}
+
+/// What Go says of the type of a JSON text, by how it begins: `array`, `string`, …
+pub fn json_type(json: &[u8]) -> &'static str {
+    match json.iter().find(|b| !b.is_ascii_whitespace()) {
+        Some(b'[') => "array",
+        Some(b'{') => "object",
+        Some(b'"') => "string",
+        Some(b't' | b'f') => "bool",
+        _ => "number",
+    }
 }
 
 /// A character as Go prints it in errors; bytes are taken for characters.
@@ -30,9 +48,13 @@ struct Scan<'a> {
     at: usize,
     /// The closing brackets that are due.
     open: Vec<u8>,
+    /// So many brackets may be open where a value begins.
+    deepest: usize,
 }
 
-type Step = Result<(), String>;
+/// What is wrong; `None`: the text is too deep to say.
+type Fault = Option<String>;
+type Step = Result<(), Fault>;
 
 impl Scan<'_> {
     fn peek(&self) -> Option<u8> {
@@ -45,11 +67,11 @@ impl Scan<'_> {
         }
     }
 
-    fn wrong<T>(&self, context: &str) -> Result<T, String> {
-        Err(match self.peek() {
+    fn wrong<T>(&self, context: &str) -> Result<T, Fault> {
+        Err(Some(match self.peek() {
             None => "unexpected end of JSON input".to_owned(),
             Some(byte) => format!("invalid character {} {context}", quoted(byte)),
-        })
+        }))
     }
 
     fn text(&mut self) -> Step {
@@ -65,7 +87,10 @@ impl Scan<'_> {
     }
 
     /// A value, or what opens one (`true`: its first element comes next).
-    fn value(&mut self) -> Result<bool, String> {
+    fn value(&mut self) -> Result<bool, Fault> {
+        if self.open.len() > self.deepest {
+            return Err(None);
+        }
         match self.peek() {
             Some(b'{') => {
                 self.at += 1;
@@ -108,7 +133,7 @@ impl Scan<'_> {
     }
 
     /// What follows a value; whether the text ends.
-    fn closing(&mut self) -> Result<bool, String> {
+    fn closing(&mut self) -> Result<bool, Fault> {
         loop {
             self.blanks();
             match (self.open.last(), self.peek()) {
@@ -209,7 +234,7 @@ impl Scan<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::syntax_error;
+    use super::{shallow_syntax_error, syntax_error};
 
     #[test]
     fn faults_are_told_in_gos_words() {
@@ -239,5 +264,29 @@ mod tests {
         for text in ["{}", "[]", " [1, {\"a\": [true, null]}, -0.5e+7, \"\\u00e9\"] ", "5", "[[],{}]"] {
             assert_eq!(syntax_error(text.as_bytes()), None, "{text}");
         }
+    }
+
+    #[test]
+    fn json_is_refused_in_gos_words() {
+        let rows: &[(&str, &str)] = &[
+            ("{", "unexpected end of JSON input"),
+            ("", "unexpected end of JSON input"),
+            ("{} x", "invalid character 'x' after top-level value"),
+            ("{a", "invalid character 'a' looking for beginning of object key string"),
+            ("{\"a\" 1", "invalid character '1' after object key"),
+            ("{\"a\":1 2", "invalid character '2' after object key:value pair"),
+            ("[1 2]", "invalid character '2' after array element"),
+            ("trux", "invalid character 'x' in literal true (expecting 'e')"),
+            ("-x", "invalid character 'x' in numeric literal"),
+            ("\"\n\"", "invalid character '\\n' in string literal"),
+            ("'", "invalid character '\\'' looking for beginning of value"),
+        ];
+        for (json, words) in rows {
+            assert_eq!(shallow_syntax_error(json.as_bytes()).as_deref(), Some(*words), "{json}");
+        }
+        for json in ["{\"a\":[1,-0.5e+3,\"\\u00e4\\n\",null,true,{}]}", "7", " \"x\" "] {
+            assert_eq!(shallow_syntax_error(json.as_bytes()), None, "{json}");
+        }
+        assert_eq!(shallow_syntax_error(&vec![b'['; 1_000_000]), None);
     }
 }

@@ -8,7 +8,6 @@ mod decoded;
 pub mod encoded;
 pub mod field;
 pub mod go_json;
-pub mod go_text;
 pub mod meta;
 pub mod names;
 pub mod object;

@@ -179,4 +179,22 @@ mod tests {
             assert_eq!(base64_error(good), None, "{good}");
         }
     }
+
+    #[test]
+    fn times_are_refused_in_gos_words() {
+        let as_layout = |text: &str, rest: &str, element: &str| {
+            format!(
+                "parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{rest}\" as \"{element}\""
+            )
+        };
+        assert_eq!(time_error("x", false), Some(as_layout("x", "x", "2006")));
+        assert_eq!(time_error("2026-01-01", false), Some(as_layout("2026-01-01", "", "T")));
+        assert_eq!(
+            time_error("2026-13-01T00:00:00Z", false).as_deref(),
+            Some("parsing time \"2026-13-01T00:00:00Z\": month out of range")
+        );
+        assert_eq!(time_error("2026-01-01T00:00:00Z", false), None);
+        assert_eq!(time_error("2026-01-01T00:00:00.5+01:00", false), None);
+        assert_eq!(time_error("2026-01-01T00:00:00.000001Z", true), None);
+    }
 }

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use super::go_type;
 use crate::callout::{Callout, Config, Place};
 use crate::limits::CONVERSION_BATCH;
 use crate::verbs::lifecycle::new_uid;
@@ -233,16 +234,4 @@ fn check_texts(name: &str, map: &Map<String, Value>) -> Result<(), String> {
     let of_it: Vec<field::Error> =
         errors.into_iter().filter(|e| e.to_string().starts_with(&prefix)).collect();
     if of_it.is_empty() { Ok(()) } else { Err(field::aggregate(&of_it)) }
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_i64() => "int64",
-        Value::Number(_) => "float64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }

@@ -76,3 +76,16 @@ fn errors_of(schema: &Value, has_status: bool, path: &Path) -> Vec<Error> {
 
 /// Keeps a definition until its objects are gone; put on it by its deletion, taken off by the controller.
 pub(crate) const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// Go's type of a value that was read into an `interface{}`.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(n) if n.is_i64() => "int64",
+        Value::Number(_) => "float64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}

@@ -3,6 +3,7 @@
 use gantry_api::field::{Error, Path};
 use serde_json::Value;
 
+use super::go_type;
 use super::json_path::JsonPath;
 use crate::apply;
 
@@ -45,16 +46,4 @@ fn number(names: &[String], object: &Value) -> Result<Option<i64>, String> {
         }
     }
     value.as_i64().map(Some).ok_or_else(|| misfit(names.len(), value, "int64"))
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_i64() => "int64",
-        Value::Number(_) => "float64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use gantry_api::field::{Error, Path, quote};
-use gantry_api::go_text;
+use gantry_api::go_json;
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Resource};
 use gantry_kinds::AnyObject;
@@ -81,7 +81,7 @@ fn misread(
     let served = &call.served.kind;
     let kind = &call.served.resource().kind;
     let untyped = |why: &str| unrecognized(kind, &untyped(why), &input.bytes);
-    if let Some(why) = go_text::json_syntax_error(json) {
+    if let Some(why) = go_json::shallow_syntax_error(json) {
         return untyped(&why);
     }
     let Some(tree) = served.definition().and_then(|_| serde_json::from_slice::<Value>(json).ok()) else {
@@ -89,7 +89,7 @@ fn misread(
     };
     let no_text = |name: &&str| tree.get(*name).is_some_and(|v| !v.is_string() && !v.is_null());
     if let Some(name) = ["apiVersion", "kind"].into_iter().find(|name| no_text(name)) {
-        let found = go_text::json_type(tree[name].to_string().as_bytes());
+        let found = go_json::json_type(tree[name].to_string().as_bytes());
         return untyped(&format!(
             "json: cannot unmarshal {found} into Go struct field .{name} of type string"
         ));
@@ -210,7 +210,7 @@ pub(crate) fn yaml_complaint(bytes: &[u8]) -> Option<String> {
 pub(crate) fn options(input: &Input<'_>) -> Result<Value> {
     let body = Body::read(input, false, "DeleteOptions")?;
     let bad = |why: String| ApiError::bad_request(why);
-    if let Some(why) = go_text::json_syntax_error(&body.json) {
+    if let Some(why) = go_json::shallow_syntax_error(&body.json) {
         return Err(bad(untyped(&why)));
     }
     let tree: Value = serde_json::from_slice(&body.json).map_err(|e| bad(e.to_string()))?;
@@ -239,10 +239,11 @@ pub(crate) fn body(
     let cannot = |why: String| cannot_handle(&version, &kind, resource, &why);
     let definition = gantry_api::schema::lookup_kind(&resource.group, &resource.version, &resource.kind);
     let node = definition.map(|def| def.node()).filter(|_| !body.typed);
-    let read = apply::read(&body.json, node).map_err(|e| match go_text::json_syntax_error(&body.json) {
-        Some(why) => unrecognized(&resource.kind, &untyped(&why), &input.bytes),
-        None => cannot(e.to_string()),
-    })?;
+    let read =
+        apply::read(&body.json, node).map_err(|e| match go_json::shallow_syntax_error(&body.json) {
+            Some(why) => unrecognized(&resource.kind, &untyped(&why), &input.bytes),
+            None => cannot(e.to_string()),
+        })?;
     if let Some(Misfit(why)) = node.and_then(|node| apply::misfit(&read.tree, node)) {
         return Err(cannot(why));
     }
@@ -382,7 +383,7 @@ pub(crate) fn unsupported_media_type(accepted: &[&str]) -> ApiError {
 /// `apiVersion` and `kind` of the body, the resource's own where there are none.
 fn type_names(json: &[u8], resource: &Resource, sent: &[u8]) -> Result<(String, String)> {
     if json.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
-        let why = go_text::json_syntax_error(json).unwrap_or_else(|| no_object(json));
+        let why = go_json::shallow_syntax_error(json).unwrap_or_else(|| no_object(json));
         return Err(unrecognized(&resource.kind, &untyped(&why), sent));
     }
     let (version, kind) = splice::type_meta(json);
@@ -397,12 +398,12 @@ fn type_names(json: &[u8], resource: &Resource, sent: &[u8]) -> Result<(String, 
 /// The same of a custom resource, which has to say both.
 fn custom_type_names(json: &[u8], resource: &Resource, sent: &[u8]) -> Result<(String, String)> {
     if json.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
-        let why = go_text::json_syntax_error(json).unwrap_or_else(|| no_object(json));
+        let why = go_json::shallow_syntax_error(json).unwrap_or_else(|| no_object(json));
         return Err(unrecognized(&resource.kind, &untyped(&why), sent));
     }
     let (version, kind) = splice::type_meta(json);
     if kind.is_empty() {
-        if let Some(why) = go_text::json_syntax_error(json) {
+        if let Some(why) = go_json::shallow_syntax_error(json) {
             return Err(unrecognized(&resource.kind, &untyped(&why), sent));
         }
         let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(json).trim_end());
@@ -431,7 +432,7 @@ fn other_kind(resource: &Resource, kind: &str, name: &str) -> ApiError {
 
 /// What is said of a value that should say its type.
 fn no_object(json: &[u8]) -> String {
-    let found = go_text::json_type(json);
+    let found = go_json::json_type(json);
     format!(
         "json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
     )
@@ -509,7 +510,7 @@ fn unrecognized(kind: &str, why: &str, body: &[u8]) -> ApiError {
 
 /// Go's words for a body that ends too early; for the rest those of the reader.
 pub(crate) fn parse_error(error: &serde_json::Error, bytes: &[u8]) -> String {
-    go_text::json_syntax_error(bytes).unwrap_or_else(|| error.to_string())
+    go_json::shallow_syntax_error(bytes).unwrap_or_else(|| error.to_string())
 }
 
 fn short_version(api_version: &str) -> &str {
