@@ -20,7 +20,7 @@ pub const FOR_A_CLUSTER: &[(&str, &str)] = &[
 pub const FOR_TESTS: &[(&str, &str)] = &[
     ("apache2-utils", "htpasswd, for the registry with authentication"),
     ("docker-registry", "a real registry on loopback"),
-    ("etcd-server", "the peer that the store is compared with"),
+    ("etcd-server", "the store of several servers"),
     ("iproute2", "network namespaces of the tests"),
     ("python3-venv", "an environment of their own for the Python clients"),
 ];

@@ -5,9 +5,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
-/// The root of the repository.
+/// The root of the repository: of the one that cargo runs us in, since a shared target directory may hold a program
+/// that another checkout built.
 pub fn root() -> PathBuf {
-    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let here = PathBuf::from(here);
     here.parent().map_or(here.clone(), PathBuf::from)
 }
 

@@ -1,10 +1,5 @@
 //! Logging.
 
-use std::sync::{Arc, LazyLock};
-
-use parking_lot::Mutex;
-use prometheus_client::registry::Registry;
-
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum LogFormat {
@@ -30,11 +25,4 @@ pub fn init_logging(filter: &str, format: LogFormat) {
             .try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
-}
-
-/// Metrics of parts that have not moved to [`crate::metrics`] yet; that module writes them too.
-pub fn metrics() -> Arc<Mutex<Registry>> {
-    static REGISTRY: LazyLock<Arc<Mutex<Registry>>> =
-        LazyLock::new(|| Arc::new(Mutex::new(Registry::default())));
-    Arc::clone(&REGISTRY)
 }

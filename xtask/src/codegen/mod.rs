@@ -24,7 +24,7 @@ const K8S_PB: &str = "=0.9.0";
 /// When a source cannot be found or read, when the sources contradict each other in a way the overlay does not
 /// explain, or with `check` when the checked-in files differ from what the sources say.
 pub fn run(check: bool) -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a parent folder")?;
+    let root = crate::run::root();
     let metadata = cargo_metadata::MetadataCommand::new().manifest_path(root.join("Cargo.toml")).exec()?;
     let openapi = source_of(&metadata, "k8s-openapi")?.join("src/v1_36");
     let protobuf = scratch_source(metadata.target_directory.as_std_path(), "k8s-pb", K8S_PB)?.join("src");

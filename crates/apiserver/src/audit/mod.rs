@@ -10,7 +10,7 @@ mod event;
 mod file;
 mod latency;
 mod log;
-mod metrics;
+pub(crate) mod metrics;
 mod notes;
 mod options;
 mod policy;

@@ -16,7 +16,7 @@ use super::borrow::{Bounds, Dealt, Demand, Party};
 use super::demand::Integrator;
 use super::dump::{LevelDump, QueueDump, RequestDump};
 use super::hand::deal;
-use super::metrics::{self, OfFlow, OfLevel};
+use super::metrics::{OfFlow, OfLevel, Use, Utilization, to_float};
 use super::ticket::Ticket;
 use super::work::Work;
 
@@ -78,6 +78,7 @@ struct State {
     limit: usize,
     demand: Demand,
     wanted: Integrator,
+    utilization: Utilization,
     executing: usize,
     seats: usize,
     waiting: usize,
@@ -145,13 +146,14 @@ impl Drop for Place<'_> {
 
 impl Level {
     pub(super) fn new(name: &str, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
-        let wanted = Integrator::new(clock.monotonic());
+        let now = clock.monotonic();
         let state = State {
             shape: Shape::Limited { queuing: None },
             bounds: Bounds::default(),
             limit: 0,
             demand: Demand::default(),
-            wanted,
+            wanted: Integrator::new(now),
+            utilization: Utilization::new(name, now),
             executing: 0,
             seats: 0,
             waiting: 0,
@@ -180,6 +182,7 @@ impl Level {
     /// What it wants of all seats, as of late.
     pub(super) fn party(&self) -> Party {
         let mut state = self.state.lock();
+        state.note_demand(&*self.clock);
         let seen = state.wanted.take(self.clock.monotonic());
         state.demand.update(&seen);
         let exempt = state.shape == Shape::Exempt;
@@ -289,6 +292,7 @@ impl Level {
             self.release(&mut state, &ticket, queue);
             return;
         }
+        state.note_demand(&*self.clock);
         drop(state);
         let level = Arc::clone(self);
         self.tasks.spawn_graceful("watchers' seats", move |shutdown| async move {
@@ -380,8 +384,21 @@ impl State {
     }
 
     fn note_demand(&mut self, clock: &dyn Clock) {
-        let wanted = metrics::to_float(self.seats + self.waiting_seats);
-        self.wanted.set(wanted, clock.monotonic());
+        let now = clock.monotonic();
+        let wanted = to_float(self.seats + self.waiting_seats);
+        self.wanted.set(wanted, now);
+        let places = match self.shape {
+            Shape::Limited { queuing: Some(queuing) } => f64::from(queuing.queues) * to_float(queuing.length),
+            _ => 1.0,
+        };
+        let seats = to_float(self.limit.max(1));
+        let used = Use {
+            demand: wanted / to_float(self.bounds.nominal.max(1)),
+            seats: to_float(self.seats) / seats,
+            executing: to_float(self.executing) / seats,
+            waiting: to_float(self.waiting) / places.max(1.0),
+        };
+        self.utilization.set(used, now);
     }
 
     /// Puts a request into the queue of its flow's hand with the least work.
@@ -406,7 +423,7 @@ impl State {
         self.waiting += 1;
         self.waiting_seats += ticket.work.width();
         let (turn, waiter) = oneshot::channel();
-        ticket.metrics().waits(1, ticket.work.width());
+        ticket.metrics().waits(ticket.work.width());
         ticket.metrics().queued(queue.waiting.len() + 1);
         queue.waiting.push_back(Waiting { id, ticket, turn });
         Ok((index, id, waiter))
@@ -426,7 +443,7 @@ impl State {
         let width = ticket.work.width();
         self.waiting -= 1;
         self.waiting_seats -= width;
-        ticket.metrics().waits(-1, width);
+        ticket.metrics().waits_no_longer(width);
     }
 
     /// Takes the next one out of the queue whose turn it is, if there is room for it.

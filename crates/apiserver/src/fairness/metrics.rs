@@ -1,215 +1,127 @@
 //! What `/metrics` says of priority and fairness, under upstream's names.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use gantry_base::metrics::{
+    Count, CounterVec, Distribution, Family, Gauge, GaugeVec, Handle, HistogramVec, Level, Stability,
+};
 
 use super::borrow::{Bounds, Dealt, Demand};
 
-type Real = Gauge<f64, AtomicU64>;
+const LEVEL: &[&str] = &["priority_level"];
+const FLOW: &[&str] = &["priority_level", "flow_schema"];
+const SECONDS: &[f64] = &[0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct LevelLabel {
-    priority_level: String,
+macro_rules! families {
+    ($($name:ident: $family:ident = $suffix:literal, $stability:ident, $labels:expr $(, $buckets:expr)?;
+       $help:literal;)*) => {
+        $(static $name: $family = $family::new(
+            concat!("apiserver_flowcontrol_", $suffix), $help, Stability::$stability, $labels $(, $buckets)?
+        );)*
+        pub(crate) static FAMILIES: &[&dyn Family] = &[$(&$name,)* &FAIR];
+    };
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct FlowLabels {
-    priority_level: String,
-    flow_schema: String,
+families! {
+    REJECTED: CounterVec = "rejected_requests_total", Beta, &["priority_level", "flow_schema", "reason"];
+        "Number of requests rejected by API Priority and Fairness subsystem";
+    DISPATCHED: CounterVec = "dispatched_requests_total", Beta, FLOW;
+        "Number of requests executed by API Priority and Fairness subsystem";
+    INQUEUE_REQUESTS: GaugeVec = "current_inqueue_requests", Beta, FLOW;
+        "Number of requests currently pending in queues of the API Priority and Fairness subsystem";
+    INQUEUE_SEATS: GaugeVec = "current_inqueue_seats", Alpha, FLOW;
+        "Number of seats currently pending in queues of the API Priority and Fairness subsystem";
+    EXECUTING_REQUESTS: GaugeVec = "current_executing_requests", Beta, FLOW;
+        "Number of requests in initial (for a WATCH) or any (for a non-WATCH) execution stage in the API Priority and Fairness subsystem";
+    EXECUTING_SEATS: GaugeVec = "current_executing_seats", Beta, FLOW;
+        "Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, any stage otherwise) requests in the API Priority and Fairness subsystem";
+    NO_ROOM: CounterVec = "request_dispatch_no_accommodation_total", Alpha, FLOW;
+        "Number of times a dispatch attempt resulted in a non accommodation due to lack of available seats";
+    QUEUE_LENGTH: HistogramVec = "request_queue_length_after_enqueue", Alpha, FLOW,
+        &[0.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
+        "Length of queue in the API Priority and Fairness subsystem, as seen by each request after it is enqueued";
+    WAITED: HistogramVec = "request_wait_duration_seconds", Beta, &["priority_level", "flow_schema", "execute"], SECONDS;
+        "Length of time a request spent waiting in its queue";
+    RAN: HistogramVec = "request_execution_seconds", Alpha, &["priority_level", "flow_schema", "type"], SECONDS;
+        "Duration of initial stage (for a WATCH) or any (for a non-WATCH) stage of request execution in the API Priority and Fairness subsystem";
+    ESTIMATED: HistogramVec = "work_estimated_seats", Alpha, FLOW, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0];
+        "Number of estimated seats (maximum of initial and final seats) associated with requests in API Priority and Fairness";
+    WATCHERS: HistogramVec = "watch_count_samples", Alpha, FLOW, &[0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0];
+        "count of watchers for mutating requests in API Priority and Fairness";
+    NOMINAL: GaugeVec = "nominal_limit_seats", Beta, LEVEL;
+        "Nominal number of execution seats configured for each priority level";
+    LOWER: GaugeVec = "lower_limit_seats", Alpha, LEVEL;
+        "Configured lower bound on number of execution seats available to each priority level";
+    UPPER: GaugeVec = "upper_limit_seats", Alpha, LEVEL;
+        "Configured upper bound on number of execution seats available to each priority level";
+    CURRENT: GaugeVec = "current_limit_seats", Alpha, LEVEL;
+        "current derived number of execution seats available to each priority level";
+    HIGH_WATERMARK: GaugeVec = "demand_seats_high_watermark", Alpha, LEVEL;
+        "High watermark, over last adjustment period, of demand_seats";
+    AVERAGE: GaugeVec = "demand_seats_average", Alpha, LEVEL;
+        "Time-weighted average, over last adjustment period, of demand_seats";
+    DEVIATION: GaugeVec = "demand_seats_stdev", Alpha, LEVEL;
+        "Time-weighted standard deviation, over last adjustment period, of demand_seats";
+    SMOOTHED: GaugeVec = "demand_seats_smoothed", Alpha, LEVEL;
+        "Smoothed seat demands";
+    TARGET: GaugeVec = "target_seats", Alpha, LEVEL;
+        "Seat allocation targets";
+    DEMAND: HistogramVec = "demand_seats", Alpha, LEVEL,
+        &[0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0, 2.8, 4.0, 6.0];
+        "Observations, at the end of every nanosecond, of (the number of seats each priority level could use) / (nominal number of seats for that level)";
+    SEAT_USE: HistogramVec = "priority_level_seat_utilization", Alpha, &["priority_level", "phase"],
+        &[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
+        "Observations, at the end of every nanosecond, of utilization of seats for any stage of execution (but only initial stage for WATCHes)";
+    REQUEST_USE: HistogramVec = "priority_level_request_utilization", Alpha, &["phase", "priority_level"],
+        &[0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 1.0];
+        "Observations, at the end of every nanosecond, of number of requests (as a fraction of the relevant limit) waiting or in any stage of execution (but only initial stage for WATCHes)";
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReasonLabels {
-    priority_level: String,
-    flow_schema: String,
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ExecuteLabels {
-    priority_level: String,
-    flow_schema: String,
-    execute: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct TypeLabels {
-    priority_level: String,
-    flow_schema: String,
-    r#type: &'static str,
-}
-
-type Buckets<L> = Family<L, Histogram, fn() -> Histogram>;
-
-struct Metrics {
-    rejected: Family<ReasonLabels, Counter>,
-    dispatched: Family<FlowLabels, Counter>,
-    inqueue_requests: Family<FlowLabels, Gauge>,
-    inqueue_seats: Family<FlowLabels, Gauge>,
-    executing_requests: Family<FlowLabels, Gauge>,
-    executing_seats: Family<FlowLabels, Gauge>,
-    no_room: Family<FlowLabels, Counter>,
-    queue_length: Buckets<FlowLabels>,
-    waited: Buckets<ExecuteLabels>,
-    ran: Buckets<TypeLabels>,
-    estimated: Buckets<FlowLabels>,
-    watchers: Buckets<FlowLabels>,
-    nominal: Family<LevelLabel, Gauge>,
-    lower: Family<LevelLabel, Gauge>,
-    upper: Family<LevelLabel, Gauge>,
-    current: Family<LevelLabel, Gauge>,
-    high_watermark: Family<LevelLabel, Gauge>,
-    average: Family<LevelLabel, Real>,
-    deviation: Family<LevelLabel, Real>,
-    smoothed: Family<LevelLabel, Real>,
-    target: Family<LevelLabel, Real>,
-    fair: Real,
-}
-
-fn seconds() -> Histogram {
-    Histogram::new([0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0])
-}
-
-fn lengths() -> Histogram {
-    Histogram::new([0.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0])
-}
-
-fn seats() -> Histogram {
-    Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0])
-}
-
-fn watchers() -> Histogram {
-    Histogram::new([0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0])
-}
-
-impl Metrics {
-    fn new() -> Self {
-        let buckets = |of: fn() -> Histogram| of;
-        Self {
-            rejected: Family::default(),
-            dispatched: Family::default(),
-            inqueue_requests: Family::default(),
-            inqueue_seats: Family::default(),
-            executing_requests: Family::default(),
-            executing_seats: Family::default(),
-            no_room: Family::default(),
-            queue_length: Family::new_with_constructor(buckets(lengths)),
-            waited: Family::new_with_constructor(buckets(seconds)),
-            ran: Family::new_with_constructor(buckets(seconds)),
-            estimated: Family::new_with_constructor(buckets(seats)),
-            watchers: Family::new_with_constructor(buckets(watchers)),
-            nominal: Family::default(),
-            lower: Family::default(),
-            upper: Family::default(),
-            current: Family::default(),
-            high_watermark: Family::default(),
-            average: Family::default(),
-            deviation: Family::default(),
-            smoothed: Family::default(),
-            target: Family::default(),
-            fair: Real::default(),
-        }
-    }
-
-    fn register(&self, registry: &mut Registry) {
-        macro_rules! register {
-            ($($field:ident $name:literal $help:literal;)*) => {
-                $( registry.register(concat!("apiserver_flowcontrol_", $name), $help, self.$field.clone()); )*
-            };
-        }
-        register! {
-            rejected "rejected_requests" "Number of requests rejected by API Priority and Fairness subsystem";
-            dispatched "dispatched_requests" "Number of requests executed by API Priority and Fairness subsystem";
-            inqueue_requests "current_inqueue_requests"
-                "Number of requests currently pending in queues of the API Priority and Fairness subsystem";
-            inqueue_seats "current_inqueue_seats"
-                "Number of seats currently pending in queues of the API Priority and Fairness subsystem";
-            executing_requests "current_executing_requests"
-                "Number of requests in initial (for a WATCH) or any (for a non-WATCH) execution stage in the API Priority and Fairness subsystem";
-            executing_seats "current_executing_seats"
-                "Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, any stage otherwise) requests in the API Priority and Fairness subsystem";
-            no_room "request_dispatch_no_accommodation"
-                "Number of times a dispatch attempt resulted in a non accommodation due to lack of available seats";
-            queue_length "request_queue_length_after_enqueue"
-                "Length of queue in the API Priority and Fairness subsystem, as seen by each request after it is enqueued";
-            waited "request_wait_duration_seconds" "Length of time a request spent waiting in its queue";
-            ran "request_execution_seconds"
-                "Duration of initial stage (for a WATCH) or any (for a non-WATCH) stage of request execution in the API Priority and Fairness subsystem";
-            estimated "work_estimated_seats"
-                "Number of estimated seats (maximum of initial and final seats) associated with requests in API Priority and Fairness";
-            watchers "watch_count_samples" "count of watchers for mutating requests in API Priority and Fairness";
-            nominal "nominal_limit_seats" "Nominal number of execution seats configured for each priority level";
-            lower "lower_limit_seats" "Configured lower bound on number of execution seats available to each priority level";
-            upper "upper_limit_seats" "Configured upper bound on number of execution seats available to each priority level";
-            current "current_limit_seats" "current derived number of execution seats available to each priority level";
-            high_watermark "demand_seats_high_watermark" "High watermark, over last adjustment period, of demand_seats";
-            average "demand_seats_average" "Time-weighted average, over last adjustment period, of demand_seats";
-            deviation "demand_seats_stdev" "Time-weighted standard deviation, over last adjustment period, of demand_seats";
-            smoothed "demand_seats_smoothed" "Smoothed seat demands";
-            target "target_seats" "Seat allocation targets";
-            fair "seat_fair_frac" "Fair fraction of server's concurrency to allocate to each priority level that can use it";
-        }
-    }
-}
-
-fn metrics() -> &'static Metrics {
-    static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
-        let metrics = Metrics::new();
-        metrics.register(&mut gantry_base::telemetry::metrics().lock());
-        metrics
-    });
-    &METRICS
-}
+static FAIR: Gauge = Gauge::new(
+    "apiserver_flowcontrol_seat_fair_frac",
+    "Fair fraction of server's concurrency to allocate to each priority level that can use it",
+    Stability::Alpha,
+);
 
 /// Those of one level, found once.
 pub(super) struct OfLevel {
-    nominal: Gauge,
-    lower: Gauge,
-    upper: Gauge,
-    current: Gauge,
-    high_watermark: Gauge,
-    average: Real,
-    deviation: Real,
-    smoothed: Real,
-    target: Real,
+    nominal: Handle<Level>,
+    lower: Handle<Level>,
+    upper: Handle<Level>,
+    current: Handle<Level>,
+    high_watermark: Handle<Level>,
+    average: Handle<Level>,
+    deviation: Handle<Level>,
+    smoothed: Handle<Level>,
+    target: Handle<Level>,
 }
 
 impl OfLevel {
     pub(super) fn new(name: &str) -> Self {
-        let label = LevelLabel { priority_level: name.to_owned() };
-        let all = metrics();
-        let whole = |family: &Family<LevelLabel, Gauge>| family.get_or_create(&label).clone();
-        let real = |family: &Family<LevelLabel, Real>| family.get_or_create(&label).clone();
+        let label = &[name];
         Self {
-            nominal: whole(&all.nominal),
-            lower: whole(&all.lower),
-            upper: whole(&all.upper),
-            current: whole(&all.current),
-            high_watermark: whole(&all.high_watermark),
-            average: real(&all.average),
-            deviation: real(&all.deviation),
-            smoothed: real(&all.smoothed),
-            target: real(&all.target),
+            nominal: NOMINAL.handle(label),
+            lower: LOWER.handle(label),
+            upper: UPPER.handle(label),
+            current: CURRENT.handle(label),
+            high_watermark: HIGH_WATERMARK.handle(label),
+            average: AVERAGE.handle(label),
+            deviation: DEVIATION.handle(label),
+            smoothed: SMOOTHED.handle(label),
+            target: TARGET.handle(label),
         }
     }
 
     pub(super) fn bounds(&self, bounds: &Bounds) {
-        self.nominal.set(whole(bounds.nominal));
-        self.lower.set(whole(bounds.min));
-        self.upper.set(whole(bounds.max));
+        self.nominal.set(to_float(bounds.nominal));
+        self.lower.set(to_float(bounds.min));
+        self.upper.set(to_float(bounds.max));
     }
 
     pub(super) fn adjusted(&self, demand: &Demand, dealt: &Dealt) {
-        self.current.set(whole(dealt.seats));
-        self.high_watermark.set(whole(demand.high_watermark));
+        self.current.set(to_float(dealt.seats));
+        self.high_watermark.set(to_float(demand.high_watermark));
         self.average.set(demand.average);
         self.deviation.set(demand.deviation);
         self.smoothed.set(demand.smoothed);
@@ -217,54 +129,91 @@ impl OfLevel {
     }
 }
 
+/// How much of what it may have a level uses, each a part of one.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Use {
+    /// Seats that it could use, of its nominal ones.
+    pub(super) demand: f64,
+    /// Seats in use, of those it has for now.
+    pub(super) seats: f64,
+    /// Requests that run, of its seats.
+    pub(super) executing: f64,
+    /// Requests that wait, of the places in its queues.
+    pub(super) waiting: f64,
+}
+
+/// Notes for how long a level was used how much: one observation for each nanosecond, as upstream.
+pub(super) struct Utilization {
+    now: Use,
+    since: Duration,
+    demand: Handle<Distribution>,
+    seats: Handle<Distribution>,
+    executing: Handle<Distribution>,
+    waiting: Handle<Distribution>,
+}
+
+impl Utilization {
+    pub(super) fn new(level: &str, now: Duration) -> Self {
+        Self {
+            now: Use::default(),
+            since: now,
+            demand: DEMAND.handle(&[level]),
+            seats: SEAT_USE.handle(&[level, "executing"]),
+            executing: REQUEST_USE.handle(&["executing", level]),
+            waiting: REQUEST_USE.handle(&["waiting", level]),
+        }
+    }
+
+    /// It is used like this from now on.
+    pub(super) fn set(&mut self, used: Use, now: Duration) {
+        let passed = u64::try_from(now.saturating_sub(self.since).as_nanos()).unwrap_or(u64::MAX);
+        self.since = self.since.max(now);
+        if passed > 0 {
+            self.demand.observe_times(self.now.demand, passed);
+            self.seats.observe_times(self.now.seats, passed);
+            self.executing.observe_times(self.now.executing, passed);
+            self.waiting.observe_times(self.now.waiting, passed);
+        }
+        self.now = used;
+    }
+}
+
 /// Those of one flow schema, found once.
 pub(super) struct OfFlow {
-    labels: FlowLabels,
-    dispatched: Counter,
-    inqueue_requests: Gauge,
-    inqueue_seats: Gauge,
-    executing_requests: Gauge,
-    executing_seats: Gauge,
-    no_room: Counter,
-    queue_length: Histogram,
-    waited: Histogram,
-    ran: Histogram,
-    watched: Histogram,
-    estimated: Histogram,
-    watchers: Histogram,
+    level: String,
+    schema: String,
+    dispatched: Handle<Count>,
+    inqueue_requests: Handle<Level>,
+    inqueue_seats: Handle<Level>,
+    executing_requests: Handle<Level>,
+    executing_seats: Handle<Level>,
+    no_room: Handle<Count>,
+    queue_length: Handle<Distribution>,
+    waited: Handle<Distribution>,
+    ran: Handle<Distribution>,
+    watched: Handle<Distribution>,
+    estimated: Handle<Distribution>,
+    watchers: Handle<Distribution>,
 }
 
 impl OfFlow {
     pub(super) fn new(level: &str, schema: &str) -> Arc<Self> {
-        let labels = FlowLabels { priority_level: level.to_owned(), flow_schema: schema.to_owned() };
-        let all = metrics();
-        let gauge = |family: &Family<FlowLabels, Gauge>| family.get_or_create(&labels).clone();
-        let counter = |family: &Family<FlowLabels, Counter>| family.get_or_create(&labels).clone();
-        let histogram = |family: &Buckets<FlowLabels>| family.get_or_create(&labels).clone();
-        let of_type = |kind: &'static str| {
-            let labels =
-                TypeLabels { priority_level: level.to_owned(), flow_schema: schema.to_owned(), r#type: kind };
-            all.ran.get_or_create(&labels).clone()
-        };
-        let execute = ExecuteLabels {
-            priority_level: level.to_owned(),
-            flow_schema: schema.to_owned(),
-            execute: "true",
-        };
+        let labels = &[level, schema];
         Arc::new(Self {
-            dispatched: counter(&all.dispatched),
-            inqueue_requests: gauge(&all.inqueue_requests),
-            inqueue_seats: gauge(&all.inqueue_seats),
-            executing_requests: gauge(&all.executing_requests),
-            executing_seats: gauge(&all.executing_seats),
-            no_room: counter(&all.no_room),
-            queue_length: histogram(&all.queue_length),
-            waited: all.waited.get_or_create(&execute).clone(),
-            ran: of_type("regular"),
-            watched: of_type("watch"),
-            estimated: histogram(&all.estimated),
-            watchers: histogram(&all.watchers),
-            labels,
+            dispatched: DISPATCHED.handle(labels),
+            inqueue_requests: INQUEUE_REQUESTS.handle(labels),
+            inqueue_seats: INQUEUE_SEATS.handle(labels),
+            executing_requests: EXECUTING_REQUESTS.handle(labels),
+            executing_seats: EXECUTING_SEATS.handle(labels),
+            no_room: NO_ROOM.handle(labels),
+            queue_length: QUEUE_LENGTH.handle(labels),
+            waited: WAITED.handle(&[level, schema, "true"]),
+            ran: RAN.handle(&[level, schema, "regular"]),
+            watched: RAN.handle(&[level, schema, "watch"]),
+            estimated: ESTIMATED.handle(labels),
+            watchers: WATCHERS.handle(labels),
+            level: level.to_owned(),
+            schema: schema.to_owned(),
         })
     }
 
@@ -274,22 +223,21 @@ impl OfFlow {
     }
 
     pub(super) fn refused(&self, reason: &'static str) {
-        let FlowLabels { priority_level, flow_schema } = self.labels.clone();
-        metrics().rejected.get_or_create(&ReasonLabels { priority_level, flow_schema, reason }).inc();
+        REJECTED.with(&[&self.level, &self.schema, reason], Count::inc);
     }
 
     pub(super) fn starts(&self, seats: usize) {
-        self.executing_requests.inc();
-        self.executing_seats.inc_by(whole(seats));
+        self.executing_requests.add(1.0);
+        self.executing_seats.add(to_float(seats));
     }
 
     /// Takes back that it runs.
     pub(super) fn ends(&self) {
-        self.executing_requests.dec();
+        self.executing_requests.add(-1.0);
     }
 
     pub(super) fn frees(&self, seats: usize) {
-        self.executing_seats.dec_by(whole(seats));
+        self.executing_seats.add(-to_float(seats));
     }
 
     pub(super) fn ran(&self, verb: &str, took: Duration) {
@@ -297,9 +245,16 @@ impl OfFlow {
         if verb == "watch" { &self.watched } else { &self.ran }.observe(took.as_secs_f64());
     }
 
-    pub(super) fn waits(&self, more: i64, seats: usize) {
-        self.inqueue_requests.inc_by(more);
-        self.inqueue_seats.inc_by(more * whole(seats));
+    /// One more waits, with so many seats.
+    pub(super) fn waits(&self, seats: usize) {
+        self.inqueue_requests.add(1.0);
+        self.inqueue_seats.add(to_float(seats));
+    }
+
+    /// One that waited does no longer.
+    pub(super) fn waits_no_longer(&self, seats: usize) {
+        self.inqueue_requests.add(-1.0);
+        self.inqueue_seats.add(-to_float(seats));
     }
 
     pub(super) fn queued(&self, length: usize) {
@@ -320,13 +275,26 @@ impl OfFlow {
 
 /// The part of its target that a level gets whose bounds do not matter.
 pub(super) fn fair(part: f64) {
-    metrics().fair.set(part);
-}
-
-fn whole(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
+    FAIR.set(part);
 }
 
 pub(super) fn to_float(number: usize) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn utilization_counts_nanoseconds() {
+        let at = Duration::from_nanos;
+        let mut level = Utilization::new("a level of this test", at(100));
+        level.set(Use { seats: 0.5, ..Use::default() }, at(100));
+        level.set(Use { seats: 1.0, ..Use::default() }, at(140));
+        level.set(Use::default(), at(150));
+        assert_eq!(level.seats.count(), 50);
+        assert!((level.seats.sum() - 30.0).abs() < 1e-9);
+        assert_eq!((level.waiting.count(), level.waiting.sum()), (50, 0.0));
+    }
 }

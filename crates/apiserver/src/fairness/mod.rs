@@ -13,7 +13,7 @@ mod hand;
 mod in_flight;
 mod level;
 mod matching;
-mod metrics;
+pub(crate) mod metrics;
 mod plan;
 #[cfg(test)]
 mod tests;

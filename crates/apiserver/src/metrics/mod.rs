@@ -37,6 +37,8 @@ pub(crate) fn register_all() {
         crate::aggregate::metrics::FAMILIES,
         crate::custom::metrics::FAMILIES,
         crate::encryption::metrics::FAMILIES,
+        crate::fairness::metrics::FAMILIES,
+        crate::audit::metrics::FAMILIES,
         crate::health::FAMILIES,
     ] {
         register(PART, families);

@@ -61,9 +61,14 @@ impl Distribution {
 
     /// Notes a value.
     pub fn observe(&self, value: f64) {
+        self.observe_times(value, 1);
+    }
+
+    /// Notes a value so many times: for how long something was so, in nanoseconds.
+    pub fn observe_times(&self, value: f64, times: u64) {
         let at = self.bounds.partition_point(|bound| *bound < value);
-        self.buckets[at].fetch_add(1, Ordering::Relaxed);
-        add(&self.sum, value);
+        self.buckets[at].fetch_add(times, Ordering::Relaxed);
+        add(&self.sum, value * times as f64);
     }
 
     /// The upper bounds and how many observations each bucket holds, the last one without a bound.

@@ -167,12 +167,6 @@ impl Encoder {
         self.out.write_fmt(text).ok();
     }
 
-    /// A line as it is.
-    pub(super) fn line(&mut self, line: &str) {
-        self.out.push_str(line);
-        self.out.push('\n');
-    }
-
     /// All that was written.
     pub fn finish(mut self) -> String {
         if self.format == Format::OpenMetrics {

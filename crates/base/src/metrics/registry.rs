@@ -69,31 +69,5 @@ pub fn encode(format: Format, wanted: impl Fn(&str) -> bool, collect: impl FnOnc
         process::collect(&mut out);
     }
     collect(&mut out);
-    if wanted("elsewhere") {
-        elsewhere(&mut out, format);
-    }
     out.finish()
-}
-
-/// What [`crate::telemetry::metrics`] has. Its library knows OpenMetrics only, where a counter's family is named
-/// without `_total`.
-fn elsewhere(out: &mut Encoder, format: Format) {
-    let mut text = String::new();
-    if let Err(error) =
-        prometheus_client::encoding::text::encode(&mut text, &crate::telemetry::metrics().lock())
-    {
-        tracing::error!(%error, "metrics cannot be written");
-        return;
-    }
-    let counters: Vec<&str> =
-        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
-    for line in text.lines().filter(|line| *line != "# EOF") {
-        let about = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE "));
-        let name = about.and_then(|rest| rest.split(' ').next()).unwrap_or("");
-        if format == Format::Text && counters.contains(&name) {
-            out.line(&line.replacen(name, &format!("{name}_total"), 1));
-        } else {
-            out.line(line);
-        }
-    }
 }
