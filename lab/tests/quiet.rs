@@ -26,7 +26,12 @@ fn a_quiet_cluster_writes_nothing() {
         cluster.kubectl_ok(&["rollout", "status", what, "--timeout=120s"]);
     }
     cluster.kubectl_ok(&["wait", "--for=condition=Complete", "job/once", "--timeout=120s"]);
-    cluster.kubectl_ok(&["wait", "--for=condition=Established", "crd/lamps.quiet.gantry.test", "--timeout=60s"]);
+    cluster.kubectl_ok(&[
+        "wait",
+        "--for=condition=Established",
+        "crd/lamps.quiet.gantry.test",
+        "--timeout=60s",
+    ]);
 
     let mut before = lease(&cluster);
     let mut quiet = 0;
@@ -58,7 +63,8 @@ fn writers(cluster: &Cluster) -> String {
         if matches!(text("/verb").as_str(), "get" | "list" | "watch") {
             continue;
         }
-        let what = [text("/user/username"), text("/verb"), text("/objectRef/resource"), text("/objectRef/name")];
+        let what =
+            [text("/user/username"), text("/verb"), text("/objectRef/resource"), text("/objectRef/name")];
         *counts.entry(what.join(" ")).or_default() += 1;
     }
     counts.iter().fold(String::new(), |mut text, (what, times)| {
