@@ -76,7 +76,7 @@ fn serve(flags: Flags, with_agent: bool) -> Result<()> {
             agent::start(&settings, &instance, access, runtime, &tasks, &steps).await?;
             server
         } else {
-            Server::start(&settings, &instance, &tasks, &steps).await?
+            Server::start(&settings, &instance, false, &tasks, &steps).await?
         };
         steps.finish("Ready");
         println!("  export KUBECONFIG={}", instance.admin_kubeconfig().display());
@@ -100,7 +100,7 @@ async fn start_both(
     tasks: &Tasks,
     steps: &Steps,
 ) -> Result<(Server, Arc<dyn Runtime>)> {
-    let server = Server::start(settings, instance, tasks, steps);
+    let server = Server::start(settings, instance, true, tasks, steps);
     let (server, runtime) = tokio::join!(server, NodeRuntime::start(settings, instance, tasks, steps));
     match (server, runtime) {
         (Ok(server), Ok(runtime)) => Ok((server, runtime.keep())),

@@ -55,13 +55,14 @@ struct Believed {
 }
 
 impl Server {
-    /// Starts everything. The API answers when this returns.
+    /// Starts everything. The API answers when this returns. `with_agent`: this process is going to run the node, too.
     ///
     /// # Errors
     /// The first step that failed, in one line.
     pub async fn start(
         settings: &Settings,
         instance: &Instance,
+        with_agent: bool,
         tasks: &Tasks,
         steps: &Steps,
     ) -> Result<Self> {
@@ -89,6 +90,7 @@ impl Server {
             authorize: settings.identify.authorize(),
             audit: settings.audit.options(&settings.data_dir),
             in_flight: settings.in_flight,
+            own_node: with_agent.then(|| settings.node_name.clone()),
             identify: settings.identify.options(&format!("https://{}", SocketAddr::new(advertise, port))),
         };
         let traces = settings.serving.tracing_config_file.as_deref();

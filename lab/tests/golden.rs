@@ -48,6 +48,7 @@ async fn server(tasks: &Tasks) -> InProcess {
         authorize: gantry_apiserver::authorize::Options::default(),
         audit: gantry_apiserver::audit::Options::default(),
         in_flight: gantry_apiserver::fairness::Options::default(),
+        own_node: None,
     };
     let options = Options { store: Arc::new(Memory::default()), kinds: gantry_kinds::builtin(), clock };
     let make = Box::new(move |transport| {

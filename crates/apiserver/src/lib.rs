@@ -35,6 +35,7 @@ mod pipeline;
 pub mod pki;
 mod policy_types;
 mod query;
+pub mod reach;
 mod resources;
 mod respond;
 pub mod reviews;

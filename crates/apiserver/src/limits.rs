@@ -62,8 +62,10 @@ pub const UPDATE_ATTEMPTS: usize = 1_000;
 pub const MAX_CALL_ANSWER_BYTES: usize = 64 << 20;
 /// Places of which connections are kept (upstream's `defaultCacheSize`).
 pub const MAX_CALLERS: usize = 200;
-/// A connection to somebody who is called, TLS included, takes no longer.
+/// A connection to whomever, tunnel and TLS included, takes no longer.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much is read of a kubelet's reason not to tunnel.
+pub(crate) const MAX_TUNNEL_REFUSAL_BYTES: usize = 2048;
 
 /// Bytes of audit events, roughly, that wait for one backend.
 pub const AUDIT_BUFFER_BYTES: usize = 64 << 20;

@@ -16,6 +16,7 @@ use crate::fairness;
 use crate::identify::{self, Authorities, TokenKey};
 use crate::lookup::Lookup;
 use crate::pki::{Pki, Renewed, Usage, Wanted, presenting_client_config};
+use crate::reach::{KubeletClient, Reach};
 use crate::reviews;
 use crate::server::{FrontProxy, Parts};
 
@@ -44,6 +45,9 @@ pub struct Deps {
     pub audit: audit::Options,
     /// How many requests are served at one time.
     pub in_flight: fairness::Options,
+    /// The node whose agent runs in this process, so that its pods are on our network. Those of other nodes are reached
+    /// through their kubelets.
+    pub own_node: Option<String>,
 }
 
 /// The parts, and what else is known once they are made.
@@ -69,7 +73,9 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
     let lookup = Lookup::new(Arc::clone(&transport));
     let token_key = TokenKey::from_pkcs8(&deps.pki.token_key)?;
     let clock = || Arc::clone(&deps.clock);
-    let callout = Callout::new(Arc::clone(&transport), deps.tasks.clone());
+    let kubelets = Arc::new(kubelet_client(deps, lookup.clone())?);
+    let reach = Reach::through(Arc::clone(&kubelets), deps.own_node.clone(), Arc::clone(&transport));
+    let callout = Callout::new(reach.clone(), deps.tasks.clone());
     let who = identify::make(
         &deps.identify,
         &identify::Deps {
@@ -101,7 +107,7 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
         rbac: Arc::clone(&rbac),
         authorizer: Arc::clone(&authorizer),
         service_cidr: deps.service_cidr,
-        callout,
+        callout: callout.clone(),
         options: deps.admission.clone(),
     })?;
     let auditor = Auditor::start(&deps.audit, transport, clock(), &deps.tasks)?;
@@ -109,7 +115,8 @@ pub fn parts(deps: &Deps, transport: Arc<dyn Transport>) -> Result<Made> {
         authenticator: who.authenticator,
         authorizer: Arc::clone(&authorizer),
         admission,
-        connector: Arc::new(connector(deps, lookup)?),
+        connector: Arc::new(Kubelets::new(kubelets, reach, lookup, deps.tasks.clone())),
+        callout: Some(callout),
         tokens: Some(who.issuer),
         front_proxy: Some(front_proxy(deps)?),
         virtuals: reviews::all(who.tokens, authorizer, clock()),
@@ -140,7 +147,7 @@ fn front_proxy(deps: &Deps) -> Result<FrontProxy> {
 }
 
 /// Kubelets know us by a certificate of the cluster's authority.
-fn connector(deps: &Deps, lookup: Lookup) -> Result<Kubelets> {
+fn kubelet_client(deps: &Deps, lookup: Lookup) -> Result<KubeletClient> {
     let wanted = Wanted {
         common_name: "kube-apiserver-kubelet-client".to_owned(),
         organization: "system:masters".to_owned(),
@@ -151,5 +158,5 @@ fn connector(deps: &Deps, lookup: Lookup) -> Result<Kubelets> {
     identity.follow(Arc::clone(&deps.clock), &deps.tasks, |_| Ok(()));
     let tls = presenting_client_config(identity, &deps.pki.cluster.trusted())
         .map_err(|e| Error::new(Class::Bug, "TLS towards kubelets").because(e))?;
-    Ok(Kubelets::new(tls, lookup, deps.tasks.clone()))
+    Ok(KubeletClient::new(tls, lookup, Arc::clone(&deps.clock), deps.tasks.clone()))
 }

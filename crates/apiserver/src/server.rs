@@ -24,6 +24,7 @@ use crate::identify::{Authenticator, Discovery, User};
 use crate::lifecycle::{Lifecycle, Timing};
 use crate::loopback::{Later, Loopback};
 use crate::metrics;
+use crate::reach::Reach;
 use crate::verbs::repeated::Repeated;
 use crate::virtual_resource::{TokenIssuer, VirtualResource};
 use crate::{fairness, resources, serve};
@@ -53,6 +54,8 @@ pub struct Parts {
     pub admission: Vec<Arc<dyn AdmissionPlugin>>,
     /// Where `exec`, `log` and `proxy` go.
     pub connector: Arc<dyn Connector>,
+    /// Calls webhooks and aggregated servers; `None`: by the network that this process is on.
+    pub callout: Option<Callout>,
     /// Issues service account tokens, if this server can.
     pub tokens: Option<Arc<dyn TokenIssuer>>,
     /// How aggregated servers know us.
@@ -92,8 +95,9 @@ impl ApiServer {
         let loopback = Loopback { server: later.clone(), user: User::apiserver(), agent: "gantry" };
         let transport: Arc<dyn Transport> = Arc::new(loopback);
         metrics::register_all();
-        let callout = Callout::new(Arc::clone(&transport), tasks.clone());
-        let mut parts = make_parts(transport)?;
+        let mut parts = make_parts(Arc::clone(&transport))?;
+        let callout = parts.callout.take();
+        let callout = callout.unwrap_or_else(|| Callout::new(Reach::direct(transport), tasks.clone()));
         let store = Arc::new(metrics::Timed::new(options.store, Arc::clone(&options.clock)));
         let hub = Arc::new(Hub::new(Arc::clone(&store) as Arc<dyn Store>));
         let virtuals = std::mem::take(&mut parts.virtuals);

@@ -40,6 +40,7 @@ pub fn open_parts() -> Parts {
         authorizer: Arc::new(AllowAll),
         admission: Vec::new(),
         connector: Arc::new(NoConnector),
+        callout: None,
         tokens: None,
         front_proxy: None,
         virtuals: Vec::new(),

@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod clock;
+mod dial;
 pub mod error;
 pub mod image;
 pub mod metrics;
@@ -14,5 +15,6 @@ pub mod trace;
 
 pub use backoff::{Backoff, BackoffPolicy};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use dial::{dial_error, dial_timeout};
 pub use error::{Class, Error, Result};
 pub use tasks::{Shutdown, Tasks};

@@ -12,6 +12,7 @@ use super::event::Event;
 use super::options::WebhookOptions;
 use super::sink::Backend;
 use crate::callout::{Caller, Callout, Config};
+use crate::reach::Reach;
 
 /// How long one call may take (upstream's `defaultRequestTimeout`).
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,7 +40,7 @@ impl Webhook {
         let doing = "initializing audit webhook";
         let connections = Tasks::new();
         let config = Config::from_kubeconfig(&options.config_file).map_err(|e| e.while_doing(doing))?;
-        let caller = Callout::new(transport, connections.clone()).caller(&config);
+        let caller = Callout::new(Reach::direct(transport), connections.clone()).caller(&config);
         Ok(Self {
             caller: caller.map_err(|e| e.while_doing(doing))?,
             initial_backoff: options.initial_backoff,

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use gantry_base::error::Context;
 use gantry_base::{Class, Error, Result, Tasks};
-use gantry_client::https::{Io, Token};
+use gantry_client::https::Token;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -20,10 +20,10 @@ use hyper_util::rt::TokioTimer;
 use rustls_pki_types::ServerName;
 
 use super::answer::{Answer, CallError};
-use super::dial::{DialError, Dialer};
-use super::resolve::Resolve;
+use super::dial::Dialer;
 use super::{Config, Place, tls};
 use crate::limits::MAX_CALL_ANSWER_BYTES;
+use crate::reach::{Connection, DialError, Reach};
 
 /// Connections without a request are closed after this (Go's `IdleConnTimeout`).
 const IDLE: Duration = Duration::from_secs(90);
@@ -73,7 +73,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executo
 }
 
 impl Caller {
-    pub(super) fn new(config: Config, resolver: Arc<dyn Resolve>, tasks: Tasks) -> Result<Self> {
+    pub(super) fn new(config: Config, reach: &Reach, tasks: Tasks) -> Result<Self> {
         let url = config.place.url();
         let uri: Uri = url.parse().context(Class::Invalid, format!("Unparsable URL: {url}"))?;
         let host = uri.host().ok_or_else(|| Error::invalid(format!("{url} names no host")))?;
@@ -96,7 +96,7 @@ impl Caller {
         let dialer = |protocols: &[&str]| -> Result<Dialer> {
             Ok(Dialer {
                 place: config.place.clone(),
-                resolver: Arc::clone(&resolver),
+                reach: reach.clone(),
                 host: host.clone(),
                 port,
                 tls: secure(protocols)?,
@@ -197,7 +197,7 @@ impl Caller {
     ///
     /// # Errors
     /// There is none.
-    pub async fn connect(&self) -> Result<Io, String> {
+    pub(crate) async fn connect(&self) -> Result<Connection, String> {
         self.inner.upgrades.dial().await.map_err(|e| e.0)
     }
 

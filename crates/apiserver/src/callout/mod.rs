@@ -2,22 +2,18 @@
 //! and aggregated API servers.
 //!
 //! A [`Callout`] keeps connections; a [`Caller`] (made from a [`Config`], and kept as long as it is used) sends
-//! requests to one [`Place`]. A service is found at each new connection: a ready endpoint of its slices, so that it
-//! works on machines without a service proxy too, else its cluster address. Redirects are not followed. Texts of
-//! errors are those that people know from Go's `net/http`, `crypto/x509` and client-go.
+//! requests to one [`Place`]. A service is found at each new connection, which [`Reach`] makes. Redirects are not
+//! followed. Texts of errors are those that people know from Go's `net/http`, `crypto/x509` and client-go.
 
 mod answer;
 mod caller;
 mod dial;
-mod resolve;
 #[cfg(test)]
 mod tests;
 mod tls;
 
 pub use answer::{Answer, CallError};
 pub use caller::{Caller, Request};
-pub(crate) use dial::describe;
-pub use resolve::{Resolve, Services};
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -26,12 +22,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gantry_base::error::Context;
 use gantry_base::{Class, Result, Tasks};
-use gantry_client::Transport;
 use gantry_client::https::{Basic, Identity, Token};
 use gantry_client::kubeconfig::Kubeconfig;
 use parking_lot::Mutex;
 
 use crate::limits::MAX_CALLERS;
+use crate::reach::Reach;
 
 /// Who is called.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -139,7 +135,7 @@ impl Config {
 }
 
 struct Inner {
-    resolver: Arc<dyn Resolve>,
+    reach: Reach,
     tasks: Tasks,
     callers: Mutex<Callers>,
 }
@@ -177,14 +173,9 @@ pub struct Callout {
 }
 
 impl Callout {
-    /// Finds services through `transport`; connections live in `tasks`.
-    pub fn new(transport: Arc<dyn Transport>, tasks: Tasks) -> Self {
-        Self::with_resolver(Arc::new(Services::new(transport)), tasks)
-    }
-
-    /// Finds services in another way.
-    pub fn with_resolver(resolver: Arc<dyn Resolve>, tasks: Tasks) -> Self {
-        Self { inner: Arc::new(Inner { resolver, tasks, callers: Mutex::default() }) }
+    /// Connections are made by `reach` and live in `tasks`.
+    pub fn new(reach: Reach, tasks: Tasks) -> Self {
+        Self { inner: Arc::new(Inner { reach, tasks, callers: Mutex::default() }) }
     }
 
     /// Who sends requests as `config` says. The same configuration gives the same connections.
@@ -196,7 +187,7 @@ impl Callout {
         if let Some(caller) = self.inner.callers.lock().touch(&key) {
             return Ok(caller);
         }
-        let caller = Caller::new(config.clone(), Arc::clone(&self.inner.resolver), self.inner.tasks.clone())?;
+        let caller = Caller::new(config.clone(), &self.inner.reach, self.inner.tasks.clone())?;
         self.inner.callers.lock().keep(key, caller.clone());
         Ok(caller)
     }

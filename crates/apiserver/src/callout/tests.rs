@@ -8,6 +8,7 @@ use http::{Response, StatusCode};
 use serde_json::json;
 
 use super::*;
+use crate::reach::{Resolve, Target};
 use crate::testing::hook::{self, Handle, Hook};
 
 /// Knows services by name.
@@ -15,8 +16,8 @@ struct Fixed(HashMap<&'static str, String>);
 
 #[async_trait]
 impl Resolve for Fixed {
-    async fn resolve(&self, _namespace: &str, name: &str, _port: u16) -> Result<String, String> {
-        self.0.get(name).cloned().ok_or_else(|| format!("service \"{name}\" not found"))
+    async fn resolve(&self, _namespace: &str, name: &str, _port: u16) -> Result<Target, String> {
+        self.0.get(name).map(Target::outside).ok_or_else(|| format!("service \"{name}\" not found"))
     }
 }
 
@@ -62,7 +63,7 @@ async fn a_service_is_called_under_its_name_and_failures_read_as_gos() {
         ("other", server.address.to_string()),
         ("down", closed.to_string()),
     ]);
-    let callout = Callout::with_resolver(Arc::new(Fixed(known)), tasks.clone());
+    let callout = Callout::new(Reach::to_services(Arc::new(Fixed(known))), tasks.clone());
     let ca = Bytes::from(server.ca_pem.clone());
     let text = async |config: &Config, timeout| {
         let caller = callout.caller(config).expect("a caller");
@@ -123,45 +124,5 @@ async fn a_service_is_called_under_its_name_and_failures_read_as_gos() {
     trusting.insecure = true;
     let caller = callout.caller(&trusting).expect("a caller");
     caller.post_json(Bytes::from_static(b"{}"), SOON).await.expect("an answer from whoever it is");
-    assert!(tasks.shut_down(SOON).await);
-}
-
-#[tokio::test]
-async fn services_are_found_by_their_slices() {
-    let tasks = Tasks::new();
-    let (server, transport) = crate::testing::in_memory(&tasks).await;
-    let create = async |path: &str, body: serde_json::Value| {
-        let answer = crate::testing::http(&server, "POST", path, &[], body.to_string()).await;
-        assert_eq!(answer.code, 201, "{}", answer.json());
-    };
-    let service = |name: &str, spec: serde_json::Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec});
-    let services = "/api/v1/namespaces/ns/services";
-    let port = json!([{"name": "https", "port": 443, "targetPort": 8443}]);
-    create("/api/v1/namespaces", json!({"metadata": {"name": "ns"}})).await;
-    create(services, service("a", json!({"ports": port, "clusterIP": "10.0.0.1"}))).await;
-    create(services, service("b", json!({"ports": port, "clusterIP": "10.0.0.2"}))).await;
-    create(services, service("c", json!({"ports": port, "clusterIP": "10.0.0.3"}))).await;
-    create(services, service("d", json!({"type": "ExternalName", "externalName": "example.org"}))).await;
-    let slice = |name: &str, ready: bool| {
-        json!({"metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}}, "addressType": "IPv4",
-            "ports": [{"name": "https", "port": 8443, "protocol": "TCP"}],
-            "endpoints": [{"addresses": ["10.1.0.1"], "conditions": {"ready": ready}}]})
-    };
-    let slices = "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices";
-    create(slices, slice("a", true)).await;
-    create(slices, slice("b", false)).await;
-    let resolver = Services::new(transport);
-    let table: [(&str, u16, Result<&str, &str>); 6] = [
-        ("a", 443, Ok("10.1.0.1:8443")),
-        ("a", 80, Err("no service port 80 found for service \"a\"")),
-        ("b", 443, Err("no endpoints available for service \"b\"")),
-        ("c", 443, Ok("10.0.0.3:443")),
-        ("d", 443, Ok("example.org:443")),
-        ("e", 443, Err("service \"e\" not found")),
-    ];
-    for (name, port, expected) in table {
-        let found = resolver.resolve("ns", name, port).await;
-        assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned), "{name}:{port}");
-    }
     assert!(tasks.shut_down(SOON).await);
 }

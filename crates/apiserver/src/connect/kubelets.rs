@@ -1,45 +1,47 @@
 //! The connector: finds the kubelet of a pod's node and passes the request on.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use gantry_api::core::{Node, Pod};
+use gantry_api::core::Pod;
 use gantry_api::status::Result;
-use gantry_api::{ApiError, Object, Resource};
+use gantry_api::{ApiError, Resource};
 use gantry_base::Tasks;
 use gantry_stream::{is_upgrade_request, proxy_upgrade, websocket};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, BodyStream};
 use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 
-use super::{ConnectRequest, Connector, containers, dial, logs, proxies};
+use super::{ConnectRequest, Connector, containers, logs, proxies};
 use crate::lookup::Lookup;
 use crate::query::Query;
+use crate::reach::{KubeletClient, Reach, Target};
 use crate::serve::{Body, empty};
 
-/// Where a kubelet listens unless its node says otherwise.
-const KUBELET_PORT: u16 = 10250;
 /// How much of a kubelet's complaint is passed on, in bytes.
 const MAX_COMPLAINT: usize = 2000;
-/// The best address of a node first.
-const ADDRESSES: [&str; 3] = ["InternalIP", "ExternalIP", "Hostname"];
 
 /// Passes requests on to kubelets, and `proxy` requests to pods, services and nodes.
 pub struct Kubelets {
-    tls: Arc<ClientConfig>,
+    kubelets: Arc<KubeletClient>,
+    /// TLS towards pods and services, whose certificates nobody can know: encrypted, not authenticated, as upstream's
+    /// `proxy` is.
     unverified: Arc<ClientConfig>,
+    reach: Reach,
     lookup: Lookup,
     tasks: Tasks,
 }
 
 impl Kubelets {
-    /// `tls` authenticates us to kubelets, and them to us.
-    pub(crate) fn new(tls: ClientConfig, lookup: Lookup, tasks: Tasks) -> Self {
-        Self { tls: Arc::new(tls), unverified: dial::unverified(), lookup, tasks }
+    /// Talks to `kubelets`, and to everybody else by `reach`.
+    pub(crate) fn new(kubelets: Arc<KubeletClient>, reach: Reach, lookup: Lookup, tasks: Tasks) -> Self {
+        let unverified = Arc::new(gantry_client::https::unverified());
+        Self { kubelets, unverified, reach, lookup, tasks }
     }
 
     pub(super) fn lookup(&self) -> &Lookup {
@@ -48,29 +50,7 @@ impl Kubelets {
 
     /// The address of a node's kubelet.
     pub(super) async fn kubelet(&self, node: &str) -> Result<SocketAddr> {
-        let found: Option<Arc<Node>> = self.lookup.find("", node).await?;
-        let found = found.ok_or_else(|| ApiError::not_found(&Node::RESOURCE, node))?;
-        let status = found.status.as_ref();
-        let port =
-            status.and_then(|s| s.daemon_endpoints.as_ref()?.kubelet_endpoint.as_ref()).map(|e| e.port);
-        let port = port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0).unwrap_or(KUBELET_PORT);
-        let addresses = status.and_then(|s| s.addresses.as_deref()).unwrap_or_default();
-        let of_kind = |kind: &&str| addresses.iter().find(|a| a.type_ == *kind).map(|a| a.address.as_str());
-        let best: Vec<&str> = ADDRESSES.iter().filter_map(of_kind).collect();
-        for address in best {
-            if let Ok(ip) = address.parse::<IpAddr>() {
-                return Ok(SocketAddr::new(ip, port));
-            }
-            if let Ok(mut resolved) = tokio::net::lookup_host((address, port)).await
-                && let Some(address) = resolved.next()
-            {
-                return Ok(address);
-            }
-        }
-        let types = ADDRESSES.join(" ");
-        Err(ApiError::internal(format!(
-            "no preferred addresses found; known addresses: {addresses:?}; wanted: [{types}]"
-        )))
+        self.kubelets.address(node).await
     }
 
     /// Passes a request on.
@@ -80,11 +60,14 @@ impl Kubelets {
         to: &Destination,
     ) -> Result<Response<Body>, String> {
         let tls = match to.security {
-            Security::Kubelet => Some(Arc::clone(&self.tls)),
-            Security::Unverified => Some(Arc::clone(&self.unverified)),
+            Security::Kubelet => Some(self.kubelets.tls(to.address)),
+            Security::Unverified => {
+                Some((Arc::clone(&self.unverified), ServerName::IpAddress(to.address.ip().into())))
+            }
             Security::None => None,
         };
-        let connection = dial::dial(to.address, tls).await?;
+        let target = Target { address: to.address.to_string(), node: to.node.clone() };
+        let connection = self.reach.dial(&target, tls.as_ref()).await.map_err(|e| e.0)?;
         let scheme = if matches!(to.security, Security::None) { "http" } else { "https" };
         let uri: Uri = format!("{scheme}://{}{}", to.address, to.path)
             .parse()
@@ -127,7 +110,7 @@ impl Kubelets {
         let verb = if forward { "portForward" } else { &about.subresource };
         let slash = if forward { "" } else { "/" };
         let path = format!("/{verb}/{}/{}{slash}{container}{parameters}", about.namespace, about.name);
-        let to = Destination { address: self.kubelet(node).await?, security: Security::Kubelet, path };
+        let to = Destination::kubelet(self.kubelet(node).await?, path);
         let passed = self.pass(request, &to).await;
         passed.map_err(|why| ApiError::new(500, "", format!("error dialing backend: {why}")))
     }
@@ -143,7 +126,7 @@ impl Kubelets {
             return Ok(nothing);
         }
         let path = format!("/containerLogs/{}/{}/{container}{parameters}", about.namespace, about.name);
-        let to = Destination { address: self.kubelet(node).await?, security: Security::Kubelet, path };
+        let to = Destination::kubelet(self.kubelet(node).await?, path);
         let mut ask = Request::new(empty());
         *ask.method_mut() = Method::GET;
         let answer = self.pass(ask, &to).await;
@@ -244,9 +227,18 @@ pub(super) enum Security {
 /// Where a request goes.
 pub(super) struct Destination {
     pub(super) address: SocketAddr,
+    /// The node of the pod whose address it is.
+    pub(super) node: Option<String>,
     pub(super) security: Security,
     /// Path and query.
     pub(super) path: String,
+}
+
+impl Destination {
+    /// A path of a kubelet.
+    pub(super) fn kubelet(address: SocketAddr, path: String) -> Self {
+        Self { address, node: None, security: Security::Kubelet, path }
+    }
 }
 
 /// The subprotocol that carries a token.

@@ -1,7 +1,6 @@
 //! Subresources that lead out of the API server: `log`, `exec`, `attach`, `portforward` and `proxy`.
 
 mod containers;
-mod dial;
 mod kubelets;
 mod logs;
 mod options;

@@ -15,6 +15,7 @@ use http_body_util::BodyExt;
 use super::kubelets::{About, Destination, Kubelets, Security};
 use super::rewrite::{self, Rewriter};
 use crate::limits::MAX_PAGE_BYTES;
+use crate::reach::pod_node;
 use crate::serve::{Body, empty, full};
 
 /// `scheme:name:port`, `name:port` or `name`.
@@ -63,18 +64,18 @@ pub(super) async fn proxy(
     if about.path.is_empty() && matches!(*request.method(), Method::GET | Method::HEAD) {
         return redirect(&uri);
     }
-    let (address, security) = match &*about.resource.plural {
-        "pods" => pod(kubelets, about).await?,
-        "services" => service(kubelets, about).await?,
-        _ => node(kubelets, about).await?,
-    };
     let path = if about.path.is_empty() { "/" } else { &about.path };
     let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
-    let to = Destination { address, security, path: format!("{path}{query}") };
+    let asked = format!("{path}{query}");
+    let to = match &*about.resource.plural {
+        "pods" => pod(kubelets, about, asked).await?,
+        "services" => service(kubelets, about, asked).await?,
+        _ => node(kubelets, about, asked).await?,
+    };
     let prefix = uri.path().strip_suffix(about.path.as_str()).unwrap_or(uri.path());
     let host = request.headers().get(HOST).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
     let rewriter =
-        Rewriter { prefix: prefix.trim_end_matches('/').to_owned(), target: address.to_string(), host };
+        Rewriter { prefix: prefix.trim_end_matches('/').to_owned(), target: to.address.to_string(), host };
     let mut request = request;
     forwarded(&mut request, &rewriter, path);
     let answer = kubelets.pass(request, &to).await;
@@ -140,7 +141,7 @@ fn redirect(uri: &Uri) -> Result<Response<Body>> {
     Ok(response)
 }
 
-async fn pod(kubelets: &Kubelets, about: &About) -> Result<(SocketAddr, Security)> {
+async fn pod(kubelets: &Kubelets, about: &About, path: String) -> Result<Destination> {
     let wanted = Name::parse(&about.name, "pod")?;
     let found: Option<Arc<Pod>> = kubelets.lookup().find(&about.namespace, wanted.name).await?;
     let pod = found.ok_or_else(|| ApiError::not_found(&Pod::RESOURCE, wanted.name))?;
@@ -150,7 +151,9 @@ async fn pod(kubelets: &Kubelets, about: &About) -> Result<(SocketAddr, Security
     let port = if wanted.port.is_empty() { first.unwrap_or_default() } else { wanted.port.to_owned() };
     let ip = pod.status.as_ref().and_then(|s| s.pod_ip.as_deref()).and_then(|ip| ip.parse::<IpAddr>().ok());
     let ip = ip.filter(allowed).ok_or_else(|| ApiError::bad_request("address not allowed"))?;
-    Ok((SocketAddr::new(ip, wanted.number(&port)?), wanted.security()))
+    let address = SocketAddr::new(ip, wanted.number(&port)?);
+    let node = pod.spec.as_ref().and_then(|s| s.node_name.clone());
+    Ok(Destination { address, node, security: wanted.security(), path })
 }
 
 /// Neither this machine nor its link.
@@ -162,7 +165,7 @@ fn allowed(ip: &IpAddr) -> bool {
     !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local)
 }
 
-async fn service(kubelets: &Kubelets, about: &About) -> Result<(SocketAddr, Security)> {
+async fn service(kubelets: &Kubelets, about: &About, path: String) -> Result<Destination> {
     let wanted = Name::parse(&about.name, "service")?;
     let (namespace, name) = (&*about.namespace, wanted.name);
     let mut port_name = wanted.port.to_owned();
@@ -184,12 +187,15 @@ async fn service(kubelets: &Kubelets, about: &About) -> Result<(SocketAddr, Secu
             return Err(ApiError::not_found(missing, name));
         }
     };
-    let mut ready: Vec<SocketAddr> = Vec::new();
+    let mut ready: Vec<(SocketAddr, Option<String>)> = Vec::new();
     for subset in endpoints.subsets.iter().flatten() {
         let port = subset.ports.iter().flatten().find(|p| p.name.as_deref().unwrap_or("") == port_name);
         let Some(port) = port.and_then(|p| u16::try_from(p.port).ok()) else { continue };
-        let ips = subset.addresses.iter().flatten().filter_map(|a| a.ip.parse::<IpAddr>().ok());
-        ready.extend(ips.filter(allowed).map(|ip| SocketAddr::new(ip, port)));
+        for address in subset.addresses.iter().flatten() {
+            let Some(ip) = address.ip.parse::<IpAddr>().ok().filter(allowed) else { continue };
+            let node = pod_node(address.target_ref.as_ref(), address.node_name.as_deref());
+            ready.push((SocketAddr::new(ip, port), node.map(str::to_owned)));
+        }
     }
     if ready.is_empty() {
         return Err(ApiError::unavailable(format!(
@@ -197,17 +203,19 @@ async fn service(kubelets: &Kubelets, about: &About) -> Result<(SocketAddr, Secu
             quote(&about.name)
         )));
     }
-    Ok((ready[rand::random_range(0..ready.len())], wanted.security()))
+    let (address, node) = ready.swap_remove(rand::random_range(0..ready.len()));
+    Ok(Destination { address, node, security: wanted.security(), path })
 }
 
-async fn node(kubelets: &Kubelets, about: &About) -> Result<(SocketAddr, Security)> {
+async fn node(kubelets: &Kubelets, about: &About, path: String) -> Result<Destination> {
     let wanted = Name::parse(&about.name, "node")?;
     let kubelet = kubelets.kubelet(wanted.name).await?;
     if wanted.port.is_empty() || wanted.port == kubelet.port().to_string() {
-        return Ok((kubelet, Security::Kubelet));
+        return Ok(Destination::kubelet(kubelet, path));
     }
     if !allowed(&kubelet.ip()) {
         return Err(ApiError::bad_request("address not allowed"));
     }
-    Ok((SocketAddr::new(kubelet.ip(), wanted.number(wanted.port)?), wanted.security()))
+    let address = SocketAddr::new(kubelet.ip(), wanted.number(wanted.port)?);
+    Ok(Destination { address, node: None, security: wanted.security(), path })
 }

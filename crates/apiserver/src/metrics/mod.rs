@@ -40,6 +40,7 @@ pub(crate) fn register_all() {
         crate::fairness::metrics::FAMILIES,
         crate::audit::metrics::FAMILIES,
         crate::health::FAMILIES,
+        crate::reach::metrics::FAMILIES,
     ] {
         register(PART, families);
     }

@@ -100,6 +100,7 @@ impl Cluster {
             authorize,
             audit,
             in_flight: gantry_apiserver::fairness::Options::default(),
+            own_node: None,
         };
         let options = Options { store: Arc::clone(&store), kinds: gantry_kinds::builtin(), clock };
         let make = Box::new(move |transport| {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use gantry_base::error::Context as _;
-use gantry_base::{Class, Error, Result};
+use gantry_base::{Class, Error, Result, dial_error, dial_timeout};
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
@@ -63,11 +63,7 @@ impl Dialer {
         let attempt = async {
             let tcp = TcpStream::connect((&*self.host, self.port)).await.map_err(|e| {
                 // Whoever reads it wants to know where; the operating system does not say.
-                let why = match e.kind() {
-                    io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-                    _ => e.to_string(),
-                };
-                io::Error::new(e.kind(), format!("dial tcp {}:{}: connect: {why}", self.host, self.port))
+                io::Error::new(e.kind(), dial_error(format_args!("{}:{}", self.host, self.port), &e))
             })?;
             tcp.set_nodelay(true)?;
             match &self.tls {
@@ -76,7 +72,7 @@ impl Dialer {
             }
         };
         tokio::time::timeout(CONNECT_TIMEOUT, attempt).await.unwrap_or_else(|_| {
-            let message = format!("dial tcp {}:{}: i/o timeout", self.host, self.port);
+            let message = dial_timeout(format_args!("{}:{}", self.host, self.port));
             Err(io::Error::new(io::ErrorKind::TimedOut, message))
         })
     }

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
-use super::{Outcome, tcp};
+use super::Outcome;
 
 const MAX_ANSWER: usize = 64 * 1024;
 /// `HealthCheckResponse.ServingStatus.SERVING`
@@ -31,7 +31,7 @@ async fn check(host: &str, port: u16, address: &str, service: &str) -> Outcome {
     let stream = match TcpStream::connect((host, port)).await {
         Ok(stream) => stream,
         Err(error) => {
-            let why = tcp::dial_error(address, &error);
+            let why = gantry_base::dial_error(address, &error);
             return Outcome::Failure(format!("error: this is not a healthy gRPC server: {why}"));
         }
     };

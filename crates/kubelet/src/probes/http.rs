@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::{Outcome, tcp};
+use super::Outcome;
 use crate::pod;
 
 /// How long a lifecycle hook's request may take.
@@ -150,7 +150,7 @@ async fn follow(mut request: Request) -> Result<Answer, String> {
 async fn once(request: &Request) -> Result<(Answer, Option<String>), String> {
     let stream = TcpStream::connect((request.host.as_str(), request.port))
         .await
-        .map_err(|e| tcp::dial_error(&request.authority(), &e))?;
+        .map_err(|e| gantry_base::dial_error(request.authority(), &e))?;
     if request.is_tls() {
         let name = ServerName::try_from(request.host.clone()).map_err(|e| e.to_string())?;
         let connector = tokio_rustls::TlsConnector::from(TLS.clone());

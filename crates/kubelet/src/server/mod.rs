@@ -1,5 +1,5 @@
-//! The kubelet's HTTPS server: logs, exec, attach, port-forward, statistics. Only clients that the options name
-//! are let in.
+//! The kubelet's HTTPS server: logs, exec, attach, port-forward, statistics, connections to pods. Only clients that the
+//! options name are let in.
 
 mod auth;
 mod forward;
@@ -7,6 +7,7 @@ mod log_stream;
 pub(crate) mod query;
 mod remote;
 mod stats;
+mod tunnel;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -53,6 +54,7 @@ pub async fn start(core: Arc<Core>, options: &ServerOptions, tasks: &Tasks) -> R
         core,
         allowed: options.allowed.clone(),
         tls: tokio_rustls::TlsAcceptor::from(options.tls.clone()),
+        tunnels: tunnel::Tunnels::default(),
         tasks: tasks.clone(),
     });
     tasks.spawn("kubelet server", server.accept(listener));
@@ -63,6 +65,7 @@ struct Server {
     core: Arc<Core>,
     allowed: crate::options::AllowedClients,
     tls: tokio_rustls::TlsAcceptor,
+    tunnels: tunnel::Tunnels,
     tasks: Tasks,
 }
 
@@ -113,6 +116,9 @@ impl Server {
     }
 
     async fn route(&self, request: Request<Incoming>) -> Response<Body> {
+        if request.method() == Method::CONNECT {
+            return self.tunnels.respond(&self.core, request, &self.tasks).await;
+        }
         let path = request.uri().path().to_owned();
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let query = Query::of(request.uri());

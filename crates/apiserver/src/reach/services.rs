@@ -7,33 +7,37 @@ use gantry_api::core::{Service, ServicePort, ServiceSpec};
 use gantry_api::discovery::EndpointSlice;
 use gantry_api::field::quote;
 use gantry_api::{LabelSelector, Object, Resource};
-use gantry_client::{Api, ListParams, Target, Transport};
+use gantry_client::{Api, ListParams, Transport};
+
+use super::{Target, join};
 
 /// Finds services.
 #[async_trait]
 pub trait Resolve: Send + Sync + 'static {
-    /// `host:port` of a connection to the service's `port`.
+    /// Whom a connection to the service's `port` leads to.
     ///
     /// # Errors
     /// Says why there is none, in upstream's words.
-    async fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<String, String>;
+    async fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<Target, String>;
 }
 
 /// Finds them in the API: a ready endpoint, or where there are no endpoint slices the cluster address.
 pub struct Services {
     transport: Arc<dyn Transport>,
+    cluster_addresses: bool,
 }
 
 impl Services {
-    /// Reads services and their endpoint slices through `transport`.
-    pub fn new(transport: Arc<dyn Transport>) -> Self {
-        Self { transport }
+    /// Reads services and their endpoint slices through `transport`. `cluster_addresses`: there is a service proxy on
+    /// this machine, so that a service without endpoint slices may be dialled at its cluster address.
+    pub fn new(transport: Arc<dyn Transport>, cluster_addresses: bool) -> Self {
+        Self { transport, cluster_addresses }
     }
 
     async fn slices(&self, namespace: &str, name: &str) -> Result<Vec<Arc<EndpointSlice>>, String> {
         let labels = LabelSelector::parse(&format!("kubernetes.io/service-name={name}"))
             .map_err(|e| format!("the name {name:?}: {e}"))?;
-        let target = Target {
+        let target = gantry_client::Target {
             resource: EndpointSlice::RESOURCE,
             namespace: namespace.into(),
             name: "".into(),
@@ -47,7 +51,7 @@ impl Services {
 
 #[async_trait]
 impl Resolve for Services {
-    async fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<String, String> {
+    async fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<Target, String> {
         let api = Api::<Service>::new(Arc::clone(&self.transport), "kube-apiserver");
         let key = gantry_api::ObjectKey::new(namespace, name);
         let service = api.find(&key).await.map_err(|e| e.message().to_owned())?;
@@ -56,18 +60,18 @@ impl Resolve for Services {
         match spec.type_.as_deref().unwrap_or("ClusterIP") {
             "ClusterIP" | "LoadBalancer" | "NodePort" => {}
             "ExternalName" => {
-                return Ok(join(spec.external_name.as_deref().unwrap_or(""), i32::from(port)));
+                return Ok(Target::outside(join(spec.external_name.as_deref().unwrap_or(""), port)));
             }
             other => return Err(format!("unsupported service type {}", quote(other))),
         }
         let wanted = port_of(&spec, name, port)?;
         let slices = self.slices(namespace, name).await?;
-        if slices.is_empty() {
+        if slices.is_empty() && self.cluster_addresses {
             return cluster_address(&spec, name, wanted);
         }
         let family = spec.ip_families.iter().flatten().next().cloned().unwrap_or_default();
         ready_endpoint(&slices, wanted.name.as_deref().unwrap_or(""), &family)
-            .ok_or_else(|| format!("no endpoints available for service {}", quote(name)))
+            .ok_or_else(|| no_endpoints(name))
     }
 }
 
@@ -85,17 +89,17 @@ fn port_of<'a>(spec: &'a ServiceSpec, name: &str, port: u16) -> Result<&'a Servi
         .ok_or_else(|| format!("no service port {port} found for service {}", quote(name)))
 }
 
-fn cluster_address(spec: &ServiceSpec, name: &str, port: &ServicePort) -> Result<String, String> {
+fn cluster_address(spec: &ServiceSpec, name: &str, port: &ServicePort) -> Result<Target, String> {
     match spec.cluster_ip.as_deref().unwrap_or("") {
         "None" => Err("cannot route to service with ClusterIP \"None\"".to_owned()),
-        "" => Err(format!("no endpoints available for service {}", quote(name))),
-        address => Ok(join(address, port.port)),
+        "" => Err(no_endpoints(name)),
+        address => Ok(Target::outside(join(address, port.port))),
     }
 }
 
 /// Any ready one; those of the service's first address family go first.
-fn ready_endpoint(slices: &[Arc<EndpointSlice>], port: &str, family: &str) -> Option<String> {
-    let mut ready: Vec<String> = Vec::new();
+fn ready_endpoint(slices: &[Arc<EndpointSlice>], port: &str, family: &str) -> Option<Target> {
+    let mut ready: Vec<Target> = Vec::new();
     for preferred in [true, false] {
         for slice in slices.iter().filter(|s| (s.address_type == family) == preferred) {
             let mut ports = slice.ports.iter().flatten();
@@ -104,7 +108,8 @@ fn ready_endpoint(slices: &[Arc<EndpointSlice>], port: &str, family: &str) -> Op
             for endpoint in slice.endpoints.iter().flatten() {
                 let is_ready = endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
                 if is_ready && let Some(address) = endpoint.addresses.first() {
-                    ready.push(join(address, number));
+                    let (of, node) = (endpoint.target_ref.as_ref(), endpoint.node_name.as_deref());
+                    ready.push(Target::endpoint(join(address, number), of, node));
                 }
             }
         }
@@ -115,6 +120,6 @@ fn ready_endpoint(slices: &[Arc<EndpointSlice>], port: &str, family: &str) -> Op
     None
 }
 
-fn join(host: &str, port: i32) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+fn no_endpoints(name: &str) -> String {
+    format!("no endpoints available for service {}", quote(name))
 }
