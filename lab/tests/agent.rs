@@ -1,8 +1,10 @@
-//! A server that runs no containers, and a node on another machine that joins it.
+//! A server that runs no containers, and a node on another machine that joins it. The server's network has no route to
+//! pods and services: what it wants of them goes through the node's kubelet.
 //!
 //! The node's certificates come from the certificates API, as an administrator would make them. There is one node, so
 //! nothing here depends on routes between the pods of several.
 
+use gantry_lab::clients::script;
 use gantry_lab::cluster::Cluster;
 use gantry_lab::netns::{NODE_IP, OTHER_IP};
 use gantry_lab::wait::until;
@@ -10,6 +12,8 @@ use serde_json::json;
 
 const IMAGE: &str = "gantry.test/busybox:1";
 const USER: &str = "system:node:node-2";
+/// A page of the pod `web` through the server.
+const POD_PAGE: &str = "/api/v1/namespaces/default/pods/web:8080/proxy/";
 
 /// A key and a certificate for `node-2`, as files of this name in the server's folder.
 struct Issued {
@@ -115,9 +119,14 @@ fn a_node_joins_from_another_machine() {
     server.wait_node("node-2");
     agent.load_images(&[IMAGE]);
     pods_run_and_answer(&server);
+    the_server_reaches_pods_and_services(&server);
 
     // The node lives on without its agent's process, and its agent finds everything again.
     agent.kill();
+    let gone = server.kubectl(&["get", "--raw", POD_PAGE]);
+    let reason =
+        "through the kubelet of node \"node-2\": dial tcp 192.168.77.2:10250: connect: connection refused";
+    assert!(gone.err.contains(reason), "{gone:?}");
     agent.launch_as(&arguments);
     until("the agent answers again", || {
         let ran = server.kubectl(&["exec", "web", "--", "cat", "/www/index.html"]);
@@ -163,4 +172,105 @@ fn pods_run_and_answer(server: &Cluster) {
         stats.contains("\"nodeName\":\"node-2\"") || stats.contains("\"nodeName\": \"node-2\""),
         "{stats}"
     );
+}
+
+/// `proxy`, a webhook and an aggregated API, all in pods of the other machine.
+fn the_server_reaches_pods_and_services(server: &Cluster) {
+    let direct = server.run("nc", &["-z", "-w", "5", &pod_ip(server, "web"), "8080"], None);
+    assert!(!direct.ok(), "the server's own network leads to the pod: this test shows nothing");
+    let page = |path: &str| server.kubectl_ok(&["get", "--raw", path]);
+    assert_eq!(page(POD_PAGE), "from node-2\n");
+    assert_eq!(page("/api/v1/namespaces/default/services/web:80/proxy/index.html"), "from node-2\n");
+
+    let authority = start_extension(server);
+    let greeting = "{\"from\": \"node-2\"}";
+    assert_eq!(page("/api/v1/namespaces/default/services/https:extension:443/proxy/"), greeting);
+    server.apply(
+        &json!({
+            "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+            "metadata": {"name": "v1.extension.gantry.test"},
+            "spec": {"group": "extension.gantry.test", "version": "v1", "groupPriorityMinimum": 1000,
+                "versionPriority": 10, "caBundle": authority,
+                "service": {"namespace": "default", "name": "extension", "port": 443}},
+        })
+        .to_string(),
+    );
+    server.kubectl_ok(&[
+        "wait",
+        "apiservice/v1.extension.gantry.test",
+        "--for=condition=Available",
+        "--timeout=60s",
+    ]);
+    let list = "{\"kind\": \"GreetingList\", \"from\": \"node-2\"}";
+    assert_eq!(page("/apis/extension.gantry.test/v1/greetings"), list);
+
+    server.apply(
+        &json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": "extension"},
+            "webhooks": [{"name": "extension.gantry.test", "admissionReviewVersions": ["v1"], "sideEffects": "None",
+                "objectSelector": {"matchLabels": {"asked": "yes"}},
+                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}],
+                "clientConfig": {"caBundle": authority,
+                    "service": {"namespace": "default", "name": "extension", "path": "/validate"}}}],
+        })
+        .to_string(),
+    );
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "asked", "labels": {"asked": "yes"}}});
+    let refusal = "admission webhook \"extension.gantry.test\" denied the request: said on node-2";
+    until("the webhook is asked", || {
+        let asked =
+            server.run("kubectl", &["create", "--dry-run=server", "-f", "-"], Some(&object.to_string()));
+        if asked.err.contains(refusal) { Ok(()) } else { Err(format!("{asked:?}")) }
+    });
+}
+
+fn pod_ip(server: &Cluster, pod: &str) -> String {
+    server.kubectl_ok(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"])
+}
+
+/// Starts `extension.py` in a pod, by the machine's own Python, behind a service. Says who vouches for it, in base64.
+fn start_extension(server: &Cluster) -> String {
+    let folder = server.data().display();
+    let (key, certificate) = (format!("{folder}/extension.key"), format!("{folder}/extension.crt"));
+    let make = format!(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -keyout {key} \
+         -subj /CN=extension -addext subjectAltName=DNS:extension.default.svc -out {certificate} && base64 -w0 {certificate}"
+    );
+    let authority = server.run("sh", &["-c", &make], None);
+    assert!(authority.ok(), "openssl: {authority:?}");
+    let python = server.run("python3", &["-c", "import sys; print(sys.executable, end='')"], None);
+    assert!(python.ok(), "python3: {python:?}");
+    let script = std::path::absolute(script("python/extension.py")).expect("a current directory");
+    let command = [
+        "chroot",
+        "/machine",
+        &python.out,
+        "-B",
+        &script.to_string_lossy(),
+        "8443",
+        &certificate,
+        &key,
+        "node-2",
+    ];
+    server.apply(
+        &json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "extension", "labels": {"app": "extension"}},
+            "spec": {"terminationGracePeriodSeconds": 0,
+                "volumes": [{"name": "machine", "hostPath": {"path": "/"}}],
+                "containers": [{"name": "main", "image": IMAGE, "command": command,
+                    "readinessProbe": {"tcpSocket": {"port": 8443}, "periodSeconds": 1},
+                    "volumeMounts": [{"name": "machine", "mountPath": "/machine", "readOnly": true}]}]},
+        })
+        .to_string(),
+    );
+    server.kubectl_ok(&["expose", "pod", "extension", "--port=443", "--target-port=8443"]);
+    let ready = server.kubectl(&["wait", "pod/extension", "--for=condition=Ready", "--timeout=120s"]);
+    assert!(ready.ok(), "{ready:?}\n{:?}", server.kubectl(&["logs", "extension"]));
+    until("the service has an endpoint", || {
+        let path = "jsonpath={.subsets[*].addresses[*].ip}";
+        let found = server.kubectl_ok(&["get", "endpoints", "extension", "-o", path]);
+        if found.is_empty() { Err("none yet".to_owned()) } else { Ok(()) }
+    });
+    authority.out
 }

@@ -1,4 +1,4 @@
-//! The HTTPS server: who is let in, and what logs look like.
+//! The HTTPS server: who is let in, what logs look like, and which addresses are tunnelled to.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use common::{MemoryApi, Node};
 use gantry_base::{SystemClock, Tasks};
-use gantry_cri::FakeRuntime;
+use gantry_cri::{FakeRuntime, Runtime};
 use gantry_kubelet::{AllowedClients, ServerOptions};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
@@ -16,6 +16,9 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::client::TlsStream;
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
@@ -59,7 +62,8 @@ fn server_config(issuer: &Issuer) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-async fn get(address: SocketAddr, issuer: &Issuer, client: Option<&str>, path: &str) -> (u16, String) {
+/// TLS to the kubelet, under a certificate of `client`.
+async fn connect(address: SocketAddr, issuer: &Issuer, client: Option<&str>) -> TlsStream<TcpStream> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("versions")
@@ -71,9 +75,13 @@ async fn get(address: SocketAddr, issuer: &Issuer, client: Option<&str>, path: &
         }
         None => builder.with_no_client_auth(),
     };
-    let stream = tokio::net::TcpStream::connect(address).await.expect("connected");
+    let stream = TcpStream::connect(address).await.expect("connected");
     let name = ServerName::try_from("localhost").expect("a name");
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS");
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS")
+}
+
+async fn get(address: SocketAddr, issuer: &Issuer, client: Option<&str>, path: &str) -> (u16, String) {
+    let stream = connect(address, issuer, client).await;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
     let request =
@@ -90,12 +98,11 @@ async fn get(address: SocketAddr, issuer: &Issuer, client: Option<&str>, path: &
     }
 }
 
-#[tokio::test]
-async fn only_named_clients_are_let_in_and_logs_are_rendered() {
-    let issuer = authority();
+/// A node that lets `kube-apiserver` in, and where its kubelet listens.
+async fn serving(issuer: &Issuer) -> (Node, SocketAddr) {
     let server = ServerOptions {
         listen: "127.0.0.1:0".parse().expect("an address"),
-        tls: server_config(&issuer),
+        tls: server_config(issuer),
         allowed: AllowedClients { common_names: vec!["kube-apiserver".into()], organizations: vec![] },
     };
     let tasks = Tasks::new();
@@ -103,6 +110,79 @@ async fn only_named_clients_are_let_in_and_logs_are_rendered() {
     let dir = tempfile::tempdir().expect("a directory");
     let node = Node::serving(MemoryApi::new(), runtime, tasks, dir, Some(server)).await;
     let address = node.kubelet.address().expect("an address");
+    (node, address)
+}
+
+/// Asks for a tunnel to `target`: the code, and the connection behind the answer's headers.
+async fn tunnel(
+    address: SocketAddr,
+    issuer: &Issuer,
+    client: Option<&str>,
+    target: &str,
+) -> (u16, TlsStream<TcpStream>) {
+    let mut stream = connect(address, issuer, client).await;
+    let request = format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("an answer"));
+    }
+    let head = String::from_utf8(head).expect("text");
+    (head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a code"), stream)
+}
+
+#[tokio::test]
+async fn tunnels_lead_to_the_nodes_own_pods_only() {
+    let issuer = authority();
+    let (node, address) = serving(&issuer).await;
+    // The pod's address is one of the loopback's.
+    node.runtime.update_runtime_config("127.9.0.0/24").await.expect("a range");
+    node.run("p", json!({"containers": [{"name": "c", "image": "a:1"}]}));
+    let pod = node.condition("p", "Ready", "True").await;
+    let ip = pod.status.and_then(|s| s.pod_ip).expect("an address");
+    let listener = TcpListener::bind((ip.as_str(), 0)).await.expect("a port");
+    let open = listener.local_addr().expect("an address").to_string();
+    let closed = TcpListener::bind((ip.as_str(), 0)).await.expect("a port").local_addr().expect("an address");
+
+    assert_eq!(tunnel(address, &issuer, None, &open).await.0, 401);
+    assert_eq!(tunnel(address, &issuer, Some("somebody"), &open).await.0, 403);
+    let refused = [
+        ("127.0.0.1:80".to_owned(), 403, "no pod of this node has the address 127.0.0.1".to_owned()),
+        ("192.0.2.1:80".to_owned(), 403, "no pod of this node has the address 192.0.2.1".to_owned()),
+        ("localhost:80".to_owned(), 400, "\"localhost:80\" is not an address and a port".to_owned()),
+        (closed.to_string(), 502, format!("dial tcp {closed}: connect: connection refused")),
+    ];
+    for (target, expected, why) in refused {
+        let (code, mut stream) = tunnel(address, &issuer, Some("kube-apiserver"), &target).await;
+        let mut body = vec![0; why.len()];
+        stream.read_exact(&mut body).await.expect("a reason");
+        assert_eq!((code, String::from_utf8(body).expect("text")), (expected, why), "{target}");
+    }
+
+    // The pod answers when its client has ended, and the client hears the pod's end.
+    let pod = async {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).await.expect("the client's end");
+        stream.write_all(format!("{} bytes", heard.len()).as_bytes()).await.expect("sent");
+    };
+    let client = async {
+        let (code, mut stream) = tunnel(address, &issuer, Some("kube-apiserver"), &open).await;
+        assert_eq!(code, 200);
+        stream.write_all(&[7; 100_000]).await.expect("sent");
+        stream.shutdown().await.expect("ended");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("the pod's end");
+        answer
+    };
+    assert_eq!(tokio::join!(client, pod).0, "100000 bytes");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn only_named_clients_are_let_in_and_logs_are_rendered() {
+    let issuer = authority();
+    let (node, address) = serving(&issuer).await;
     assert_eq!(get(address, &issuer, None, "/pods").await.0, 401);
     assert_eq!(get(address, &issuer, Some("somebody"), "/pods").await.0, 403);
     node.run("p", json!({"containers": [{"name": "c", "image": "a:1"}]}));
