@@ -20,6 +20,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 
+/// The node's address: one of the loopback's.
+const NODE_IP: &str = "127.9.1.1";
+
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
 fn authority() -> Issuer {
@@ -108,7 +111,7 @@ async fn serving(issuer: &Issuer) -> (Node, SocketAddr) {
     let tasks = Tasks::new();
     let runtime = FakeRuntime::new(Arc::new(SystemClock::default()), tasks.clone());
     let dir = tempfile::tempdir().expect("a directory");
-    let node = Node::serving(MemoryApi::new(), runtime, tasks, dir, Some(server)).await;
+    let node = Node::serving(MemoryApi::new(), runtime, tasks, dir, NODE_IP, Some(server)).await;
     let address = node.kubelet.address().expect("an address");
     (node, address)
 }
@@ -148,7 +151,7 @@ async fn tunnels_lead_to_the_nodes_own_pods_only() {
     assert_eq!(tunnel(address, &issuer, Some("somebody"), &open).await.0, 403);
     let refused = [
         ("127.0.0.1:80".to_owned(), 403, "no pod of this node has the address 127.0.0.1".to_owned()),
-        ("192.0.2.1:80".to_owned(), 403, "no pod of this node has the address 192.0.2.1".to_owned()),
+        (format!("{NODE_IP}:80"), 403, format!("no pod of this node has the address {NODE_IP}")),
         ("localhost:80".to_owned(), 400, "\"localhost:80\" is not an address and a port".to_owned()),
         (closed.to_string(), 502, format!("dial tcp {closed}: connect: connection refused")),
     ];
@@ -176,6 +179,13 @@ async fn tunnels_lead_to_the_nodes_own_pods_only() {
         answer
     };
     assert_eq!(tokio::join!(client, pod).0, "100000 bytes");
+
+    // A pod on the node's network has the node's address.
+    node.run("h", json!({"hostNetwork": true, "containers": [{"name": "c", "image": "a:1"}]}));
+    node.condition("h", "Ready", "True").await;
+    let listener = TcpListener::bind((NODE_IP, 0)).await.expect("a port");
+    let open = listener.local_addr().expect("an address").to_string();
+    assert_eq!(tunnel(address, &issuer, Some("kube-apiserver"), &open).await.0, 200);
     node.stop().await;
 }
 

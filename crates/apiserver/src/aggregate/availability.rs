@@ -6,12 +6,12 @@ use gantry_api::apiregistration::APIServiceCondition;
 use gantry_api::core::Service;
 use gantry_api::discovery::EndpointSlice;
 use gantry_api::field::quote;
-use gantry_api::status::Result;
-use gantry_api::{LabelSelector, Object, ObjectKey, time};
-use gantry_client::{Api, ListParams, Target, Transport};
+use gantry_api::{ObjectKey, time};
+use gantry_client::{Api, Transport};
 use serde_json::Value;
 
 use super::remote::Remote;
+use crate::reach::slices;
 
 /// What a check found.
 pub(super) struct Checked {
@@ -84,23 +84,6 @@ pub(super) async fn check(remote: &Remote, transport: &Arc<dyn Transport>) -> Ch
         }
     }
     discover(remote).await
-}
-
-async fn slices(
-    transport: &Arc<dyn Transport>,
-    namespace: &str,
-    name: &str,
-) -> Result<Vec<Arc<EndpointSlice>>> {
-    let labels = LabelSelector::parse(&format!("kubernetes.io/service-name={name}"))
-        .map_err(gantry_api::ApiError::internal)?;
-    let target = Target {
-        resource: EndpointSlice::RESOURCE,
-        namespace: namespace.into(),
-        name: "".into(),
-        subresource: "",
-    };
-    let list = transport.list(&target, &ListParams { labels, ..ListParams::default() }).await?;
-    list.items.iter().map(|i| i.typed().map_err(gantry_api::ApiError::internal)).collect()
 }
 
 fn has_endpoint(slice: &EndpointSlice, port: &str) -> bool {

@@ -16,6 +16,7 @@ mod tunnel;
 
 pub(crate) use connection::Connection;
 pub(crate) use kubelets::KubeletClient;
+pub(crate) use services::slices;
 pub use services::{Resolve, Services};
 
 use std::net::SocketAddr;

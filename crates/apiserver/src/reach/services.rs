@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use gantry_api::core::{Service, ServicePort, ServiceSpec};
 use gantry_api::discovery::EndpointSlice;
 use gantry_api::field::quote;
-use gantry_api::{LabelSelector, Object, Resource};
+use gantry_api::{ApiError, LabelSelector, Object, Resource};
 use gantry_client::{Api, ListParams, Transport};
 
 use super::{Target, join};
@@ -33,20 +33,6 @@ impl Services {
     pub fn new(transport: Arc<dyn Transport>, cluster_addresses: bool) -> Self {
         Self { transport, cluster_addresses }
     }
-
-    async fn slices(&self, namespace: &str, name: &str) -> Result<Vec<Arc<EndpointSlice>>, String> {
-        let labels = LabelSelector::parse(&format!("kubernetes.io/service-name={name}"))
-            .map_err(|e| format!("the name {name:?}: {e}"))?;
-        let target = gantry_client::Target {
-            resource: EndpointSlice::RESOURCE,
-            namespace: namespace.into(),
-            name: "".into(),
-            subresource: "",
-        };
-        let params = ListParams { labels, ..ListParams::default() };
-        let list = self.transport.list(&target, &params).await.map_err(|e| e.message().to_owned())?;
-        list.items.iter().map(|item| item.typed::<EndpointSlice>().map_err(|e| e.to_string())).collect()
-    }
 }
 
 #[async_trait]
@@ -65,7 +51,7 @@ impl Resolve for Services {
             other => return Err(format!("unsupported service type {}", quote(other))),
         }
         let wanted = port_of(&spec, name, port)?;
-        let slices = self.slices(namespace, name).await?;
+        let slices = slices(&self.transport, namespace, name).await.map_err(|e| e.message().to_owned())?;
         if slices.is_empty() && self.cluster_addresses {
             return cluster_address(&spec, name, wanted);
         }
@@ -75,9 +61,27 @@ impl Resolve for Services {
     }
 }
 
+/// The endpoint slices of a service.
+pub(crate) async fn slices(
+    transport: &Arc<dyn Transport>,
+    namespace: &str,
+    name: &str,
+) -> Result<Vec<Arc<EndpointSlice>>, ApiError> {
+    let labels = LabelSelector::parse(&format!("kubernetes.io/service-name={name}"));
+    let labels = labels.map_err(ApiError::internal)?;
+    let target = gantry_client::Target {
+        resource: EndpointSlice::RESOURCE,
+        namespace: namespace.into(),
+        name: "".into(),
+        subresource: "",
+    };
+    let list = transport.list(&target, &ListParams { labels, ..ListParams::default() }).await?;
+    list.items.iter().map(|item| item.typed().map_err(ApiError::internal)).collect()
+}
+
 /// As a lister words it: with the kind's singular.
 fn not_found(name: &str) -> String {
-    gantry_api::ApiError::not_found(&Resource { plural: "service".into(), ..Service::RESOURCE }, name)
+    ApiError::not_found(&Resource { plural: "service".into(), ..Service::RESOURCE }, name)
         .message()
         .to_owned()
 }

@@ -263,7 +263,7 @@ impl Node {
         tasks: Tasks,
         dir: tempfile::TempDir,
     ) -> Self {
-        Self::serving(api, runtime, tasks, dir, None).await
+        Self::serving(api, runtime, tasks, dir, "192.0.2.1", None).await
     }
 
     pub async fn serving(
@@ -271,6 +271,7 @@ impl Node {
         runtime: FakeRuntime,
         tasks: Tasks,
         dir: tempfile::TempDir,
+        ip: &str,
         server: Option<ServerOptions>,
     ) -> Self {
         let mut options =
@@ -278,7 +279,7 @@ impl Node {
         options.log_dir = dir.path().join("logs");
         // No hierarchy of the machine is touched.
         options.cgroup_mount = dir.path().join("cgroup");
-        options.node_ips = vec!["192.0.2.1".parse().expect("an address")];
+        options.node_ips = vec![ip.parse().expect("an address")];
         options.server = server;
         options.cluster_dns = vec!["10.96.0.10".parse().expect("an address")];
         let kubelet = Kubelet::start(options, &tasks).await.expect("a kubelet");
