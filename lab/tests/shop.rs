@@ -34,6 +34,9 @@ fn answers(cluster: &Cluster) {
         let page = until("the shop's page", || curl(cluster, address, "GET", "/"));
         assert!(page.contains("The Gantry shop"), "{page}");
     }
+    // The server's agent is in its own process: it reaches pods directly.
+    let page = cluster.kubectl_ok(&["get", "--raw", "/api/v1/namespaces/shop/services/web:80/proxy/"]);
+    assert!(page.contains("The Gantry shop"), "{page}");
 }
 
 fn ordered(cluster: &Cluster, item: &str) -> Result<i64, String> {
