@@ -1,7 +1,8 @@
 //! Secrets at rest: the keys beside the store, and their rotation.
 //!
 //! A server reads its configuration at the start and again when the file changes. Either way it then writes anew what
-//! is not sealed with the first key, and notes in a file beside the configuration that it did.
+//! is not sealed with the first key, and notes in a file beside the configuration that it did. It also writes anew when a
+//! KMS plugin names another key.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use crate::instance::Instance;
 
 /// How often the configuration is looked at.
 const LOOK: Duration = Duration::from_secs(5);
+/// How often writing anew is tried again.
+const RETRY: Duration = Duration::from_secs(60);
 /// How long `rotate-key` waits for a running server.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -23,10 +26,17 @@ const PATIENCE: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// The configuration is not valid, or cannot be written at the first start.
-pub fn encrypted(store: Arc<dyn Store>, path: PathBuf, tasks: &Tasks) -> Result<Arc<EncryptedStore>> {
+pub async fn encrypted(store: Arc<dyn Store>, path: PathBuf, tasks: &Tasks) -> Result<Arc<EncryptedStore>> {
     let config = EncryptionConfig::load_or_create(&path)?;
-    let encrypted = Arc::new(EncryptedStore::new(store, Sealer::new(&config)?));
-    let keeper = Keeper { store: Arc::clone(&encrypted), path, seen: Some(config) };
+    let sealer = Sealer::new(&config)?;
+    // A plugin may start after the server: until then, its values can be neither read nor written.
+    if let Err(why) = sealer.check().await {
+        tracing::warn!(why, "a KMS plugin is not well");
+    }
+    sealer.follow(tasks);
+    let encrypted = Arc::new(EncryptedStore::new(store, sealer));
+    let store = Arc::clone(&encrypted);
+    let keeper = Keeper { store, path, tasks: tasks.clone(), seen: config, done: None, tried: None };
     tasks.spawn("encryption", keeper.run());
     Ok(encrypted)
 }
@@ -34,47 +44,69 @@ pub fn encrypted(store: Arc<dyn Store>, path: PathBuf, tasks: &Tasks) -> Result<
 struct Keeper {
     store: Arc<EncryptedStore>,
     path: PathBuf,
-    seen: Option<EncryptionConfig>,
+    tasks: Tasks,
+    seen: EncryptionConfig,
+    /// The keys of plugins that everything was last written with.
+    done: Option<Vec<String>>,
+    /// When writing anew was last tried.
+    tried: Option<Duration>,
 }
 
 impl Keeper {
     async fn run(mut self) {
+        let clock = SystemClock::default();
         let mut changed = modified(&self.path);
-        self.rewrite().await;
         loop {
+            let keys = self.store.sealer().plugin_keys();
+            let due = self.tried.is_none_or(|tried| clock.monotonic().saturating_sub(tried) >= RETRY);
+            if keys.is_some() && keys != self.done && due {
+                self.tried = Some(clock.monotonic());
+                self.rewrite(keys).await;
+            }
             tokio::time::sleep(LOOK).await;
             let now = modified(&self.path);
-            if now != changed {
+            if now != changed && self.reload().await {
                 changed = now;
-                self.reload().await;
             }
         }
     }
 
-    async fn reload(&mut self) {
+    /// Takes over what the file says; false if that is to be tried again.
+    async fn reload(&mut self) -> bool {
         let read = EncryptionConfig::read(&self.path).and_then(|config| Ok((Sealer::new(&config)?, config)));
+        let plugins = match &read {
+            Ok((sealer, config)) if self.seen != *config => sealer.check().await,
+            _ => Ok(()),
+        };
+        let read = plugins.map_err(Error::retry).and(read);
         let now = SystemClock::default().now().duration_since(SystemTime::UNIX_EPOCH);
         metrics::reloaded(read.is_ok(), now.map_or(0.0, |since| since.as_secs_f64()));
         match read {
-            Ok((_, config)) if self.seen.as_ref() == Some(&config) => {}
+            Ok((_, config)) if self.seen == config => {}
             Ok((sealer, config)) => {
+                sealer.follow(&self.tasks);
                 self.store.use_sealer(sealer);
-                self.seen = Some(config);
+                self.seen = config;
                 tracing::info!("the encryption configuration has changed");
-                self.rewrite().await;
+                (self.done, self.tried) = (None, None);
             }
             // The former one stays in use.
-            Err(error) => tracing::error!(%error, "the encryption configuration is not valid"),
+            Err(error) => {
+                tracing::error!(%error, "the encryption configuration cannot be used");
+                return error.class() != Class::Retry;
+            }
         }
+        true
     }
 
-    async fn rewrite(&self) {
+    async fn rewrite(&mut self, keys: Option<Vec<String>>) {
         match rewrite(&self.store).await {
             Ok(done) => {
                 if done.written > 0 {
                     tracing::info!(written = done.written, of = done.covered, "values were encrypted anew");
                 }
-                let note = self.seen.as_ref().map(digest).unwrap_or_default();
+                self.done = keys;
+                let note = digest(&self.seen);
                 if let Err(error) = std::fs::write(note_path(&self.path), note) {
                     tracing::error!(%error, "cannot note that the values are encrypted anew");
                 }
@@ -130,7 +162,9 @@ pub async fn run(command: Command) -> Result<()> {
     }
     match open(&instance).await {
         Ok(store) => {
-            let store = EncryptedStore::new(store, Sealer::new(&config)?);
+            let sealer = Sealer::new(&config)?;
+            sealer.check().await.map_err(Error::retry)?;
+            let store = EncryptedStore::new(store, sealer);
             let done = rewrite(&store).await?;
             store.close().await?;
             println!("{} of {} values were encrypted with the new key", done.written, done.covered);

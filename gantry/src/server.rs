@@ -77,7 +77,7 @@ impl Server {
         let pki = Arc::new(Pki::with_shared(&instance.pki(), &settings.etcd.shared_keys()?, clock.now())?);
         let keys =
             settings.encryption_provider_config.clone().unwrap_or_else(|| instance.encryption_config());
-        let sealed = encryption::encrypted(Arc::clone(&store.store), keys, tasks)?;
+        let sealed = encryption::encrypted(Arc::clone(&store.store), keys, tasks).await?;
         steps.done("keys and certificates");
 
         let deps = Deps {
@@ -97,7 +97,8 @@ impl Server {
         if let Some(traces) = gantry_apiserver::traces::options(traces, |name| std::env::var(name).ok())? {
             gantry_base::trace::start(traces, Arc::clone(&clock), tasks)?;
         }
-        let (api, token_key, believed) = start_api(sealed, &clock, deps, tasks).await?;
+        let (api, token_key, believed) = start_api(Arc::clone(&sealed), &clock, deps, tasks).await?;
+        sealed.add_health(api.health());
         let api = api.with_timing(settings.serving.timing());
         let serving = serving(settings, &pki, advertise, &*clock)?;
         serving.follow(Arc::clone(&clock), tasks, |_| Ok(()));

@@ -17,6 +17,11 @@ pub(crate) fn store(error: StoreError) -> ApiError {
             tracing::error!(%error, "a write was refused");
             ApiError::new(507, "InsufficientStorage", error.to_string())
         }
+        // As upstream passes on what its transformers say.
+        StoreError::Unreadable(_) => {
+            tracing::error!(%error, "a value cannot be sealed or opened");
+            ApiError::new(500, "", error.to_string())
+        }
         // As upstream passes on what etcd says.
         StoreError::Unavailable(_) => {
             tracing::warn!(%error, "the store cannot do it now");

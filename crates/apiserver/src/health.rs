@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use gantry_api::ApiError;
 use gantry_api::field::quote;
 use gantry_api::status::Result as ApiResult;
@@ -78,9 +79,24 @@ pub const BOOTSTRAPPED: [&str; 9] = [
 #[derive(Default)]
 pub struct Health {
     checks: RwLock<Vec<(String, Check)>>,
+    before: RwLock<Vec<Before>>,
 }
 
+/// What is done before the checks are looked at.
+pub type Before = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
 impl Health {
+    /// Has this done before the checks are looked at, [`HEALTH_TIMEOUT`] at most: it brings up to date what they know.
+    pub fn before(&self, work: Before) {
+        self.before.write().push(work);
+    }
+
+    async fn refresh(&self) {
+        let work: Vec<_> = self.before.read().iter().map(|work| work()).collect();
+        // What is not up to date in time is told as it was.
+        tokio::time::timeout(HEALTH_TIMEOUT, futures::future::join_all(work)).await.ok();
+    }
+
     /// Makes all three endpoints depend on `check` as well.
     pub fn add(&self, name: impl Into<String>, check: Check) {
         self.checks.write().push((name.into(), check));
@@ -136,6 +152,7 @@ pub(crate) async fn answer(
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Some(Err(not_allowed()));
     }
+    core.health.refresh().await;
     let outcomes = outcomes(core, endpoint, &store_answers(core).await);
     let (fine, text) = match one.filter(|name| !name.is_empty()) {
         None => report(endpoint, &outcomes, query),

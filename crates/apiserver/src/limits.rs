@@ -81,5 +81,11 @@ pub const EVICTION_ATTEMPTS: usize = 20;
 pub const MAX_PAGE_BYTES: usize = 16 << 20;
 /// Objects that a conversion webhook is given at once.
 pub const CONVERSION_BATCH: usize = 500;
+/// Decrypted seeds that are kept of a KMS plugin: each key of the plugin and each start of a server has made one.
+pub(crate) const MAX_KMS_SOURCES: usize = 1_000;
+/// Issuers whose tokens the endpoints of one issuer's distributed claims may answer with; upstream has no bound.
+pub(crate) const MAX_CLAIM_ISSUERS: usize = 16;
+/// An endpoint of distributed claims answers in this time (upstream's client: 30 s).
+pub(crate) const CLAIM_TIMEOUT: Duration = Duration::from_secs(30);
 /// Applies that are remembered to change nothing.
 pub(crate) const MAX_REPEATED_APPLIES: usize = 8 << 10;

@@ -294,7 +294,7 @@ async fn answer(
         if let Some(health) = health::answer(core, &info.path, query, request.method()).await {
             return health;
         }
-        return discovery::path(core, info, query, request.method(), request.headers());
+        return discovery::path(core, info, query, request.method(), request.headers(), warnings);
     }
     if info.verb.is_empty() {
         return Err(dispatch::not_allowed());
@@ -321,7 +321,10 @@ async fn answer(
     let incoming = Incoming { user, info, query, input, user_agent, is_get, warnings };
     let reply = dispatch::serve(core, &incoming).await?;
     audit::for_reply(warnings, &reply, &format, core.now())?;
-    respond::reply(reply, &format, gzip, core.now())
+    let mut steps = Steps { core, warnings, since: core.clock.monotonic() };
+    let response = respond::reply(reply, &format, gzip, core.now());
+    steps.ends("serialize-response-object");
+    response
 }
 
 /// A watch as messages of a WebSocket: text for JSON, else binary.

@@ -46,7 +46,7 @@ pub(super) fn default_class<C: Object>(classes: &Informer<C>, marks: &[&str]) ->
 }
 
 /// Several complaints as one: `[a, b]`, each once.
-pub(super) fn aggregate(mut errors: Vec<String>) -> Option<String> {
+pub(crate) fn aggregate(mut errors: Vec<String>) -> Option<String> {
     let mut seen = std::collections::HashSet::new();
     errors.retain(|error| seen.insert(error.clone()));
     match errors.as_slice() {

@@ -48,6 +48,7 @@ mod tolerations;
 mod volume_resize;
 mod webhooks;
 
+pub(crate) use common::aggregate;
 pub use options::AdmissionOptions;
 pub use registry::{PluginDeps, plugins};
 pub(crate) use service_addresses::AddressRange;

@@ -108,6 +108,13 @@ pub(crate) fn for_reply(
     Ok(())
 }
 
+/// Notes a document that is answered at a path of no resource.
+pub(crate) fn document(warnings: &Warnings, document: &Value) {
+    if warnings.audited() == Some(Level::RequestResponse) {
+        warnings.notes().response(Bytes::from(document.to_string()));
+    }
+}
+
 fn is_status(json: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Kind<'a> {

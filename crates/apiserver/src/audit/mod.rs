@@ -27,7 +27,7 @@ use std::sync::atomic::AtomicUsize;
 use gantry_base::{Clock, Result, Tasks};
 use gantry_client::Transport;
 
-pub(crate) use bodies::{for_reply, object_body, request_body, request_patch};
+pub(crate) use bodies::{document, for_reply, object_body, request_body, request_patch};
 pub(crate) use event::Impersonated;
 pub(crate) use latency::go_duration;
 pub(crate) use notes::{Notes, Tally};

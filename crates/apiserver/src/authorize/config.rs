@@ -47,9 +47,18 @@ pub(super) enum Mode {
 /// A webhook: where, how, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WebhookMode {
-    pub(super) kubeconfig: PathBuf,
+    pub(super) place: HookPlace,
     pub(super) settings: Settings,
     pub(super) conditions: Vec<String>,
+}
+
+/// Where a webhook is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum HookPlace {
+    /// A file in kubeconfig's format says it.
+    Kubeconfig(PathBuf),
+    /// The API server of the cluster that this server is a pod of.
+    InCluster,
 }
 
 impl Options {
@@ -117,7 +126,7 @@ impl Options {
             deny_on_failure: false,
             name: "default".to_owned(),
         };
-        Ok(WebhookMode { kubeconfig, settings, conditions: Vec::new() })
+        Ok(WebhookMode { place: HookPlace::Kubeconfig(kubeconfig), settings, conditions: Vec::new() })
     }
 }
 
@@ -293,7 +302,7 @@ impl WebhookEntry {
             version => choice(&at, version, &["v1"], faults),
         }
         choice(&path.child("failurePolicy"), &self.failure_policy, &["NoOpinion", "Deny"], faults);
-        let kubeconfig = self.connection_info.file(&path.child("connectionInfo"), faults);
+        let place = self.connection_info.place(&path.child("connectionInfo"), faults);
         let conditions: Vec<String> = self.match_conditions.into_iter().map(|c| c.expression).collect();
         Conditions::compile(&conditions, path, faults);
         if faults.len() > before {
@@ -307,12 +316,12 @@ impl WebhookEntry {
             deny_on_failure: self.failure_policy == "Deny",
             name,
         };
-        Some(WebhookMode { kubeconfig: kubeconfig?, settings, conditions })
+        Some(WebhookMode { place: place?, settings, conditions })
     }
 }
 
 impl Connection {
-    fn file(self, path: &Path, faults: &mut Vec<Fault>) -> Option<PathBuf> {
+    fn place(self, path: &Path, faults: &mut Vec<Fault>) -> Option<HookPlace> {
         let at = path.child("kubeConfigFile");
         match (self.kind.as_str(), self.kube_config_file) {
             ("", _) => faults.push(Fault::required(&path.child("type"), "")),
@@ -325,13 +334,18 @@ impl Connection {
                 } else if !file.is_file() {
                     faults.push(Fault::invalid(&at, shown, "must be a regular file"));
                 } else {
-                    return Some(file);
+                    return Some(HookPlace::Kubeconfig(file));
                 }
             }
             ("KubeConfigFile", _) => faults.push(Fault::required(&at, "")),
-            // `InClusterConfig` is for servers that run as pods.
+            ("InClusterConfig", None) => return Some(HookPlace::InCluster),
+            ("InClusterConfig", Some(file)) => {
+                let why = "can only be set when type=KubeConfigFile";
+                faults.push(Fault::invalid(&at, file.display().to_string(), why));
+            }
             (other, _) => {
-                faults.push(Fault::not_supported(&path.child("type"), other, &["KubeConfigFile"]));
+                let known = ["InClusterConfig", "KubeConfigFile"];
+                faults.push(Fault::not_supported(&path.child("type"), other, &known));
             }
         }
         None
@@ -439,10 +453,28 @@ authorizers:
                 "1 + 1",
                 "authorizers[0].matchConditions[0].expression: Invalid value: \"1 + 1\": must evaluate to bool but got int",
             ),
+            (
+                "type: KubeConfigFile,",
+                "type: InClusterConfig,",
+                "authorizers[0].connectionInfo.kubeConfigFile: Invalid value: \"/dev/null\": can only be set when type=KubeConfigFile",
+            ),
+            (
+                "type: KubeConfigFile,",
+                "type: Else,",
+                "authorizers[0].connectionInfo.type: Unsupported value: \"Else\": supported values: \"InClusterConfig\", \"KubeConfigFile\"",
+            ),
         ];
+        let inside = good.replace(
+            &format!("KubeConfigFile, kubeConfigFile: {}", file.path().display()),
+            "InClusterConfig",
+        );
+        let modes = Configuration::parse(&inside).expect("valid");
+        let Mode::Webhook(hook) = &modes[0] else { panic!("{modes:?}") };
+        assert_eq!(hook.place, HookPlace::InCluster);
         for (from, to, wanted) in rows {
+            let wanted = &wanted.replace("/dev/null", &file.path().display().to_string());
             let error = Configuration::parse(&good.replace(from, to)).expect_err(wanted);
-            assert_eq!(error.to_string(), wanted);
+            assert_eq!(error.to_string(), *wanted);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gantry_base::{Clock, Error, Result, Tasks};
 
 use super::abac::Abac;
-use super::config::{Mode, Options};
+use super::config::{HookPlace, Mode, Options};
 use super::webhook::{Conditions, Webhook};
 use super::{AllowAll, Authorizer, DenyAll, NodeAuthorizer, Rbac, Union};
 use crate::callout::{Callout, Config};
@@ -77,8 +77,16 @@ impl Maker {
             Mode::Node => Arc::clone(&self.node) as _,
             Mode::Rbac => Arc::clone(&self.rbac) as _,
             Mode::Webhook(hook) => {
-                let doing = || format!("authorization webhook {}", hook.kubeconfig.display());
-                let config = Config::from_kubeconfig(&hook.kubeconfig).map_err(|e| e.while_doing(doing()))?;
+                let (config, named) = match &hook.place {
+                    HookPlace::Kubeconfig(path) => {
+                        (Config::from_kubeconfig(path), path.display().to_string())
+                    }
+                    HookPlace::InCluster => {
+                        (Config::in_cluster(&|name| std::env::var(name).ok()), hook.settings.name.clone())
+                    }
+                };
+                let doing = || format!("authorization webhook {named}");
+                let config = config.map_err(|e| e.while_doing(doing()))?;
                 let caller = self.callout.caller(&config).map_err(|e| e.while_doing(doing()))?;
                 let mut faults = Vec::new();
                 let path = gantry_api::field::Path::new("webhook");

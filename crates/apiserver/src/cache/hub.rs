@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gantry_api::ApiError;
-use gantry_base::{Backoff, BackoffPolicy, Tasks};
+use gantry_base::{Backoff, BackoffPolicy, Class, Tasks};
 use gantry_kinds::AnyKind;
 use gantry_store::{Event, KeyValue, RangeRequest, Store, Watch};
 use tokio::sync::{Mutex, watch};
@@ -58,9 +58,19 @@ impl Hub {
         self.caches.lock().await.remove(prefix);
     }
 
-    /// Loads all caches and follows the store until `tasks` end.
+    /// Loads all caches and follows the store until `tasks` end. Waits for whom the store needs: a KMS plugin may start
+    /// after the server.
     pub(crate) async fn start(self: &Arc<Self>, tasks: &Tasks) -> gantry_base::Result<()> {
-        let watch = self.load().await?;
+        let mut backoff = Backoff::new(RETRY);
+        let watch = loop {
+            match self.load().await {
+                Err(error) if error.class() == Class::Retry => {
+                    tracing::warn!(%error, "the store cannot be read yet");
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+                loaded => break loaded?,
+            }
+        };
         let hub = Arc::clone(self);
         tasks.spawn("watch cache", async move { hub.run(watch).await });
         Ok(())

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gantry_base::error::Context;
-use gantry_base::{Class, Result, Tasks};
+use gantry_base::{Class, Error, Result, Tasks};
 use gantry_client::https::{Basic, Identity, Token};
 use gantry_client::kubeconfig::Kubeconfig;
 use parking_lot::Mutex;
@@ -116,6 +116,32 @@ impl Config {
             user_agent: "kube-apiserver",
             ..Self::new(Place::Url(https.server), https.ca_pem.unwrap_or_default())
         })
+    }
+
+    /// The API server of the cluster that this process is a pod of (client-go's `InClusterConfig`), as `env` and the
+    /// service account's files say.
+    ///
+    /// # Errors
+    /// It is no pod, or its token cannot be read.
+    pub fn in_cluster(env: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        let set = |name: &str| env(name).filter(|value| !value.is_empty());
+        let (Some(host), Some(port)) = (set("KUBERNETES_SERVICE_HOST"), set("KUBERNETES_SERVICE_PORT"))
+        else {
+            return Err(Error::invalid(
+                "unable to load in-cluster configuration, KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be defined",
+            ));
+        };
+        let account = Path::new("/var/run/secrets/kubernetes.io/serviceaccount");
+        let token = account.join("token");
+        std::fs::metadata(&token)
+            .map_err(|e| Error::from(e).while_doing(format!("open {}", token.display())))?;
+        let ca = std::fs::read(account.join("ca.crt")).unwrap_or_else(|error| {
+            tracing::error!(%error, "the authority of the cluster that this is a pod of");
+            Vec::new()
+        });
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let place = Place::Url(format!("https://{host}:{port}"));
+        Ok(Self { token: Some(Token::File(token)), user_agent: "kube-apiserver", ..Self::new(place, ca) })
     }
 
     /// What tells one configuration from another. It holds secrets: never to be shown.

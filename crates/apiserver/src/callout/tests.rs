@@ -126,3 +126,15 @@ async fn a_service_is_called_under_its_name_and_failures_read_as_gos() {
     caller.post_json(Bytes::from_static(b"{}"), SOON).await.expect("an answer from whoever it is");
     assert!(tasks.shut_down(SOON).await);
 }
+
+#[test]
+fn outside_of_a_pod_there_is_no_cluster_to_be_in() {
+    for host in [None, Some("10.0.0.1".to_owned()), Some(String::new())] {
+        let env = |name: &str| host.clone().filter(|_| name == "KUBERNETES_SERVICE_HOST");
+        let why = Config::in_cluster(&env).expect_err("no pod").to_string();
+        assert_eq!(
+            why,
+            "unable to load in-cluster configuration, KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be defined"
+        );
+    }
+}

@@ -33,15 +33,7 @@ fn content_type(encoding: Encoding) -> &'static str {
 }
 
 /// `/api` (the core group) or `/apis` (all others).
-///
-/// # Errors
-/// 500 if the document cannot be written.
-pub(super) fn response(
-    table: &Table,
-    core: bool,
-    encoding: Encoding,
-    headers: &HeaderMap,
-) -> Result<Response<Body>> {
+pub(super) fn document(table: &Table, core: bool) -> Value {
     let items: Vec<Value> = if core {
         vec![group(table, "", &["v1".to_owned()])]
     } else {
@@ -50,10 +42,17 @@ pub(super) fn response(
             .map(|(name, versions)| group(table, name, versions))
             .collect()
     };
-    let document = json!({
+    json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items,
-    });
-    tagged(&document, encoding, content_type(encoding), headers)
+    })
+}
+
+/// The document in one of its encodings, with its `ETag`.
+///
+/// # Errors
+/// 500 if the document cannot be written.
+pub(super) fn response(document: &Value, encoding: Encoding, headers: &HeaderMap) -> Result<Response<Body>> {
+    tagged(document, encoding, content_type(encoding), headers)
 }
 
 fn group(table: &Table, name: &str, versions: &[String]) -> Value {

@@ -24,6 +24,7 @@ use crate::query::Query;
 use crate::respond::{self, Encoding, Endpoint, Format, Shape, with_type};
 use crate::route::RequestInfo;
 use crate::serve::{Body, empty};
+use crate::warnings::Warnings;
 
 /// The version of Kubernetes whose API is spoken.
 const GIT_VERSION: &str = concat!("v1.36.2+gantry-", env!("CARGO_PKG_VERSION"));
@@ -38,6 +39,7 @@ pub(crate) fn path(
     query: &Query,
     method: &Method,
     headers: &HeaderMap,
+    warnings: &Warnings,
 ) -> Result<Response<Body>> {
     let path = info.path.trim_end_matches('/');
     if !matches!(*method, Method::GET | Method::HEAD) {
@@ -47,7 +49,9 @@ pub(crate) fn path(
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let table = core.table.load();
     if let (["api" | "apis"], Some(encoding)) = (parts.as_slice(), aggregated::wanted(accept)) {
-        return aggregated::response(&table, parts[0] == "api", encoding, headers);
+        let document = aggregated::document(&table, parts[0] == "api");
+        crate::audit::document(warnings, &document);
+        return aggregated::response(&document, encoding, headers);
     }
     let document = match parts.as_slice() {
         [".well-known", "openid-configuration"] => {
@@ -85,6 +89,7 @@ pub(crate) fn path(
         _ => return Err(no_such(core, info)),
     };
     let format = wish(headers, query).negotiate(Endpoint::default())?;
+    crate::audit::document(warnings, &document);
     respond::written(200, &raw(&document), &format, accepts_gzip(headers))
 }
 

@@ -9,6 +9,8 @@ use gantry_base::{Class, Error, Result};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
+use super::kms::Kms;
+
 /// The kind's `apiVersion`.
 const API_VERSION: &str = "apiserver.config.k8s.io/v1";
 /// The kind.
@@ -50,8 +52,9 @@ pub struct Provider {
     /// XSalsa20 and Poly1305 with a random nonce.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secretbox: Option<Keys>,
+    /// Keys that a plugin knows.
     #[serde(skip_serializing_if = "Option::is_none")]
-    kms: Option<serde_json::Value>,
+    pub kms: Option<Kms>,
 }
 
 /// `identity: {}`
@@ -216,8 +219,14 @@ impl EncryptionConfig {
                 self.api_version, self.kind
             )));
         }
+        let mut plugins = Vec::new();
         for (i, rule) in self.resources.iter().enumerate() {
             rule.check(&format!("resources[{i}]"))?;
+            for (j, provider) in rule.providers.iter().enumerate() {
+                let Some(kms) = &provider.kms else { continue };
+                kms.check(&format!("encryption configuration: resources[{i}].providers[{j}].kms"), &plugins)?;
+                plugins.push(kms.name());
+            }
         }
         Ok(())
     }
@@ -295,11 +304,6 @@ impl Rule {
         for (i, provider) in self.providers.iter().enumerate() {
             if provider.count() != 1 {
                 return fault(format!(".providers[{i}]: exactly one provider must be specified"));
-            }
-            if provider.kms.is_some() {
-                return fault(format!(
-                    ".providers[{i}].kms: not supported: use aesgcm, secretbox, aescbc or identity"
-                ));
             }
             let Some((cipher, keys)) = provider.keyed() else { continue };
             let at = format!(".providers[{i}].{}.keys", cipher.name());

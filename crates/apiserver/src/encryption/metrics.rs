@@ -1,8 +1,10 @@
 //! What is counted of encryption at rest, as `apiserver/pkg/storage/value` and `encryptionconfig` count it.
 
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
 
-use gantry_base::metrics::{CounterVec, Family, GaugeVec, HistogramVec, Stability};
+use gantry_base::metrics::{Counter, CounterVec, Family, GaugeVec, HistogramVec, Stability};
+use gantry_base::{Clock, SystemClock};
 
 static OPERATIONS: CounterVec = CounterVec::new(
     "apiserver_storage_transformation_operations_total",
@@ -34,16 +36,126 @@ static RELOADED: GaugeVec = GaugeVec::new(
     &["status", "apiserver_id_hash"],
 );
 
-pub(crate) static FAMILIES: &[&dyn Family] = &[&OPERATIONS, &SECONDS, &RELOADS, &RELOADED];
+static KMS_SECONDS: HistogramVec = HistogramVec::new(
+    "apiserver_envelope_encryption_kms_operations_latency_seconds",
+    "KMS operation duration with gRPC error code status total.",
+    Stability::Alpha,
+    &["provider_name", "method_name", "grpc_status_code"],
+    &[
+        0.0001, 0.0002, 0.0004, 0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.0512, 0.1024, 0.2048,
+        0.4096, 0.8192, 1.6384, 3.2768, 6.5536, 13.1072, 26.2144, 52.4288,
+    ],
+);
+static KEY_IDS: CounterVec = CounterVec::new(
+    "apiserver_envelope_encryption_key_id_hash_total",
+    "Number of times a keyID is used split by transformation type, provider, and apiserver identity.",
+    Stability::Alpha,
+    &["transformation_type", "provider_name", "key_id_hash", "apiserver_id_hash"],
+);
+static KEY_ID_USED: GaugeVec = GaugeVec::new(
+    "apiserver_envelope_encryption_key_id_hash_last_timestamp_seconds",
+    "The last time in seconds when a keyID was used.",
+    Stability::Alpha,
+    &["transformation_type", "provider_name", "key_id_hash", "apiserver_id_hash"],
+);
+static KEY_ID_NAMED: GaugeVec = GaugeVec::new(
+    "apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds",
+    "The last time in seconds when a keyID was returned by the Status RPC call.",
+    Stability::Alpha,
+    &["provider_name", "key_id_hash", "apiserver_id_hash"],
+);
+static INVALID_KEY_IDS: CounterVec = CounterVec::new(
+    "apiserver_envelope_encryption_invalid_key_id_from_status_total",
+    "Number of times an invalid keyID is returned by the Status RPC call split by error.",
+    Stability::Alpha,
+    &["provider_name", "error"],
+);
+static SOURCES: GaugeVec = GaugeVec::new(
+    "apiserver_envelope_encryption_dek_source_cache_size",
+    "Number of records in data encryption key (DEK) source cache. On a restart, this value is an approximation of the number of decrypt RPC calls the server will make to the KMS plugin.",
+    Stability::Alpha,
+    &["provider_name"],
+);
+static MISSES: Counter = Counter::new(
+    "apiserver_storage_envelope_transformation_cache_misses_total",
+    "Total number of cache misses while accessing key decryption key(KEK).",
+    Stability::Alpha,
+);
 
-/// A value was sealed (`to_storage`) or opened (`from_storage`) under this key of the store.
-pub(super) fn transformed(kind: &'static str, key: &str, fine: bool, took: Duration) {
-    const PREFIX: &str = "k8s:enc:aesgcm:v1:";
+pub(crate) static FAMILIES: &[&dyn Family] = &[
+    &OPERATIONS,
+    &SECONDS,
+    &RELOADS,
+    &RELOADED,
+    &KMS_SECONDS,
+    &KEY_IDS,
+    &KEY_ID_USED,
+    &KEY_ID_NAMED,
+    &INVALID_KEY_IDS,
+    &SOURCES,
+    &MISSES,
+];
+
+/// Times what is done to values.
+static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::default);
+
+/// What a future gives, and how long it took.
+pub(super) async fn timed<F: Future>(work: F) -> (F::Output, Duration) {
+    let since = CLOCK.monotonic();
+    let output = work.await;
+    (output, CLOCK.monotonic().saturating_sub(since))
+}
+
+/// A value was sealed (`to_storage`) or opened (`from_storage`) by the provider with this prefix, under this key of the
+/// store.
+pub(super) fn transformed(kind: &'static str, prefix: &str, key: &str, fine: bool, took: Duration) {
     let (group, resource) = crate::metrics::place(key);
     let name = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
-    let status = if fine { "OK" } else { "Internal" };
-    OPERATIONS.with(&[&name, kind, PREFIX, status], |n| n.inc());
-    SECONDS.observe(&[kind, PREFIX], took.as_secs_f64());
+    let status = if fine { "OK" } else { "unknown-non-grpc" };
+    OPERATIONS.with(&[&name, kind, prefix, status], |n| n.inc());
+    if fine {
+        SECONDS.observe(&[kind, prefix], took.as_secs_f64());
+    }
+}
+
+/// A plugin was called.
+pub(super) fn kms_called(provider: &str, method: &str, code: &str, took: Duration) {
+    KMS_SECONDS.observe(&[provider, method, code], took.as_secs_f64());
+}
+
+/// A plugin was asked for a seed.
+pub(super) fn kms_missed() {
+    MISSES.inc();
+}
+
+/// So many seeds are known.
+pub(super) fn kms_sources(provider: &str, known: usize) {
+    SOURCES.with(&[provider], |size| size.set(count(known)));
+}
+
+/// A plugin's key stands with a value that was sealed or opened.
+pub(super) fn kms_key_used(kind: &'static str, provider: &str, key: &str, at: SystemTime) {
+    KEY_IDS.with(&[kind, provider, key, ""], |n| n.inc());
+    KEY_ID_USED.with(&[kind, provider, key, ""], |last| last.set(seconds(at)));
+}
+
+/// A plugin has named the key that it encrypts with.
+pub(super) fn kms_key_named(provider: &str, key: &str, at: SystemTime) {
+    KEY_ID_NAMED.with(&[provider, key, ""], |last| last.set(seconds(at)));
+}
+
+/// A plugin has named a key by no name.
+pub(super) fn kms_invalid_key_id(provider: &str, code: &str) {
+    INVALID_KEY_IDS.with(&[provider, code], |n| n.inc());
+}
+
+fn seconds(at: SystemTime) -> f64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a small number")]
+fn count(n: usize) -> f64 {
+    n as f64
 }
 
 /// The configuration was read again, `at` seconds since the epoch.

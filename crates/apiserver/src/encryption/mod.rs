@@ -2,10 +2,11 @@
 //!
 //! [`EncryptedStore`] stands between the API server and its store and seals the values of the configured resources
 //! (Secrets by default) with AES-256-GCM, bound to their key. The configuration is upstream's
-//! `EncryptionConfiguration` (with `aescbc` and `secretbox`, too), and so is the prefix of sealed values
+//! `EncryptionConfiguration` (with `aescbc`, `secretbox` and `kms` v2, too), and so is the prefix of sealed values
 //! (`k8s:enc:aesgcm:v1:<key name>:`).
 
 mod config;
+mod kms;
 pub mod metrics;
 mod rotate;
 mod sealer;

@@ -48,7 +48,7 @@ async fn reseal_below(
             if sealer.is_current(&item.key, &item.value) {
                 continue;
             }
-            let plain = sealer.open(&item.key, &item.value, item.modified)?;
+            let plain = sealer.open(&item.key, &item.value, item.modified).await?;
             let op = Op::Put {
                 key: item.key.clone(),
                 value: crate::splice::unstamped(&plain),

@@ -1,26 +1,23 @@
 //! A store whose values are sealed on their way in and opened on their way out.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use gantry_base::{Clock, Error, SystemClock};
+use gantry_base::{Class, Error};
 use gantry_store::{
     Batch, Committed, Event, KeyValue, Op, OpResult, Range, RangeRequest, Read, Result, Revision, Store,
     StoreError, Watch, WatchBatch, WatchSource,
 };
 
 use super::metrics;
-use super::sealer::Sealer;
+use super::sealer::{Opened, Sealer};
+use crate::health::Health;
 
 /// A [`Store`] in front of another one.
 pub struct EncryptedStore {
     inner: Arc<dyn Store>,
     sealer: Arc<ArcSwap<Sealer>>,
 }
-
-/// Times what is done to values.
-static CLOCK: LazyLock<SystemClock> = LazyLock::new(SystemClock::default);
 
 impl EncryptedStore {
     /// Seals what goes to `inner`.
@@ -38,6 +35,18 @@ impl EncryptedStore {
         &self.inner
     }
 
+    /// Makes the health of KMS plugins a condition of the server's, under upstream's name.
+    pub fn add_health(self: &Arc<Self>, health: &Health) {
+        let asked = Arc::clone(self);
+        health.before(Box::new(move || {
+            let sealer = asked.sealer();
+            // The check below tells what it finds.
+            Box::pin(async move { drop(sealer.check().await) })
+        }));
+        let told = Arc::clone(self);
+        health.add("kms-providers", Box::new(move || told.sealer().health()));
+    }
+
     /// The keys in use.
     pub fn sealer(&self) -> Arc<Sealer> {
         self.sealer.load_full()
@@ -48,13 +57,13 @@ impl EncryptedStore {
 impl Store for EncryptedStore {
     async fn get(&self, key: &str, at: Option<Revision>) -> Result<Read> {
         let mut read = self.inner.get(key, at).await?;
-        open_all(&self.sealer.load(), &mut read.item)?;
+        open_all(&self.sealer(), &mut read.item).await?;
         Ok(read)
     }
 
     async fn range(&self, request: RangeRequest<'_>) -> Result<Range> {
         let mut range = self.inner.range(request).await?;
-        open_all(&self.sealer.load(), &mut range.items)?;
+        open_all(&self.sealer(), &mut range.items).await?;
         Ok(range)
     }
 
@@ -64,24 +73,22 @@ impl Store for EncryptedStore {
             if let Op::Put { key, value, .. } = op
                 && sealer.covers(key)
             {
-                let since = CLOCK.monotonic();
-                let sealed = sealer.seal(key, value);
-                let took = CLOCK.monotonic().saturating_sub(since);
-                metrics::transformed("to_storage", key, sealed.is_ok(), took);
+                let (sealed, took) = metrics::timed(async { sealer.seal(key, value) }).await;
+                metrics::transformed("to_storage", sealer.writing_label(key), key, sealed.is_ok(), took);
                 *value = sealed.map_err(|e| failed(&e))?;
             }
         }
         let mut committed = match self.inner.commit(batch).await {
             Ok(committed) => committed,
-            Err(error) => return Err(open_conflict(&sealer, error)?),
+            Err(error) => return Err(open_conflict(&sealer, error).await?),
         };
         for result in &mut committed.results {
             match result {
                 OpResult::Put { current, previous } => {
-                    open(&sealer, current)?;
-                    open_all(&sealer, previous)?;
+                    open(&sealer, current).await?;
+                    open_all(&sealer, previous).await?;
                 }
-                OpResult::Deleted { previous, .. } => open(&sealer, previous)?,
+                OpResult::Deleted { previous, .. } => open(&sealer, previous).await?,
                 OpResult::Absent => {}
             }
         }
@@ -90,7 +97,7 @@ impl Store for EncryptedStore {
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch> {
         let inner = self.inner.watch(prefix, from).await?;
-        Ok(Watch::new(Opening { inner, sealer: Arc::clone(&self.sealer) }))
+        Ok(Watch::new(Opening { inner, sealer: Arc::clone(&self.sealer), waiting: None }))
     }
 
     async fn compact(&self, revision: Revision) -> Result<()> {
@@ -118,35 +125,60 @@ impl Store for EncryptedStore {
 struct Opening {
     inner: Watch,
     sealer: Arc<ArcSwap<Sealer>>,
+    /// What was seen and needs a plugin to be opened: whoever waits for what is next waits for that.
+    waiting: Option<WatchBatch>,
 }
 
 impl Opening {
-    fn opened(&self, batch: WatchBatch) -> Result<WatchBatch> {
+    /// What was seen, opened, if that needs nobody else.
+    fn opened_now(&self, batch: WatchBatch) -> Result<std::result::Result<WatchBatch, WatchBatch>> {
         let sealer = self.sealer.load();
         if !batch.events.iter().any(|event| sealer.covers(&event.key)) {
-            return Ok(batch);
+            return Ok(Ok(batch));
         }
-        let open_event = |event: &Event| {
-            let mut event = event.clone();
-            open_all(&sealer, &mut event.current)?;
-            open_all(&sealer, &mut event.previous)?;
-            Ok(event)
-        };
-        let events = batch.events.iter().map(open_event).collect::<Result<Arc<[Event]>>>()?;
-        Ok(WatchBatch { events, revision: batch.revision })
+        let mut events: Vec<Event> = batch.events.to_vec();
+        for event in &mut events {
+            for item in event.current.iter_mut().chain(&mut event.previous) {
+                if !sealer.covers(&item.key) {
+                    continue;
+                }
+                match sealer.open_now(&item.key, &item.value, item.modified).map_err(|e| failed(&e))? {
+                    Opened::Plain(value) => {
+                        item.value = value;
+                    }
+                    Opened::Ask(..) => return Ok(Err(batch)),
+                }
+            }
+        }
+        Ok(Ok(WatchBatch { events: events.into(), revision: batch.revision }))
     }
 }
 
 #[async_trait::async_trait]
 impl WatchSource for Opening {
     async fn next(&mut self) -> Result<WatchBatch> {
-        let batch = self.inner.next().await?;
-        self.opened(batch)
+        if self.waiting.is_none() {
+            self.waiting = Some(self.inner.next().await?);
+        }
+        let Some(batch) = &self.waiting else { return Err(StoreError::Closed) };
+        // It is kept until it is open: this may be dropped at any await.
+        let opened = opened(&self.sealer.load_full(), batch.clone()).await;
+        self.waiting = None;
+        opened
     }
 
     fn try_next(&mut self) -> Result<Option<WatchBatch>> {
-        let batch = self.inner.try_next()?;
-        batch.map(|batch| self.opened(batch)).transpose()
+        if self.waiting.is_some() {
+            return Ok(None);
+        }
+        let Some(batch) = self.inner.try_next()? else { return Ok(None) };
+        match self.opened_now(batch)? {
+            Ok(batch) => Ok(Some(batch)),
+            Err(batch) => {
+                self.waiting = Some(batch);
+                Ok(None)
+            }
+        }
     }
 
     fn position(&self) -> Revision {
@@ -154,31 +186,49 @@ impl WatchSource for Opening {
     }
 }
 
-fn open_all<'a>(sealer: &Sealer, items: impl IntoIterator<Item = &'a mut KeyValue>) -> Result<()> {
-    items.into_iter().try_for_each(|item| open(sealer, item))
+async fn opened(sealer: &Sealer, batch: WatchBatch) -> Result<WatchBatch> {
+    if !batch.events.iter().any(|event| sealer.covers(&event.key)) {
+        return Ok(batch);
+    }
+    let mut events: Vec<Event> = batch.events.to_vec();
+    for event in &mut events {
+        open_all(sealer, &mut event.current).await?;
+        open_all(sealer, &mut event.previous).await?;
+    }
+    Ok(WatchBatch { events: events.into(), revision: batch.revision })
 }
 
-fn open(sealer: &Sealer, item: &mut KeyValue) -> Result<()> {
-    if sealer.covers(&item.key) {
-        item.value = opened(sealer, &item.key, &item.value, item.modified)?;
+async fn open_all<'a>(
+    sealer: &Sealer,
+    items: impl IntoIterator<Item = &'a mut KeyValue, IntoIter: Send> + Send,
+) -> Result<()> {
+    for item in items {
+        open(sealer, item).await?;
     }
     Ok(())
 }
 
-fn opened(sealer: &Sealer, key: &str, value: &Bytes, modified: Revision) -> Result<Bytes> {
-    let since = CLOCK.monotonic();
-    let plain = sealer.open(key, value, modified);
-    let took = CLOCK.monotonic().saturating_sub(since);
-    metrics::transformed("from_storage", key, plain.is_ok(), took);
-    plain.map_err(|e| failed(&e))
+async fn open(sealer: &Sealer, item: &mut KeyValue) -> Result<()> {
+    if !sealer.covers(&item.key) {
+        return Ok(());
+    }
+    let opening = sealer.open(&item.key, &item.value, item.modified);
+    let (plain, took) = metrics::timed(opening).await;
+    let label = sealer.reading_label(&item.key, &item.value);
+    metrics::transformed("from_storage", label, &item.key, plain.is_ok(), took);
+    item.value = plain.map_err(|e| failed(&e))?;
+    Ok(())
 }
 
-fn open_conflict(sealer: &Sealer, error: StoreError) -> Result<StoreError> {
+async fn open_conflict(sealer: &Sealer, error: StoreError) -> Result<StoreError> {
     let StoreError::Conflict { index, key, current: Some(mut current) } = error else { return Ok(error) };
-    open(sealer, &mut current)?;
+    open(sealer, &mut current).await?;
     Ok(StoreError::Conflict { index, key, current: Some(current) })
 }
 
 fn failed(error: &Error) -> StoreError {
-    StoreError::Unreadable(error.to_string())
+    match error.class() {
+        Class::Retry => StoreError::Unavailable(error.to_string()),
+        _ => StoreError::Unreadable(error.to_string()),
+    }
 }

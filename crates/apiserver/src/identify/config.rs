@@ -50,6 +50,11 @@ pub(super) struct Issuer {
 }
 
 impl Issuer {
+    /// Another issuer, reached and believed as this one is.
+    pub(super) fn elsewhere(&self, url: &str) -> Self {
+        Self { url: url.to_owned(), discovery_url: String::new(), ..self.clone() }
+    }
+
     /// Where the discovery document is.
     pub(super) fn discovery(&self) -> String {
         match self.discovery_url.as_str() {

@@ -13,7 +13,7 @@ use super::Call;
 /// 404 if there is none.
 pub(crate) async fn get(call: &Call<'_>) -> Result<Arc<Encoded>> {
     let key = call.key();
-    let read = call.core.store.get(&key, None).await.map_err(crate::errors::store)?;
+    let read = call.stored(call.core.store.get(&key, None)).await.map_err(crate::errors::store)?;
     let item = read.item.ok_or_else(|| ApiError::not_found(call.served.resource(), call.name))?;
     let cached = call.served.entry.cache.get(&key).filter(|e| e.encoded.revision() == item.modified);
     let encoded = match cached {

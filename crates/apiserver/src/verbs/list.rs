@@ -64,7 +64,7 @@ async fn select(call: &Call<'_>, options: &ListOptions, selection: Selection) ->
     match options.revision {
         None => {
             let since = call.core.clock.monotonic();
-            let fresh = call.core.hub.catch_up().await;
+            let fresh = call.stored(call.core.hub.catch_up()).await;
             let waited = call.core.clock.monotonic().saturating_sub(since);
             metrics::consistent_read(call.served.entry.storage.resource(), waited, fresh.is_ok());
             fresh?;
@@ -138,7 +138,7 @@ async fn page(
     loop {
         let chunk = if selection.is_selective() { RANGE_CHUNK } else { wanted.min(RANGE_CHUNK) };
         let request = RangeRequest { prefix: &prefix, start_after: after.as_deref(), limit: chunk, at };
-        let range = match call.core.store.range(request).await {
+        let range = match call.stored(call.core.store.range(request)).await {
             Err(StoreError::Compacted { .. }) => {
                 return Err(ApiError::expired("The resourceVersion for the provided list is too old."));
             }

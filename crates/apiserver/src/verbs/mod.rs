@@ -29,6 +29,7 @@ use gantry_api::{ApiError, Encoded};
 use serde_json::Value;
 
 use crate::admission::{AdmissionRequest, Operation, Passes, VerbOptions};
+use crate::audit::Tally;
 use crate::core::Core;
 use crate::identify::User;
 use crate::resources::Served;
@@ -51,6 +52,15 @@ pub(crate) struct Call<'a> {
 impl<'a> Call<'a> {
     pub(crate) fn key(&self) -> Arc<str> {
         self.served.key(self.namespace, self.name)
+    }
+
+    /// Waits for the store; the audit log may tell how long that took.
+    pub(crate) async fn stored<T>(&self, work: impl Future<Output = T>) -> T {
+        let since = self.core.clock.monotonic();
+        let done = work.await;
+        let took = self.core.clock.monotonic().saturating_sub(since);
+        self.warnings.took("etcd", took, Tally::Sum);
+        done
     }
 
     /// The same call on another object of the collection.

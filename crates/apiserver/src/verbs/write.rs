@@ -72,7 +72,12 @@ pub(crate) async fn insert(
     }
     let generated = object.metadata().generate_name.as_deref().is_some_and(|base| !base.is_empty());
     if dry_run {
-        return match call.core.store.get(&call.key(), None).await.map_err(crate::errors::store)?.item {
+        return match call
+            .stored(call.core.store.get(&call.key(), None))
+            .await
+            .map_err(crate::errors::store)?
+            .item
+        {
             Some(found) => Err(already_exists(call, generated, Some(&found))),
             None => Ok(unstamped(object)),
         };
@@ -110,7 +115,7 @@ pub(crate) async fn modify(
     mutate: &mut dyn Mutate,
 ) -> Result<Written> {
     let key = call.key();
-    let mut latest = call.core.store.get(&key, None).await.map_err(crate::errors::store)?.item;
+    let mut latest = call.stored(call.core.store.get(&key, None)).await.map_err(crate::errors::store)?.item;
     for _ in 0..attempts {
         match attempt(call, latest.take(), dry_run, mutate).await? {
             Attempt::Done(written) => return Ok(written),
@@ -253,7 +258,8 @@ async fn commit_put(call: &Call<'_>, stamped: &Stamped, expect: Expect) -> Resul
 
 async fn commit(call: &Call<'_>, op: Op) -> Result<OpResult, StoreError> {
     let durability = if call.served.kind.is_lazy() { Durability::Lazy } else { Durability::Durable };
-    let committed = call.core.store.commit(Batch { ops: vec![op], durability }).await?;
+    let batch = Batch { ops: vec![op], durability };
+    let committed = call.stored(call.core.store.commit(batch)).await?;
     committed
         .results
         .into_iter()

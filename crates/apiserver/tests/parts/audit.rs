@@ -16,7 +16,7 @@ use gantry_apiserver::serve::Body;
 use gantry_apiserver::server::{self, ApiServer, Parts};
 use gantry_apiserver::testing::hook::{Handle, Hook};
 use gantry_apiserver::testing::{Answered, http, open_parts, respond};
-use gantry_base::{SystemClock, Tasks};
+use gantry_base::{Clock, SystemClock, Tasks};
 use gantry_store::Memory;
 use http::Response;
 use parking_lot::Mutex;
@@ -86,11 +86,14 @@ impl Lab {
     }
 
     async fn with(audit: Options, parts: fn() -> Parts) -> Self {
+        Self::at(audit, parts, Arc::new(SystemClock::default())).await
+    }
+
+    async fn at(audit: Options, parts: fn() -> Parts, clock: Arc<dyn Clock>) -> Self {
         let tasks = Tasks::new();
-        let clock = Arc::new(SystemClock::default());
-        let group = tasks.clone();
+        let (group, time) = (tasks.clone(), Arc::clone(&clock));
         let make = Box::new(move |transport| {
-            let auditor = Auditor::start(&audit, transport, Arc::new(SystemClock::default()), &group)?;
+            let auditor = Auditor::start(&audit, transport, time, &group)?;
             Ok(Parts { auditor: Some(auditor), ..parts() })
         });
         let options =
@@ -192,6 +195,81 @@ rules:
         briefs(&little),
         ["Metadata ResponseStarted watch 200 system:apiserver little/configmaps -- allow"]
     );
+    lab.end().await;
+}
+
+/// A clock that goes on by itself whenever somebody looks at it.
+#[derive(Default)]
+struct Hasty(AtomicUsize);
+
+impl Clock for Hasty {
+    fn now(&self) -> std::time::SystemTime {
+        std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + self.monotonic()
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(300)
+            * u32::try_from(self.0.fetch_add(1, Ordering::SeqCst)).expect("a small number")
+    }
+}
+
+#[tokio::test]
+async fn a_slow_request_says_where_its_time_went() {
+    const PARTS: [&str; 5] =
+        ["apf-queue-wait", "authentication", "authorization", "etcd", "serialize-response-object"];
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}});
+    let latencies = async |clock: Arc<dyn Clock>| {
+        let files = Files::new();
+        let lab = Lab::at(
+            files.logging("omitStages: [RequestReceived]\nrules: [{level: Metadata}]"),
+            open_parts,
+            clock,
+        )
+        .await;
+        assert_eq!(lab.send("POST", MAPS, body.clone()).await.code, 201);
+        let event = files.events_of(MAPS, 1).await.remove(0);
+        lab.end().await;
+        let annotations = event["annotations"].as_object().cloned().unwrap_or_default();
+        let mut parts: Vec<String> = annotations
+            .keys()
+            .filter_map(|key| Some(key.strip_prefix("apiserver.latency.k8s.io/")?.to_owned()))
+            .collect();
+        parts.sort();
+        parts
+    };
+    let slow = latencies(Arc::new(Hasty::default())).await;
+    for part in PARTS.iter().chain(&["total"]) {
+        assert!(slow.iter().any(|told| told == part), "{part} of {slow:?}");
+    }
+    let standing = gantry_base::ManualClock::at(Duration::from_secs(1_800_000_000));
+    assert_eq!(latencies(Arc::new(standing)).await, [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn what_is_answered_at_paths_of_no_resource_is_told() {
+    let files = Files::new();
+    let rules = "omitStages: [RequestReceived]\nrules:\n- {level: Metadata, nonResourceURLs: [/apis/apps]}\n- {level: RequestResponse}";
+    let lab = Lab::new(files.logging(rules)).await;
+    for (path, accept, kind) in [
+        ("/api", "", Some("APIVersions")),
+        ("/apis", "", Some("APIGroupList")),
+        (
+            "/apis",
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            Some("APIGroupDiscoveryList"),
+        ),
+        ("/apis/batch", "", Some("APIGroup")),
+        ("/apis/batch/v1", "application/vnd.kubernetes.protobuf", Some("APIResourceList")),
+        // As upstream, which writes these by itself.
+        ("/version", "", None),
+        ("/healthz", "", None),
+        ("/apis/apps", "", None),
+    ] {
+        let marked = format!("{path}?n={}", kind.unwrap_or("none"));
+        assert_eq!(http(&lab.server, "GET", &marked, &[("accept", accept)], "").await.code, 200, "{path}");
+        let event = files.events_of(&marked, 1).await.remove(0);
+        assert_eq!(event.pointer("/responseObject/kind").and_then(Value::as_str), kind, "{event}");
+    }
     lab.end().await;
 }
 

@@ -110,9 +110,13 @@ async fn respond(
 ) -> Response<Full<Bytes>> {
     asked.fetch_add(1, Ordering::SeqCst);
     let path = request.uri().path().to_owned();
+    // What has no body is told by who asks.
+    let asks = request.headers().get("authorization").and_then(|v| v.to_str().ok()).map(Value::from);
     let body = request.into_body().collect().await.expect("a body").to_bytes();
-    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let body: Value = serde_json::from_slice(&body).ok().or(asks).unwrap_or(Value::Null);
     let mut response = match answer(&path, &body) {
+        // A token is no JSON.
+        Some(Value::String(text)) => Response::new(Full::from(text)),
         Some(answer) => Response::new(Full::from(answer.to_string())),
         None => {
             let mut response = Response::new(Full::from("not here"));
@@ -152,16 +156,7 @@ fn key() -> TokenKey {
 async fn tokens_of_an_oidc_issuer_are_believed_and_its_keys_may_change() {
     let current = Arc::new(Mutex::new(key()));
     let shown = Arc::clone(&current);
-    let outside = Outside::start(move |url, path, _| {
-        let documents = Discovery::new(url, &format!("{url}/keys"), &shown.lock())?;
-        let document = match path {
-            "/.well-known/openid-configuration" => documents.configuration,
-            "/keys" => documents.keys,
-            _ => return None,
-        };
-        serde_json::from_slice(&document).ok()
-    })
-    .await;
+    let outside = Outside::start(move |url, path, _| documents(url, path, &shown.lock())).await;
     let authority = outside.pki.cluster.certificate_pem().replace('\n', "\n      ");
     let config = format!(
         "apiVersion: apiserver.config.k8s.io/v1
@@ -223,6 +218,112 @@ anonymous: {{enabled: true, conditions: [{{path: /livez}}]}}
     let anonymous =
         async |path: &str| gantry_apiserver::testing::http(&cluster.server, "GET", path, &[], "").await.code;
     assert_eq!((anonymous("/livez").await, anonymous("/version").await), (200, 401));
+    cluster.end().await;
+    outside.end().await;
+}
+
+/// A discovery document, or keys.
+fn documents(url: &str, path: &str, key: &TokenKey) -> Option<Value> {
+    let documents = Discovery::new(url, &format!("{url}/keys"), key)?;
+    let document = match path {
+        "/.well-known/openid-configuration" => documents.configuration,
+        "/keys" => documents.keys,
+        _ => return None,
+    };
+    serde_json::from_slice(&document).ok()
+}
+
+#[tokio::test]
+async fn groups_of_a_token_may_be_behind_an_endpoint() {
+    let (key, other) = (key(), key());
+    let now = i64::try_from(seconds(SystemClock::default().now())).expect("a small number");
+    let shown = key.clone();
+    let outside = Outside::start(move |url, path, asks| {
+        let signed = |key: &TokenKey, claims: Value| {
+            let mut all = json!({"iss": url, "aud": "gantry", "exp": now + 600});
+            all.as_object_mut()?.extend(claims.as_object()?.clone());
+            Some(Value::String(key.sign(&all).expect("a token")))
+        };
+        match path {
+            "/groups" if asks == "Bearer secret" => signed(&shown, json!({"groups": ["devs", "ops"]})),
+            "/open" => signed(&shown, json!({"groups": "all"})),
+            "/none" => signed(&shown, json!({"roles": ["devs"]})),
+            "/stranger" => signed(&other, json!({"groups": ["root"]})),
+            "/elsewhere" => signed(&shown, json!({"groups": ["root"], "aud": "others"})),
+            "/past" => signed(&shown, json!({"groups": ["root"], "exp": now - 600})),
+            "/garbage" => Some(Value::String("no token".to_owned())),
+            _ => documents(url, path, &shown),
+        }
+    })
+    .await;
+    let config = format!(
+        "apiVersion: apiserver.config.k8s.io/v1
+kind: AuthenticationConfiguration
+jwt:
+- issuer:
+    url: {}
+    audiences: [gantry]
+    certificateAuthority: |
+      {}
+  claimMappings:
+    username: {{claim: sub, prefix: ''}}
+    groups: {{claim: groups, prefix: 'oidc:'}}
+",
+        outside.url,
+        outside.pki.cluster.certificate_pem().replace('\n', "\n      ")
+    );
+    let config_file = Some(outside.file("authn.yaml", &config));
+    let identify = identify::Options { config_file, ..identify::Options::default() };
+    let cluster = Cluster::deciding(identify, open(), clock()).await;
+    let ask = async |claims: Value| {
+        let mut all = json!({"iss": outside.url, "sub": "jane", "aud": "gantry", "exp": now + 600});
+        all.as_object_mut().expect("an object").extend(claims.as_object().expect("an object").clone());
+        let answer = cluster.with_token(&key.sign(&all).expect("a token"), "POST", WHO, &who()).await;
+        let groups = answer.json()["status"]["userInfo"]["groups"].clone();
+        (answer.code, groups)
+    };
+    let at = |path: &str, token: &str| {
+        let source = json!({"endpoint": format!("{}{path}", outside.url), "access_token": token});
+        json!({"_claim_names": {"groups": "src"}, "_claim_sources": {"src": source}})
+    };
+    // The issuers, of the token and of the claims, are found by and by.
+    while ask(at("/open", "")).await.0 != 201 {
+        tokio::task::yield_now().await;
+    }
+    let groups = |names: &[&str]| {
+        let mut all: Vec<String> = names.iter().map(|name| format!("oidc:{name}")).collect();
+        all.push("system:authenticated".to_owned());
+        (201, json!(all))
+    };
+    let mut own = at("/groups", "secret");
+    own["groups"] = json!(["mine"]);
+    let mut aggregated = at("/open", "");
+    aggregated["_claim_sources"]["src"] = json!({"JWT": "x.y.z"});
+    let mut unnamed = at("/open", "");
+    unnamed["_claim_names"] = json!({"roles": "src"});
+    let mut lost = at("/open", "");
+    lost["_claim_names"] = json!({"groups": "other"});
+    let mut nowhere = at("/open", "");
+    nowhere.as_object_mut().expect("an object").remove("_claim_sources");
+    let refused = (401, Value::Null);
+    let cases = [
+        (at("/groups", "secret"), groups(&["devs", "ops"])),
+        (at("/open", ""), groups(&["all"])),
+        (own, groups(&["mine"])),
+        (aggregated, groups(&[])),
+        (unnamed, groups(&[])),
+        (at("/groups", "wrong"), refused.clone()),
+        (at("/none", ""), refused.clone()),
+        (at("/stranger", ""), refused.clone()),
+        (at("/elsewhere", ""), refused.clone()),
+        (at("/past", ""), refused.clone()),
+        (at("/garbage", ""), refused.clone()),
+        (lost, refused.clone()),
+        (nowhere, refused),
+    ];
+    for (claims, want) in cases {
+        assert_eq!(ask(claims.clone()).await, want, "{claims}");
+    }
     cluster.end().await;
     outside.end().await;
 }

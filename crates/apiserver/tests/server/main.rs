@@ -21,6 +21,7 @@ mod options;
 mod patches;
 mod prepared;
 mod protobuf;
+mod secrets;
 mod tls;
 mod watches;
 mod websockets;

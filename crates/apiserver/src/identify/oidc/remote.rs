@@ -68,6 +68,11 @@ impl RemoteKeys {
         Ok(Self { shared })
     }
 
+    /// Whether they have been found.
+    pub(super) fn are_found(&self) -> bool {
+        self.shared.known.load().place.is_some()
+    }
+
     /// Whether one of the keys made the signature.
     pub(super) async fn verify(
         &self,

@@ -1,5 +1,7 @@
 //! Secret: confidential data for pods.
 
+mod key_pair;
+
 use std::time::SystemTime;
 
 use gantry_api::core::Secret;
@@ -7,8 +9,8 @@ use gantry_api::field::{Error, Path};
 use gantry_api::meta::MetaExt;
 use serde_json::Value;
 
-use super::config_map::{MAX_DATA_BYTES, check_key};
 use crate::common::workload::immutable;
+use crate::core::config_map::{MAX_DATA_BYTES, check_key};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
 use crate::table::{AGE, Column, age};
 
@@ -100,6 +102,17 @@ impl Kind for SecretKind {
         let mut errors = Self::validate_update(new, old);
         errors.extend(Self::validate(new));
         errors
+    }
+
+    fn warnings(secret: &Secret) -> Vec<String> {
+        if secret.type_.as_deref() != Some("kubernetes.io/tls") {
+            return Vec::new();
+        }
+        let part = |key: &str| {
+            let data = secret.data.as_ref().and_then(|data| data.get(key));
+            data.map_or(&[] as &[u8], |value| value.0.as_slice())
+        };
+        key_pair::check(part("tls.crt"), part("tls.key")).err().into_iter().collect()
     }
 
     fn columns() -> &'static [Column] {

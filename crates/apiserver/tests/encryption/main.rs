@@ -1,5 +1,8 @@
 //! Secrets at rest: sealed on the way in, opened on the way out, re-sealed with a new key.
 
+mod kms;
+mod plugin;
+
 use std::sync::Arc;
 
 use gantry_apiserver::encryption::{EncryptedStore, EncryptionConfig, Key, Sealer, reseal};
@@ -138,8 +141,36 @@ fn faults_of_the_configuration_name_the_field() {
         ("- resources: []\n  providers: [{identity: {}}]", "resources[0].resources: Required value"),
         ("- resources: [secrets]\n  providers: []", "resources[0].providers: Required value"),
         (
-            "- resources: [secrets]\n  providers: [{kms: {name: x}}]",
-            "resources[0].providers[0].kms: not supported: use aesgcm, secretbox, aescbc or identity",
+            "- resources: [secrets]\n  providers: [{kms: {name: x, endpoint: 'unix:///x'}}]",
+            "KMSv1 is deprecated and will only receive security updates going forward. Use KMSv2 instead.  Set --feature-gates=KMSv1=true to use the deprecated KMSv1 feature.",
+        ),
+        (
+            "- resources: [secrets]\n  providers: [{kms: {apiVersion: v2, endpoint: 'unix:///x'}}]",
+            "resources[0].providers[0].kms.name: Required value: name is a mandatory field for a provider",
+        ),
+        (
+            "- resources: [secrets]\n  providers: [{kms: {apiVersion: v2, name: 'a:b', endpoint: 'unix:///x'}}]",
+            "resources[0].providers[0].kms.name: Invalid value: \"a:b\": invalid KMS provider name a:b, must not contain ':'",
+        ),
+        (
+            "- resources: [secrets]\n  providers: [{kms: {apiVersion: v2, name: a, endpoint: 'unix:///x'}}]\n- resources: [pods]\n  providers: [{kms: {apiVersion: v2, name: a, endpoint: 'unix:///y'}}]",
+            "resources[1].providers[0].kms.name: Invalid value: \"a\": duplicate KMS provider name a, names must be unique",
+        ),
+        (
+            "- resources: [secrets]\n  providers: [{kms: {apiVersion: v2, name: a, endpoint: 'tcp://x'}}]",
+            "resources[0].providers[0].kms.endpoint: Invalid value: \"tcp://x\": unsupported scheme \"tcp\" for KMS provider, only unix is supported",
+        ),
+        (
+            "- resources: [secrets]\n  providers: [{kms: {apiVersion: v2, name: a}}]",
+            "resources[0].providers[0].kms.endpoint: Invalid value: \"\": endpoint is a mandatory field for a kms",
+        ),
+        (
+            "- resources: [secrets]\n  providers: [{kms: {apiVersion: v2, name: a, endpoint: 'unix:///x', timeout: 0s}}]",
+            "resources[0].providers[0].kms.timeout: Invalid value: \"0s\": timeout should be a positive value",
+        ),
+        (
+            "- resources: [secrets]\n  providers: [{kms: {apiVersion: v2, name: a, endpoint: 'unix:///x', cachesize: 5}}]",
+            "resources[0].providers[0].kms.cachesize: Invalid value: 5: cachesize is not supported in v2",
         ),
         (
             "- resources: [secrets]\n  providers: [{aesgcm: {keys: [{name: a, secret: YWJj}]}}]",
