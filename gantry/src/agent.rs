@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gantry_api::ObjectKey;
 use gantry_api::core::Node;
-use gantry_apiserver::pki::{Renewed, renewed_server_config};
+use gantry_apiserver::pki::{Authorities, Renewed, renewed_server_config};
 use gantry_base::error::Context;
 use gantry_base::{Class, Clock, Error, Result, SystemClock, Tasks};
 use gantry_client::{Informer, InformerSet, Scope, Transport};
@@ -15,7 +15,6 @@ use gantry_cri::{GrpcRuntime, Runtime};
 use gantry_dns::{DnsServer, InformerDirectory};
 use gantry_kubelet::{AllowedClients, Kubelet, ServerOptions};
 use gantry_proxy::ServiceProxy;
-use rustls_pki_types::CertificateDer;
 
 use crate::instance::Instance;
 use crate::settings::Settings;
@@ -33,7 +32,7 @@ pub struct Access {
     /// The certificate of the kubelet's server.
     pub serving: Arc<Renewed>,
     /// The authorities of the certificates that clients of the kubelet show.
-    pub authorities: Vec<CertificateDer<'static>>,
+    pub authorities: Authorities,
 }
 
 /// Starts a node. When this returns the kubelet works; the network follows as soon as the node has its range.
@@ -145,10 +144,7 @@ fn kubelet_options(
     access: &Access,
     runtime: Arc<dyn Runtime>,
 ) -> Result<gantry_kubelet::Options> {
-    let tls = renewed_server_config(
-        Arc::clone(&access.serving) as _,
-        &access.authorities.iter().collect::<Vec<_>>(),
-    )?;
+    let tls = renewed_server_config(Arc::clone(&access.serving) as _, Arc::clone(&access.authorities))?;
     let mut options = gantry_kubelet::Options::new(
         settings.node_name.clone(),
         instance.kubelet(),

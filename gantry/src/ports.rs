@@ -31,7 +31,7 @@ pub struct CertificateSigner {
 
 impl gantry_controllers::CertificateSigner for CertificateSigner {
     fn sign(&self, request: &str, usages: &[String], life: Duration) -> Result<String> {
-        self.pki.cluster.sign_request(request, usages, life, self.clock.now())
+        self.pki.cluster().sign_request(request, usages, life, self.clock.now())
     }
 }
 

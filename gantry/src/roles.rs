@@ -172,7 +172,7 @@ fn local_access(settings: &Settings, server: &Server, tasks: &Tasks) -> Result<A
         transport: server.node_transport(&settings.node_name),
         informers: server.informers(),
         serving,
-        authorities: server.pki().cluster.trusted().into_iter().cloned().collect(),
+        authorities: server.pki().trusted(),
     })
 }
 
@@ -194,7 +194,7 @@ fn remote_access(args: &AgentArgs, tasks: &Tasks) -> Result<Access> {
         informers: InformerSet::new(Arc::clone(&transport), tasks.clone()),
         transport,
         serving,
-        authorities,
+        authorities: Arc::new(move || authorities.clone()),
     })
 }
 

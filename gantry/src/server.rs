@@ -10,12 +10,14 @@ use gantry_api::{ApiError, ObjectKey};
 use gantry_apiserver::encryption::EncryptedStore;
 use gantry_apiserver::health::BOOTSTRAPPED;
 use gantry_apiserver::identify::{Authorities, RequestHeader, TokenKey, User};
+use gantry_apiserver::limits::RELOAD_INTERVAL;
 use gantry_apiserver::parts::{self, Deps, ISSUER};
 use gantry_apiserver::pki::{Identity, Pki, Renewed, Usage, Wanted, open_server_config};
 use gantry_apiserver::{bootstrap, server};
 use gantry_base::error::Context;
 use gantry_base::{Backoff, BackoffPolicy, Class, Clock, Error, Result, SystemClock, Tasks};
 use gantry_client::{Candidate, Election, InformerSet, Terms, Transport, kubeconfig};
+use gantry_controllers::registry::RootCa;
 use gantry_controllers::{AlwaysLeader, ClusterCidr, Controllers, Enabled, Ports};
 use gantry_scheduler::Scheduler;
 use gantry_store::{Embedded, Etcd, Store};
@@ -38,7 +40,11 @@ pub struct Server {
     store: Opened,
     clock: Arc<dyn Clock>,
     believed: Believed,
+    kubeconfigs: Written,
 }
+
+/// Writes files anew.
+type Written = Arc<dyn Fn() -> Result<()> + Send + Sync>;
 
 /// The store, and what its engine has besides.
 #[derive(Clone)]
@@ -116,12 +122,12 @@ impl Server {
             }
         }
         api.serve(listener, Arc::new(open_server_config(serving)?), tasks);
-        keep_kubeconfigs(settings, instance, &pki, port, &clock, tasks)?;
+        let kubeconfigs = keep_kubeconfigs(settings, instance, &pki, port, &clock, tasks)?;
         steps.done(&format!("API server on port {port}"));
 
         let informers =
             InformerSet::new(api.transport(component("kube-controller-manager"), "gantry"), tasks.clone());
-        let server = Self { api, pki, informers, store, clock, believed };
+        let server = Self { api, pki, informers, store, clock, believed, kubeconfigs };
         // Controllers, scheduler and agents may do nothing before there are roles.
         server.bootstrap(settings, advertise, port, tasks).await;
         bootstrapped.store(true, Ordering::Release);
@@ -182,17 +188,56 @@ impl Server {
             several: self.store.etcd.is_some(),
             cluster_dns: settings.dns.then_some(settings.cluster_dns),
             dns_endpoint: settings.dns.then_some(gateway.into()),
-            cluster_ca_pem: self.pki.cluster.certificate_pem().to_owned(),
+            cluster_ca_pem: self.pki.cluster().certificate_pem().to_owned(),
             client_ca_pem: self.believed.clients.pem(),
             front_proxy_ca_pem: self.believed.proxies.pem(),
             request_header: settings.identify.request_header().unwrap_or_else(RequestHeader::usual),
         };
         let transport = self.api.transport(User::apiserver(), "gantry");
         until_done(|| bootstrap::run(Arc::clone(&transport), &options)).await;
+        self.keep_authorities(Arc::clone(&transport), options.clone(), tasks);
         if options.several {
             let clock = Arc::clone(&self.clock);
             bootstrap::peers::start(transport, clock, options, &settings.node_name, tasks);
         }
+    }
+
+    /// Looks after the authorities' successors, and tells of them.
+    fn keep_authorities(&self, transport: Arc<dyn Transport>, options: bootstrap::Options, tasks: &Tasks) {
+        let (pki, clock) = (Arc::clone(&self.pki), Arc::clone(&self.clock));
+        let (clients, proxies) = (Arc::clone(&self.believed.clients), Arc::clone(&self.believed.proxies));
+        let kubeconfigs = Arc::clone(&self.kubeconfigs);
+        tasks.spawn("certificate authorities", async move {
+            loop {
+                tokio::time::sleep(RELOAD_INTERVAL).await;
+                let renewed = pki.renew(clock.now()).and_then(|new| {
+                    if new {
+                        clients.replace_own(pki.cluster().certificate_pem())?;
+                        proxies.replace_own(pki.front_proxy().certificate_pem())?;
+                        kubeconfigs()?;
+                    }
+                    Ok(new)
+                });
+                match renewed {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        let options = bootstrap::Options {
+                            cluster_ca_pem: pki.cluster().certificate_pem().to_owned(),
+                            client_ca_pem: clients.pem(),
+                            front_proxy_ca_pem: proxies.pem(),
+                            ..options.clone()
+                        };
+                        until_done(|| bootstrap::run(Arc::clone(&transport), &options)).await;
+                    }
+                    Err(error) => tracing::error!(%error, "a certificate authority cannot get a successor"),
+                }
+            }
+        });
+    }
+
+    fn root_ca(&self) -> RootCa {
+        let pki = Arc::clone(&self.pki);
+        Arc::new(move || pki.cluster().certificate_pem().into())
     }
 
     fn start_controllers(
@@ -225,7 +270,7 @@ impl Server {
                 volumes: Some(Arc::new(LocalVolumes { root: instance.volumes() })),
             },
             cluster_cidrs,
-            root_ca: self.pki.cluster.certificate_pem().into(),
+            root_ca: self.root_ca(),
         };
         Controllers::start(options, tasks);
         Ok(())
@@ -390,7 +435,8 @@ fn serving(
     }
 }
 
-/// Writes the administrator's kubeconfigs, and writes them anew whenever their certificate is renewed.
+/// Writes the administrator's kubeconfigs, and writes them anew whenever their certificate is renewed; what it returns
+/// does so, too.
 fn keep_kubeconfigs(
     settings: &Settings,
     instance: &Instance,
@@ -398,7 +444,7 @@ fn keep_kubeconfigs(
     port: u16,
     clock: &Arc<dyn Clock>,
     tasks: &Tasks,
-) -> Result<()> {
+) -> Result<Written> {
     let wanted = Wanted {
         common_name: "system:admin".to_owned(),
         organization: "system:masters".to_owned(),
@@ -413,8 +459,9 @@ fn keep_kubeconfigs(
     let url = format!("https://{host}:{port}");
     let paths: Vec<_> =
         std::iter::once(instance.admin_kubeconfig()).chain(settings.write_kubeconfig.clone()).collect();
-    let authority = server_authority(settings, pki)?;
+    let (settings, pki) = (settings.clone(), Arc::clone(pki));
     let write = move |admin: &Identity| -> Result<()> {
+        let authority = server_authority(&settings, &pki)?;
         for path in &paths {
             kubeconfig::write_kubeconfig(
                 path,
@@ -427,13 +474,16 @@ fn keep_kubeconfigs(
         Ok(())
     };
     write(&admin.identity())?;
-    admin.follow(Arc::clone(clock), tasks, write);
-    Ok(())
+    let write = Arc::new(write);
+    let renewed = Arc::clone(&write);
+    admin.follow(Arc::clone(clock), tasks, move |admin| renewed(admin));
+    Ok(Arc::new(move || write(&admin.identity())))
 }
 
 /// Whom clients of the API server are to believe: our authority, and whoever vouches for the user's own certificate.
 fn server_authority(settings: &Settings, pki: &Pki) -> Result<String> {
-    let own = pki.cluster.certificate_pem();
+    let own = pki.cluster();
+    let own = own.certificate_pem();
     let Some(path) = &settings.identify.tls_cert_file else { return Ok(own.to_owned()) };
     let chain = std::fs::read_to_string(path)
         .map_err(|e| Error::from(e).while_doing(format!("--tls-cert-file {}", path.display())))?;

@@ -156,7 +156,7 @@ fn kubelet_client(deps: &Deps, lookup: Lookup) -> Result<KubeletClient> {
     };
     let identity = Renewed::issued(&deps.pki, "apiserver-kubelet-client", wanted, deps.clock.now())?;
     identity.follow(Arc::clone(&deps.clock), &deps.tasks, |_| Ok(()));
-    let tls = presenting_client_config(identity, &deps.pki.cluster.trusted())
+    let tls = presenting_client_config(identity, deps.pki.trusted())
         .map_err(|e| Error::new(Class::Bug, "TLS towards kubelets").because(e))?;
     Ok(KubeletClient::new(tls, lookup, Arc::clone(&deps.clock), deps.tasks.clone()))
 }

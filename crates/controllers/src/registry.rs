@@ -65,11 +65,14 @@ pub struct Options {
     pub leadership: Arc<dyn Leadership>,
     /// Performs effects outside the API.
     pub ports: Ports,
-    /// The certificate, in PEM, that clients verify the server with; it is published in each namespace.
-    pub root_ca: Arc<str>,
+    /// The certificates, in PEM, that clients verify the server with, at the time; they are published in each namespace.
+    pub root_ca: RootCa,
     /// What nodes get their pod addresses from, at most one of each family; none if somebody else gives them.
     pub cluster_cidrs: Vec<ClusterCidr>,
 }
+
+/// Says what clients verify the server with.
+pub type RootCa = Arc<dyn Fn() -> Arc<str> + Send + Sync>;
 
 /// The running controllers.
 pub struct Controllers {
@@ -168,7 +171,7 @@ impl Starter<'_> {
         Arc::clone(&self.options.clock)
     }
 
-    fn root_ca(&self) -> Arc<str> {
+    fn root_ca(&self) -> RootCa {
         Arc::clone(&self.options.root_ca)
     }
 

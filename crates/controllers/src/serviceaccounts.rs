@@ -12,6 +12,7 @@ use gantry_client::{Informer, InformerSet, Projection};
 use serde_json::json;
 
 use crate::engine::{Check, Controller, Effect, Moment, Plan, Watch, Write};
+use crate::registry::RootCa;
 
 const ROOT_CA: &str = "kube-root-ca.crt";
 const DESCRIPTION: &str = "kubernetes.io/description";
@@ -102,12 +103,12 @@ impl Projection for RootCaView {
 pub struct RootCaPublisher {
     namespaces: Informer<Namespace>,
     maps: Informer<RootCaView>,
-    root_ca: Arc<str>,
+    root_ca: RootCa,
 }
 
 impl RootCaPublisher {
     /// A controller that reads `informers` and publishes `root_ca` (PEM).
-    pub fn new(informers: &InformerSet, root_ca: Arc<str>) -> Self {
+    pub fn new(informers: &InformerSet, root_ca: RootCa) -> Self {
         Self { namespaces: informers.of(), maps: informers.of(), root_ca }
     }
 }
@@ -140,7 +141,7 @@ impl Controller for RootCaPublisher {
         let namespace = Arc::clone(&key.name);
         let view = self.maps.get(&ObjectKey::new(Arc::clone(&namespace), ROOT_CA));
         let map = view.and_then(|view| view.map.clone());
-        Some(Published { namespace, map, root_ca: Arc::clone(&self.root_ca) })
+        Some(Published { namespace, map, root_ca: (self.root_ca)() })
     }
 
     fn plan(seen: &Published, _: &Moment) -> Plan {
@@ -208,12 +209,12 @@ impl Projection for TokenSecretView {
 pub struct TokenSecrets {
     secrets: Informer<TokenSecretView>,
     accounts: Informer<ServiceAccount>,
-    root_ca: Arc<str>,
+    root_ca: RootCa,
 }
 
 impl TokenSecrets {
     /// A controller that reads `informers`; `root_ca` (PEM) goes into the secrets.
-    pub fn new(informers: &InformerSet, root_ca: Arc<str>) -> Self {
+    pub fn new(informers: &InformerSet, root_ca: RootCa) -> Self {
         Self { secrets: informers.of(), accounts: informers.of(), root_ca }
     }
 }
@@ -251,7 +252,7 @@ impl Controller for TokenSecrets {
         let secret = self.secrets.get(key)?;
         let (name, _) = secret.account.as_ref().filter(|(name, _)| !name.is_empty())?;
         let account = self.accounts.get(&ObjectKey::new(Arc::clone(&key.namespace), Arc::clone(name)));
-        Some(Token { account, secret, root_ca: Arc::clone(&self.root_ca) })
+        Some(Token { account, secret, root_ca: (self.root_ca)() })
     }
 
     fn plan(seen: &Token, _: &Moment) -> Plan {

@@ -79,12 +79,14 @@ impl Authorities {
         Ok(())
     }
 
-    /// Our own have changed.
+    /// Our own have changed, if clients of ours are meant.
     ///
     /// # Errors
     /// They cannot be used.
     pub fn replace_own(&self, pem: &str) -> Result<()> {
-        self.own.store(Arc::new(pem.to_owned()));
+        if !self.own.load().is_empty() {
+            self.own.store(Arc::new(pem.to_owned()));
+        }
         self.reload()
     }
 

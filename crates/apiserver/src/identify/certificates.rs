@@ -125,7 +125,7 @@ mod tests {
 
     fn chain(pki: &Pki, usage: Usage, clock: &ManualClock) -> Vec<CertificateDer<'static>> {
         let leaf = Leaf { common_name: "jane", organizations: &["devs"], hosts: &[], usage, life: LEAF_LIFE };
-        pki.cluster.issue(&leaf, clock.now()).expect("a certificate").chain
+        pki.cluster().issue(&leaf, clock.now()).expect("a certificate").chain
     }
 
     async fn ask(certificates: &Certificates, chain: &[CertificateDer<'static>]) -> Result<Option<User>> {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn believing(pki: &Pki, clock: &Arc<ManualClock>) -> Certificates {
-        let authorities = Authorities::new(pki.cluster.certificate_pem(), None, clock.clone());
+        let authorities = Authorities::new(pki.cluster().certificate_pem(), None, clock.clone());
         Certificates::new(Arc::new(authorities.expect("an authority")), clock.clone())
     }
 
@@ -180,9 +180,9 @@ mod tests {
         let first = certificates.authenticate(&credentials).await.expect("valid").expect("a user");
         let again = certificates.authenticate(&credentials).await.expect("valid").expect("a user");
         assert!(Arc::ptr_eq(&first.extra, &again.extra), "the second request costs nothing");
-        certificates.authorities.replace_own(successor.cluster.certificate_pem()).expect("an authority");
+        certificates.authorities.replace_own(successor.cluster().certificate_pem()).expect("an authority");
         assert_eq!(certificates.authenticate(&credentials).await.expect_err("a stranger now").code(), 401);
-        let both = format!("{}{}", successor.cluster.certificate_pem(), pki.cluster.certificate_pem());
+        let both = format!("{}{}", successor.cluster().certificate_pem(), pki.cluster().certificate_pem());
         certificates.authorities.replace_own(&both).expect("authorities");
         assert!(certificates.authenticate(&credentials).await.is_ok());
         clock.advance(LEAF_LIFE + Duration::from_secs(1));

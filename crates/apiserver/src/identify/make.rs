@@ -199,11 +199,13 @@ fn anonymous(options: &Options, configuration: &Configuration) -> Result<Anonymo
 
 /// Those who vouch for clients and for proxies. Their files are read anew from time to time.
 fn authorities(options: &Options, deps: &Deps<'_>) -> Result<(Arc<Authorities>, Arc<Authorities>)> {
-    let own = deps.pki.cluster.certificate_pem();
-    let clients = Authorities::new(own, options.client_ca_file.clone(), Arc::clone(&deps.clock))
-        .map_err(|e| e.while_doing("--client-ca-file"))?;
+    let clients = deps.pki.cluster();
+    let clients =
+        Authorities::new(clients.certificate_pem(), options.client_ca_file.clone(), Arc::clone(&deps.clock))
+            .map_err(|e| e.while_doing("--client-ca-file"))?;
     let proxy_file = options.request_header.as_ref().and_then(|r| r.ca_file.clone());
-    let own = if proxy_file.is_some() { "" } else { deps.pki.front_proxy.certificate_pem() };
+    let own = deps.pki.front_proxy();
+    let own = if proxy_file.is_some() { "" } else { own.certificate_pem() };
     let proxies = Authorities::new(own, proxy_file, Arc::clone(&deps.clock))
         .map_err(|e| e.while_doing("--requestheader-client-ca-file"))?;
     let (clients, proxies) = (Arc::new(clients), Arc::new(proxies));

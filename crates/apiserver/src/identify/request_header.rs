@@ -76,7 +76,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Duration::from_secs(1_800_000_000)));
         let pki = Pki::load_or_create(dir.path(), clock.now()).expect("keys");
-        let authorities = Authorities::new(pki.front_proxy.certificate_pem(), None, clock.clone());
+        let authorities = Authorities::new(pki.front_proxy().certificate_pem(), None, clock.clone());
         let headers = RequestHeaders {
             authorities: Arc::new(authorities.expect("an authority")),
             options: RequestHeader::usual(),
@@ -104,13 +104,13 @@ mod tests {
         let ask = async |chain: &[rustls_pki_types::CertificateDer<'static>], said: &HeaderMap| {
             headers.authenticate(&Credentials { certificates: chain, ..Credentials::of(said) }).await
         };
-        let proxy = chain(&pki.front_proxy, "front-proxy-client");
+        let proxy = chain(&pki.front_proxy(), "front-proxy-client");
         let user = ask(&proxy, &said).await.expect("a proxy").expect("a user");
         assert_eq!((&*user.name, &*user.uid, user.is_in("a") && user.is_in("b")), ("jane", "7", true));
         assert_eq!(user.extra["acme.io/project"], ["p"]);
         assert_eq!(ask(&proxy, &HeaderMap::new()).await, Ok(None));
         assert_eq!(ask(&[], &said).await, Ok(None));
-        for other in [chain(&pki.front_proxy, "somebody"), chain(&pki.cluster, "front-proxy-client")] {
+        for other in [chain(&pki.front_proxy(), "somebody"), chain(&pki.cluster(), "front-proxy-client")] {
             assert_eq!(ask(&other, &said).await.expect_err("no proxy").code(), 401);
         }
     }

@@ -1,6 +1,7 @@
 //! A certificate authority and what it issues.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use gantry_base::error::Context;
@@ -47,8 +48,8 @@ pub struct Leaf<'a> {
 
 /// A certificate authority.
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    /// Its own certificate first, then those of its predecessors that may still be shown.
+    issuer: Arc<Issuer<'static, KeyPair>>,
+    /// Its own certificate first, then those of its predecessors and of its successor that may be shown.
     certificate_pem: String,
     certificates: Vec<CertificateDer<'static>>,
 }
@@ -106,7 +107,29 @@ impl Authority {
             .context(Class::Invalid, "not a certificate")?;
         let own = certificates.first().ok_or_else(|| Error::invalid("there is no certificate"))?;
         let issuer = Issuer::from_ca_cert_der(own, key).context(Class::Invalid, "not an authority")?;
-        Ok(Self { issuer, certificate_pem: certificate_pem.to_owned(), certificates })
+        Ok(Self { issuer: Arc::new(issuer), certificate_pem: certificate_pem.to_owned(), certificates })
+    }
+
+    /// The same, which also believes whom `other` believes.
+    pub(super) fn believing(&self, other: &Self) -> Self {
+        let mut all = Self {
+            issuer: Arc::clone(&self.issuer),
+            certificate_pem: self.certificate_pem.clone(),
+            certificates: self.certificates.clone(),
+        };
+        for certificate in &other.certificates {
+            if !all.certificates.contains(certificate) {
+                all.certificate_pem.push_str(&super::request::as_pem(certificate));
+                all.certificates.push(certificate.clone());
+            }
+        }
+        all
+    }
+
+    /// Whether it is `subject`, ours, and near its end.
+    pub(super) fn is_due(&self, subject: &str, now: SystemTime) -> Result<bool> {
+        let (common_name, left) = self.subject_and_life(now)?;
+        Ok(common_name == subject && left < AUTHORITY_RENEW)
     }
 
     /// The CN, and how long the certificate is still valid.
@@ -137,8 +160,8 @@ impl Authority {
     }
 
     /// All certificates that are to be believed.
-    pub fn trusted(&self) -> Vec<&CertificateDer<'static>> {
-        self.certificates.iter().collect()
+    pub fn trusted(&self) -> Vec<CertificateDer<'static>> {
+        self.certificates.clone()
     }
 
     pub(super) fn key(&self) -> &KeyPair {

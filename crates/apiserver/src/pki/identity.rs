@@ -5,16 +5,14 @@ use std::sync::Arc;
 use gantry_base::error::Context;
 use gantry_base::{Class, Result};
 use rustls::client::ResolvesClientCert;
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::ResolvesServerCert;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
-};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::trust::{AnyClient, Authorities, Trust};
 
 /// A certificate chain and its private key.
 pub struct Identity {
@@ -55,27 +53,31 @@ pub fn server_config(identity: &Identity, clients: &[&CertificateDer<'static>]) 
         .context(Class::Invalid, "the private key is of a sort that cannot be used")?;
     let certified = CertifiedKey::new(identity.chain.clone(), key);
     certified.keys_match().context(Class::Invalid, "the key does not fit the certificate")?;
+    let clients: Vec<_> = clients.iter().map(|certificate| (*certificate).clone()).collect();
+    let clients = Arc::new(move || clients.clone());
     renewed_server_config(Arc::new(SingleCertAndKey::from(certified)), clients)
 }
 
-/// The same, with whatever certificate there is at the time.
+/// The same, with whatever certificate and authorities there are at the time.
 ///
 /// # Errors
-/// One of `clients` is no authority's certificate.
+/// None that is known.
 pub fn renewed_server_config(
     certificate: Arc<dyn ResolvesServerCert>,
-    clients: &[&CertificateDer<'static>],
+    clients: Authorities,
+) -> Result<ServerConfig> {
+    server_believing(Trust::new(clients), certificate)
+}
+
+fn server_believing(
+    clients: Arc<dyn ClientCertVerifier>,
+    certificate: Arc<dyn ResolvesServerCert>,
 ) -> Result<ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(clients)?), Arc::clone(&provider))
-            .allow_unauthenticated()
-            .build()
-            .context(Class::Invalid, "the client authorities cannot be used")?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .context(Class::Bug, "TLS")?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(clients)
         .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
@@ -87,76 +89,22 @@ pub fn renewed_server_config(
 /// # Errors
 /// None that is known.
 pub fn open_server_config(certificate: Arc<dyn ResolvesServerCert>) -> Result<ServerConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = AnyClient(Arc::clone(&provider));
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .context(Class::Bug, "TLS")?
-        .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    server_believing(AnyClient::new(), certificate)
 }
 
-/// Takes every certificate whose key the client really has.
-#[derive(Debug)]
-struct AnyClient(Arc<CryptoProvider>);
-
-impl ClientCertVerifier for AnyClient {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        _leaf: &CertificateDer<'_>,
-        _others: &[CertificateDer<'_>],
-        _now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// TLS for a client that trusts `servers` and shows whatever `certificate` says at the time.
+/// TLS for a client that trusts `servers` and shows `certificate`, both as they are at the time.
 ///
 /// # Errors
-/// One of `servers` is no authority's certificate.
+/// None that is known.
 pub fn presenting_client_config(
     certificate: Arc<dyn ResolvesClientCert>,
-    servers: &[&CertificateDer<'static>],
+    servers: Authorities,
 ) -> Result<ClientConfig> {
     Ok(ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .context(Class::Bug, "TLS")?
-        .with_root_certificates(roots(servers)?)
+        .dangerous()
+        .with_custom_certificate_verifier(Trust::new(servers))
         .with_client_cert_resolver(certificate))
 }
 

@@ -42,8 +42,8 @@ enum Source {
 impl Source {
     fn identity(&self, now: SystemTime) -> Result<Identity> {
         match self {
-            Self::Issued(pki, name, wanted) => issue(&pki.cluster, pki.dir(), name, wanted, now),
-            Self::FrontProxy(pki, name, wanted) => issue(&pki.front_proxy, pki.dir(), name, wanted, now),
+            Self::Issued(pki, name, wanted) => issue(&pki.cluster(), pki.dir(), name, wanted, now),
+            Self::FrontProxy(pki, name, wanted) => issue(&pki.front_proxy(), pki.dir(), name, wanted, now),
             Self::Files(certificate, key) => {
                 let missing = |path: &Path| Error::missing(format!("{} is not there", path.display()));
                 let read = |path: &Path| files::read(path)?.ok_or_else(|| missing(path));
@@ -214,7 +214,7 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let pki = Arc::new(Pki::load_or_create(dir.path(), now).expect("keys"));
         let put = || {
-            let identity = issue(&pki.cluster, &dir.path().join("x"), "x", &wanted(), now).expect("one");
+            let identity = issue(&pki.cluster(), &dir.path().join("x"), "x", &wanted(), now).expect("one");
             std::fs::write(dir.path().join("c.pem"), &identity.certificate_pem).expect("a file");
             std::fs::write(dir.path().join("k.pem"), &identity.key_pem).expect("a file");
             std::fs::remove_dir_all(dir.path().join("x")).expect("forgotten");

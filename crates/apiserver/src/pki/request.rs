@@ -269,11 +269,12 @@ mod tests {
             ["digital signature", "key encipherment", "server auth", "client auth"].map(str::to_owned);
         let hosts = ["a.example".to_owned(), "192.0.2.7".to_owned()];
         let life = Duration::from_secs(86_400);
-        let pem = pki.cluster.sign_request(&request(&hosts), &usages, life, now).expect("a certificate");
+        let pem = pki.cluster().sign_request(&request(&hosts), &usages, life, now).expect("a certificate");
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).expect("PEM");
         let (rest, certificate) = X509Certificate::from_der(&der).expect("a certificate");
         assert!(rest.is_empty());
-        let (_, own) = X509Certificate::from_der(pki.cluster.certificate()).expect("ours");
+        let authority = pki.cluster();
+        let (_, own) = X509Certificate::from_der(authority.certificate()).expect("ours");
         certificate.verify_signature(Some(own.public_key())).expect("our signature");
         assert_eq!(certificate.subject().to_string(), "O=system:nodes, CN=system:node:a");
         assert_eq!(certificate.validity().not_after.timestamp(), 1_800_000_000 + 86_400 - 300);
@@ -287,7 +288,7 @@ mod tests {
         // And a TLS server of ours believes it.
         let clock = std::sync::Arc::new(gantry_base::ManualClock::at(Duration::from_secs(1_800_000_000)));
         let authorities =
-            crate::identify::Authorities::new(pki.cluster.certificate_pem(), None, clock).expect("ours");
+            crate::identify::Authorities::new(pki.cluster().certificate_pem(), None, clock).expect("ours");
         assert!(authorities.vouch(&der, &[]));
     }
 
@@ -298,7 +299,7 @@ mod tests {
         let pki = Pki::load_or_create(dir.path(), now).expect("keys");
         let sign = |text: &str, usage: &str, now| {
             let life = Duration::from_secs(3600);
-            pki.cluster.sign_request(text, &[usage.to_owned()], life, now).expect_err("refused").to_string()
+            pki.cluster().sign_request(text, &[usage.to_owned()], life, now).expect_err("refused").to_string()
         };
         let good = request(&[]);
         assert_eq!(sign(&good, "flying", now), "unrecognized usage values: [\"flying\"]");

@@ -22,9 +22,9 @@ pub(crate) fn options(cluster: &Cluster) -> Options {
         several: false,
         cluster_dns: Some(Ipv4Addr::new(10, 43, 0, 10)),
         dns_endpoint: Some(Ipv4Addr::new(192, 0, 2, 1).into()),
-        cluster_ca_pem: cluster.pki.cluster.certificate_pem().to_owned(),
-        client_ca_pem: cluster.pki.cluster.certificate_pem().to_owned(),
-        front_proxy_ca_pem: cluster.pki.front_proxy.certificate_pem().to_owned(),
+        cluster_ca_pem: cluster.pki.cluster().certificate_pem().to_owned(),
+        client_ca_pem: cluster.pki.cluster().certificate_pem().to_owned(),
+        front_proxy_ca_pem: cluster.pki.front_proxy().certificate_pem().to_owned(),
         request_header: gantry_apiserver::identify::RequestHeader::usual(),
     }
 }

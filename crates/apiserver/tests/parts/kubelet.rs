@@ -76,8 +76,8 @@ async fn kubelet(cluster: &Cluster) -> SocketAddr {
         usage: Usage::Server,
         life: LEAF_LIFE,
     };
-    let identity = cluster.pki.cluster.issue(&leaf, SystemClock::default().now()).expect("a certificate");
-    let mut config = server_config(&identity, &[cluster.pki.cluster.certificate()]).expect("TLS");
+    let identity = cluster.pki.cluster().issue(&leaf, SystemClock::default().now()).expect("a certificate");
+    let mut config = server_config(&identity, &[cluster.pki.cluster().certificate()]).expect("TLS");
     config.alpn_protocols.clear();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -49,8 +49,8 @@ impl Outside {
             usage: Usage::Server,
             life: LEAF_LIFE,
         };
-        let identity = pki.cluster.issue(&leaf, now).expect("a certificate");
-        let mut config = server_config(&identity, &[pki.cluster.certificate()]).expect("TLS");
+        let identity = pki.cluster().issue(&leaf, now).expect("a certificate");
+        let mut config = server_config(&identity, &[pki.cluster().certificate()]).expect("TLS");
         config.alpn_protocols.clear();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -157,23 +157,10 @@ async fn tokens_of_an_oidc_issuer_are_believed_and_its_keys_may_change() {
     let current = Arc::new(Mutex::new(key()));
     let shown = Arc::clone(&current);
     let outside = Outside::start(move |url, path, _| documents(url, path, &shown.lock())).await;
-    let authority = outside.pki.cluster.certificate_pem().replace('\n', "\n      ");
-    let config = format!(
-        "apiVersion: apiserver.config.k8s.io/v1
-kind: AuthenticationConfiguration
-jwt:
-- issuer:
-    url: {}
-    audiences: [gantry]
-    certificateAuthority: |
-      {authority}
-  claimMappings:
-    username: {{expression: '\"oidc:\" + claims.sub'}}
-    groups: {{claim: groups, prefix: 'oidc:'}}
-anonymous: {{enabled: true, conditions: [{{path: /livez}}]}}
-",
-        outside.url
-    );
+    let mappings =
+        r#"{username: {expression: '"oidc:" + claims.sub'}, groups: {claim: groups, prefix: 'oidc:'}}"#;
+    let anonymous = "anonymous: {enabled: true, conditions: [{path: /livez}]}";
+    let config = format!("{}{anonymous}\n", issuer(&outside, mappings));
     let clock = clock();
     let identify = identify::Options {
         config_file: Some(outside.file("authn.yaml", &config)),
@@ -222,6 +209,24 @@ anonymous: {{enabled: true, conditions: [{{path: /livez}}]}}
     outside.end().await;
 }
 
+/// A configuration that believes the issuer there.
+fn issuer(outside: &Outside, mappings: &str) -> String {
+    format!(
+        "apiVersion: apiserver.config.k8s.io/v1
+kind: AuthenticationConfiguration
+jwt:
+- issuer:
+    url: {}
+    audiences: [gantry]
+    certificateAuthority: |
+      {}
+  claimMappings: {mappings}
+",
+        outside.url,
+        outside.pki.cluster().certificate_pem().trim_end().replace('\n', "\n      ")
+    )
+}
+
 /// A discovery document, or keys.
 fn documents(url: &str, path: &str, key: &TokenKey) -> Option<Value> {
     let documents = Discovery::new(url, &format!("{url}/keys"), key)?;
@@ -256,22 +261,8 @@ async fn groups_of_a_token_may_be_behind_an_endpoint() {
         }
     })
     .await;
-    let config = format!(
-        "apiVersion: apiserver.config.k8s.io/v1
-kind: AuthenticationConfiguration
-jwt:
-- issuer:
-    url: {}
-    audiences: [gantry]
-    certificateAuthority: |
-      {}
-  claimMappings:
-    username: {{claim: sub, prefix: ''}}
-    groups: {{claim: groups, prefix: 'oidc:'}}
-",
-        outside.url,
-        outside.pki.cluster.certificate_pem().replace('\n', "\n      ")
-    );
+    let mappings = "{username: {claim: sub, prefix: ''}, groups: {claim: groups, prefix: 'oidc:'}}";
+    let config = issuer(&outside, mappings);
     let config_file = Some(outside.file("authn.yaml", &config));
     let identify = identify::Options { config_file, ..identify::Options::default() };
     let cluster = Cluster::deciding(identify, open(), clock()).await;
