@@ -32,7 +32,10 @@ impl Server {
                 std::fs::copy(&from, dir.path().join("pki").join(file)).expect(file);
             }
         }
-        Self::start_in(Arc::new(dir), &["--node-name", name, "--etcd-servers", etcd])
+        Self::start_in(
+            Arc::new(dir),
+            &["--node-name", name, "--node-ip", "127.0.0.1", "--etcd-servers", etcd],
+        )
     }
 
     /// In a directory that may have been another one's before.
@@ -40,7 +43,7 @@ impl Server {
         let log = std::fs::File::create(dir.path().join("log")).expect("a log");
         let process = Command::new(binary().expect("the binary"))
             .args(["server", "--no-agent", "--bind-address", "127.0.0.1", "--secure-port", "0"])
-            .args(["--node-ip", "127.0.0.1", "--data-dir"])
+            .arg("--data-dir")
             .arg(dir.path())
             .args(args)
             .stdin(Stdio::null())

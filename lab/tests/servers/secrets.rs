@@ -56,7 +56,8 @@ fn only(name: &str) -> BTreeSet<String> {
 #[test]
 fn a_key_is_replaced_and_forgotten() {
     let dir = Arc::new(tempfile::tempdir().expect("a directory"));
-    let node = ["--node-name", "keys"];
+    // An address for documents: nobody calls it.
+    let node = ["--node-name", "keys", "--node-ip", "192.0.2.10"];
     let mut server = Server::start_in(Arc::clone(&dir), &node);
     let path = server.path().to_owned();
     let put = |server: &Server, name: &str| {
