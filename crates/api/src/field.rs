@@ -247,8 +247,9 @@ const ORDERED: &str = "\u{0}ordered";
 
 /// An object whose fields are shown in this order: upstream shows some values by the fields of its internal types.
 pub fn ordered(fields: &[(&str, Value)]) -> Value {
+    let text = |value: &Value| shown_text(value).map_or_else(|| value.to_string(), str::to_owned);
     let list: Vec<String> =
-        fields.iter().map(|(name, value)| format!("{}:{value}", Value::from(*name))).collect();
+        fields.iter().map(|(name, value)| format!("{}:{}", Value::from(*name), text(value))).collect();
     verbatim(format!("{{{}}}", list.join(",")))
 }
 

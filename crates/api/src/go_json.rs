@@ -24,6 +24,22 @@ pub fn json_type(json: &[u8]) -> &'static str {
     }
 }
 
+/// A number as Go writes it: without a fraction that is none, and with an exponent if it is very small or very large.
+pub fn number(value: f64) -> String {
+    const SMALLEST: f64 = 1e-6;
+    const LARGEST: f64 = 1e21;
+    let size = value.abs();
+    if size == 0.0 || (SMALLEST..LARGEST).contains(&size) {
+        return value.to_string();
+    }
+    match format!("{value:e}").split_once('e') {
+        // Go shows the sign of an exponent.
+        Some((digits, power)) if !power.starts_with('-') => format!("{digits}e+{power}"),
+        Some((digits, power)) => format!("{digits}e{power}"),
+        None => value.to_string(),
+    }
+}
+
 /// A character as Go prints it in errors; bytes are taken for characters.
 fn quoted(byte: u8) -> String {
     match byte {
@@ -234,7 +250,23 @@ impl Scan<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{shallow_syntax_error, syntax_error};
+    use super::{number, shallow_syntax_error, syntax_error};
+
+    #[test]
+    fn numbers_are_written_as_go_writes_them() {
+        let rows = [
+            (1.0, "1"),
+            (-2.5, "-2.5"),
+            (0.0, "0"),
+            (1e20, "100000000000000000000"),
+            (1e21, "1e+21"),
+            (0.000_001, "0.000001"),
+            (1.5e-7, "1.5e-7"),
+        ];
+        for (value, expected) in rows {
+            assert_eq!(number(value), expected);
+        }
+    }
 
     #[test]
     fn faults_are_told_in_gos_words() {

@@ -1,6 +1,6 @@
 //! The typed kinds, behind functions that are compiled once.
 
-use std::fmt;
+use std::{fmt, io};
 
 use k8s_openapi::serde::Serialize;
 use k8s_openapi::serde::de::DeserializeOwned;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::metav1::ObjectMeta;
 use crate::resource::Resource;
-use crate::{schema, zero_time};
+use crate::{go_json, schema, zero_time};
 
 /// A typed Kubernetes object with metadata.
 pub trait Object: Clone + Default + fmt::Debug + PartialEq + Send + Sync + 'static {
@@ -76,10 +76,19 @@ impl From<DecodeError> for gantry_base::Error {
     }
 }
 
+/// Writes numbers as Go does.
+struct GoNumbers;
+
+impl serde_json::ser::Formatter for GoNumbers {
+    fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        write!(writer, "{}", go_json::number(value))
+    }
+}
+
 fn encode_json<T: Serialize>(object: &T, group: &str, version: &str, kind: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
-    serde_json::to_writer(&mut out, object)
-        .unwrap_or_else(|e| panic!("a {kind} can always be written as JSON: {e}"));
+    let mut writer = serde_json::Serializer::with_formatter(&mut out, GoNumbers);
+    object.serialize(&mut writer).unwrap_or_else(|e| panic!("a {kind} can always be written as JSON: {e}"));
     complete(out, group, version, kind)
 }
 

@@ -136,6 +136,11 @@ impl ApiError {
         Self::new(405, "MethodNotAllowed", message).with_details()
     }
 
+    /// 415 for a body that no route of the path takes.
+    pub fn no_such_media_type() -> Self {
+        Self::unsupported_media_type("415: Unsupported Media Type").with_details()
+    }
+
     /// 422 for a patch that does not apply.
     pub fn unprocessable() -> Self {
         let message = "the server rejected our request due to an error in our request";

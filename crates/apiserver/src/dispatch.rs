@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::connect::ConnectRequest;
 use crate::core::Core;
 use crate::identify::User;
+use crate::managed;
 use crate::query::{ListOptions, Query, WriteOptions};
 use crate::resources::Served;
 use crate::route::RequestInfo;
@@ -196,12 +197,18 @@ async fn virtual_resource(core: &Core, incoming: &Incoming<'_>) -> Result<Option
     }
     let expected = resource.resource();
     let options = WriteOptions::parse(incoming.query, incoming.user_agent, "CreateOptions")?;
-    let body = decode::body(incoming.warnings, &incoming.input, expected, options.validation)?;
+    let mut body = decode::body(incoming.warnings, &incoming.input, expected, options.validation)?;
+    if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut)
+        && !expected.namespaced
+    {
+        metadata.remove("namespace");
+    }
     let namespace = body.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or("");
     if expected.namespaced && !namespace.is_empty() && namespace != info.namespace {
         let why = "the namespace of the provided object does not match the namespace sent on the request";
         return Err(ApiError::bad_request(why));
     }
+    let body = managed::track_virtual(core, body, expected, options.manager());
     let answer = resource.create(incoming.user, &info.namespace, body).await?;
     Ok(Some(Answer::other(201, &answer, 0)))
 }

@@ -89,3 +89,7 @@ pub(crate) const MAX_CLAIM_ISSUERS: usize = 16;
 pub(crate) const CLAIM_TIMEOUT: Duration = Duration::from_secs(30);
 /// Applies that are remembered to change nothing.
 pub(crate) const MAX_REPEATED_APPLIES: usize = 8 << 10;
+
+/// How often what a write does to the managers of fields may ask a conversion webhook: each time for what became known to
+/// be needed by the time before.
+pub const MANAGER_CONVERSIONS: usize = 16;

@@ -122,6 +122,7 @@ fn endpoint(core: &Core, info: &RequestInfo) -> Endpoint {
         custom: custom && info.subresource != "scale",
         watch: info.verb == "watch",
         known: table.entry(&info.group, &info.resource).is_some(),
+        named: !info.name.is_empty(),
     }
 }
 

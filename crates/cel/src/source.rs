@@ -94,6 +94,10 @@ fn show(f: &mut fmt::Formatter<'_>, source: &str, issue: &Issue) -> fmt::Result 
     let Some(at) = issue.at else {
         return write!(f, "ERROR: <input>:-1:0: {}", issue.message);
     };
+    if source.is_empty() {
+        // Nothing that could be shown.
+        return write!(f, "ERROR: <input>:1:0: {}", issue.message);
+    }
     let mut at = at.min(source.len());
     while !source.is_char_boundary(at) {
         at -= 1;

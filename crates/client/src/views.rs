@@ -28,6 +28,8 @@ pub struct PodView {
     pub owner_uid: Arc<str>,
     /// Kind and name of the controlling owner, `ReplicaSet/web-1`; empty if there is none.
     pub owner: Arc<str>,
+    /// `apiVersion` of the controlling owner, `apps/v1`; empty if there is none.
+    pub owner_version: Arc<str>,
     /// `metadata.creationTimestamp`
     pub created: Option<Time>,
     /// `metadata.deletionTimestamp`
@@ -236,6 +238,12 @@ fn shared(text: &str) -> Arc<str> {
     if text.is_empty() { Arc::clone(&EMPTY) } else { text.into() }
 }
 
+/// The version of an owner, one copy of each that most owners have.
+fn shared_version(text: &str) -> Arc<str> {
+    static USUAL: LazyLock<[Arc<str>; 3]> = LazyLock::new(|| ["apps/v1", "batch/v1", "v1"].map(Arc::from));
+    USUAL.iter().find(|usual| &***usual == text).map_or_else(|| shared(text), Arc::clone)
+}
+
 /// Labels, one copy for all pods that have the same: those of one owner do.
 fn shared_labels(labels: &Labels) -> Arc<Labels> {
     /// When there are this many, those are swept out that no pod has any more.
@@ -284,6 +292,7 @@ impl Projection for PodView {
             labels: pod.metadata().labels.as_ref().map(shared_labels),
             owner_uid: shared(controller.map_or("", |o| &o.uid)),
             owner: shared(&controller.map(|o| format!("{}/{}", o.kind, o.name)).unwrap_or_default()),
+            owner_version: shared_version(controller.map_or("", |o| &o.api_version)),
             created: pod.metadata.creation_timestamp.clone(),
             deleted: pod.metadata.deletion_timestamp.clone(),
             deletion_grace: pod.metadata.deletion_grace_period_seconds,

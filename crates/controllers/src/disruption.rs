@@ -3,7 +3,7 @@
 //! Behaviour: `pkg/controller/disruption`. The eviction subresource spends `disruptionsAllowed` and notes the pod in
 //! `disruptedPods`; here both are brought in line with what is there.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ use gantry_client::views::PodView;
 use gantry_client::{Delta, Informer, InformerSet};
 
 use crate::common::number::{count, scaled};
-use crate::engine::{Controller, Event, Moment, Plan, Watch, Write};
+use crate::engine::{Controller, Effect, Event, Moment, Plan, Scaled, Scales, Watch, Write};
 
 /// How long an eviction may take to show as a deletion.
 const DELETION_TIMEOUT: Duration = Duration::from_secs(120);
@@ -32,6 +32,8 @@ pub struct Disruption {
     deployments: Informer<Deployment>,
     stateful_sets: Informer<StatefulSet>,
     controllers: Informer<ReplicationController>,
+    /// What the scales of anything else said.
+    scales: Arc<Scales>,
 }
 
 impl Disruption {
@@ -44,10 +46,30 @@ impl Disruption {
             deployments: informers.of(),
             stateful_sets: informers.of(),
             controllers: informers.of(),
+            scales: Arc::default(),
         }
     }
 
-    /// The UID and the wanted size of what finally controls a pod.
+    /// What controls a pod, if it is of a kind that is not known here.
+    fn foreign(pod: &PodView, asker: &ObjectKey) -> Option<Scaled> {
+        let (kind, name) = pod.owner.split_once('/')?;
+        let group = pod.owner_version.split_once('/').map_or("", |(group, _)| group);
+        let known = match kind {
+            "ReplicationController" => group.is_empty(),
+            "ReplicaSet" | "Deployment" | "StatefulSet" => matches!(group, "apps" | "extensions"),
+            _ => false,
+        };
+        (!known).then(|| Scaled {
+            asker: asker.clone(),
+            api_version: pod.owner_version.to_string(),
+            kind: kind.to_owned(),
+            namespace: pod.namespace().to_owned(),
+            name: name.to_owned(),
+            uid: pod.owner_uid.to_string(),
+        })
+    }
+
+    /// The UID and the wanted size of what finally controls a pod; of a kind that is known here.
     fn scale(&self, pod: &PodView) -> Option<(String, i32)> {
         let (kind, name) = pod.owner.split_once('/')?;
         let key = ObjectKey::new(pod.namespace(), name);
@@ -86,6 +108,20 @@ pub struct Seen {
     budget: Arc<PodDisruptionBudget>,
     /// The pods that it selects, each with the UID and size of what controls it.
     pods: Vec<(Arc<PodView>, Option<Owner>)>,
+    /// Controllers whose scale has to be read first.
+    unread: Vec<Scaled>,
+    /// Why the scale of one cannot be read.
+    unreadable: Option<String>,
+    /// Controllers whose scale is read anew before the next attempt, if this one fails.
+    again: Vec<Scaled>,
+    scales: Arc<Scales>,
+}
+
+/// Whether the budget is about a share of what the controllers of its pods want.
+fn is_relative(spec: Option<&PodDisruptionBudgetSpec>) -> bool {
+    spec.is_some_and(|s| {
+        s.max_unavailable.is_some() || matches!(s.min_available, Some(IntOrString::String(_)))
+    })
 }
 
 fn selector(budget: &PodDisruptionBudget) -> Option<LabelSelector> {
@@ -122,20 +158,66 @@ impl Controller for Disruption {
     }
 
     fn observe(&self, key: &ObjectKey) -> Option<Seen> {
-        let budget = self.budgets.get(key)?;
+        let Some(budget) = self.budgets.get(key) else {
+            self.scales.keep(key, &[]);
+            return None;
+        };
         let selector = selector(&budget)?;
         let pods = self.pods.in_namespace(&key.namespace);
         let selected = pods.into_iter().filter(|pod| selector.matches(pod.labels.as_deref()));
-        let pods = selected.map(|pod| {
-            let scale = self.scale(&pod);
-            (pod, scale)
-        });
-        Some(Seen { pods: pods.collect(), budget })
+        let selected: Vec<Arc<PodView>> = selected.collect();
+        let mut foreign: Vec<Scaled> = Vec::new();
+        if is_relative(budget.spec.as_ref()) {
+            for owner in selected.iter().filter_map(|pod| Self::foreign(pod, key)) {
+                if !foreign.contains(&owner) {
+                    foreign.push(owner);
+                }
+            }
+        }
+        self.scales.keep(key, &foreign);
+        let mut seen = Seen {
+            budget,
+            pods: Vec::new(),
+            unread: Vec::new(),
+            unreadable: None,
+            again: Vec::new(),
+            scales: Arc::clone(&self.scales),
+        };
+        let mut known: HashMap<String, i32> = HashMap::new();
+        for of in &foreign {
+            match self.scales.get(of) {
+                Some(Ok(Some(replicas))) => drop(known.insert(of.uid.clone(), replicas)),
+                Some(Ok(None)) => {}
+                Some(Err(why)) => drop(seen.unreadable.get_or_insert(why)),
+                None => seen.unread.push(of.clone()),
+            }
+        }
+        if known.len() == foreign.len() {
+            // The next look asks anew. Answers that lead nowhere stay until the next attempt is due.
+            self.scales.keep(key, &[]);
+        } else {
+            seen.again = foreign;
+        }
+        seen.pods = selected
+            .into_iter()
+            .map(|pod| {
+                let foreign =
+                    known.get(&*pod.owner_uid).map(|replicas| (pod.owner_uid.to_string(), *replicas));
+                let scale = foreign.or_else(|| self.scale(&pod));
+                (pod, scale)
+            })
+            .collect();
+        Some(seen)
     }
 
     fn plan(seen: &Seen, moment: &Moment) -> Plan {
         let mut plan = Plan::nothing();
         let budget = &*seen.budget;
+        if !seen.unread.is_empty() {
+            plan.extend(reads(&seen.unread, &seen.scales));
+            plan.requeue_after(Duration::ZERO);
+            return plan;
+        }
         let spec = budget.spec.clone().unwrap_or_default();
         if seen.pods.is_empty() {
             plan.event(Event::normal(budget, "NoPods", "No matching pods found"));
@@ -146,6 +228,7 @@ impl Controller for Disruption {
                 let text = format!("Failed to calculate the number of expected pods: {why}");
                 plan.event(Event::warning(budget, "CalculateExpectedPodCountFailed", text));
                 fail_safe(budget, &why, moment.now, &mut plan);
+                plan.extend(reads(&seen.again, &seen.scales));
                 return plan;
             }
         };
@@ -177,6 +260,10 @@ impl Controller for Disruption {
     }
 }
 
+fn reads(list: &[Scaled], into: &Arc<Scales>) -> Vec<Effect> {
+    list.iter().map(|of| Effect::ReadScale { of: of.clone(), into: Arc::clone(into) }).collect()
+}
+
 struct Expected {
     pods: i32,
     desired: i32,
@@ -203,6 +290,9 @@ fn expected(seen: &Seen, spec: &PodDisruptionBudgetSpec) -> Result<Expected, Str
 
 /// The sum of what controls the pods, each once; and whether some are controlled by nothing.
 fn scale(seen: &Seen) -> Result<(i32, bool), String> {
+    if let Some(why) = &seen.unreadable {
+        return Err(why.clone());
+    }
     let (mut known, mut sum, mut unmanaged) = (HashSet::new(), 0_i32, false);
     for (pod, scale) in &seen.pods {
         match scale {
@@ -331,6 +421,7 @@ fn is_same(old: Option<&PodDisruptionBudgetStatus>, new: &PodDisruptionBudgetSta
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Action;
     use crate::model::Model;
     use serde_json::{Value, json};
 
@@ -343,6 +434,7 @@ mod tests {
             deployments: Informer::detached(),
             stateful_sets: Informer::detached(),
             controllers: Informer::detached(),
+            scales: Arc::default(),
         };
         model.feed(&controller.budgets);
         model.feed(&controller.pods);
@@ -455,17 +547,48 @@ mod tests {
         assert_eq!(told(&model, &key), "2/0 of 0 allow 0: False InsufficientPods");
         assert!(model.events.contains(&"UnmanagedPods".to_owned()));
         model.edit::<Pod>(&ObjectKey::new("a", "p0"), |pod| {
-            let owner = gantry_api::metav1::OwnerReference {
-                kind: "Rocket".into(),
-                name: "r".into(),
-                uid: "u".into(),
-                controller: Some(true),
-                ..Default::default()
-            };
-            pod.metadata.owner_references = Some(vec![owner]);
+            pod.metadata.owner_references = Some(vec![rocket()]);
         });
+        for (answer, expected) in [
+            (Ok(Some(4)), "2/3 of 4 allow 0: False InsufficientPods"),
+            (Ok(Some(2)), "2/1 of 2 allow 1: True SufficientPods"),
+            (Ok(None), "2/1 of 2 allow 0: False SyncFailed"),
+        ] {
+            // First the scale is read.
+            let seen = controller.observe(&key).expect("a budget");
+            let plan = Disruption::plan(&seen, &Moment::at(model.now));
+            assert_eq!(plan.requeue(), Some(Duration::ZERO));
+            let of = seen.unread.first().cloned().expect("a question");
+            assert_eq!((of.api_version.as_str(), of.name.as_str()), ("example.com/v1", "r"));
+            controller.scales.note(of, answer);
+            let seen = controller.observe(&key).expect("a budget");
+            model.perform_plan(&Disruption::plan(&seen, &Moment::at(model.now)));
+            assert_eq!(told(&model, &key), expected);
+        }
+        // Where that leads nowhere it is read again, but with back-off.
         let seen = controller.observe(&key).expect("a budget");
-        model.perform_plan(&Disruption::plan(&seen, &Moment::at(model.now)));
-        assert!(told(&model, &key).ends_with("allow 0: False SyncFailed"));
+        let plan = Disruption::plan(&seen, &Moment::at(model.now));
+        assert!(seen.unread.is_empty() && plan.requeue().is_none());
+        assert!(
+            plan.actions()
+                .any(|a| matches!(a, Action::Effect(effect) if matches!(**effect, Effect::ReadScale { .. })))
+        );
+        // A budget of a number asks nothing.
+        model.edit::<PodDisruptionBudget>(&key, |b| {
+            b.spec.get_or_insert_default().max_unavailable = None;
+            b.spec.get_or_insert_default().min_available = Some(IntOrString::Int(1));
+        });
+        assert!(controller.observe(&key).expect("a budget").unread.is_empty());
+    }
+
+    fn rocket() -> gantry_api::metav1::OwnerReference {
+        gantry_api::metav1::OwnerReference {
+            api_version: "example.com/v1".into(),
+            kind: "Rocket".into(),
+            name: "r".into(),
+            uid: "u".into(),
+            controller: Some(true),
+            ..Default::default()
+        }
     }
 }

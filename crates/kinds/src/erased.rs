@@ -132,6 +132,8 @@ pub trait AnyKind: Send + Sync + 'static {
     /// Reads a tree, for instance the result of a patch.
     fn decode_value(&self, value: Value) -> Result<Box<dyn AnyObject>, DecodeError>;
 
+    /// See [`Kind::recall`].
+    fn recall(&self, _object: &mut dyn AnyObject, _sent: &[u8]) {}
     /// See [`Kind::defaults`].
     fn defaults(&self, object: &mut dyn AnyObject);
     /// See [`Kind::prepare_create`].
@@ -206,6 +208,18 @@ pub trait AnyKind: Send + Sync + 'static {
         let mut errors = self.validate(new);
         errors.extend(self.validate_update(new, old));
         errors
+    }
+    /// [`AnyKind::validate`], added to what is wrong with the metadata: some rules are not asked then.
+    fn validate_beside(&self, object: &dyn AnyObject, errors: &mut Errors) {
+        errors.extend(self.validate(object));
+    }
+    /// [`AnyKind::validate_replacement`], added to what is wrong with the metadata.
+    fn validate_replacement_beside(&self, new: &dyn AnyObject, old: &dyn AnyObject, errors: &mut Errors) {
+        errors.extend(self.validate_replacement(new, old));
+    }
+    /// [`AnyKind::validate_status_update`], added to what is wrong with the metadata.
+    fn validate_status_beside(&self, new: &dyn AnyObject, old: &dyn AnyObject, errors: &mut Errors) {
+        errors.extend(self.validate_status_update(new, old));
     }
     /// See [`Kind::refuse_deletion`].
     fn refuse_deletion(&self, _object: &dyn AnyObject) -> Option<&'static str> {
@@ -331,6 +345,10 @@ impl<K: Kind> AnyKind for Builtin<K> {
 
     fn decode_value(&self, value: Value) -> Result<Box<dyn AnyObject>, DecodeError> {
         Ok(Box::new(K::Object::decode_value(&value)?))
+    }
+
+    fn recall(&self, object: &mut dyn AnyObject, sent: &[u8]) {
+        K::recall(typed_mut::<K>(object), sent);
     }
 
     fn defaults(&self, object: &mut dyn AnyObject) {

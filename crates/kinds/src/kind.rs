@@ -102,6 +102,10 @@ pub trait Kind: Send + Sync + 'static {
     /// Whether writes may be acknowledged before they are flushed: leases and events.
     const LAZY: bool = false;
 
+    /// Takes up what reading forgets and messages tell: that a list or a selector was sent empty, and not left out.
+    /// `sent` is the JSON that the object was read from.
+    fn recall(_object: &mut Self::Object, _sent: &[u8]) {}
+
     /// Fills in what the client left out.
     fn defaults(_object: &mut Self::Object) {}
 

@@ -45,6 +45,7 @@ pub mod rules {
         check_name, validate_metadata, validate_metadata_update, validate_updated_finalizers,
     };
     pub use crate::common::{cel, cron};
+    pub use crate::core::service::check_service_addresses;
     pub use crate::flowcontrol::mandatory as mandatory_flow_control;
     pub use crate::scheduling::priority_class::SYSTEM_CLASSES;
 }

@@ -118,11 +118,20 @@ fn texts(text: &str, names: &Names) -> String {
         text.truncate(at);
         text.push_str(", current: <revision>");
     }
+    // The entries of managed fields in a message.
+    for (at, _) in text.clone().rmatch_indices(ENTRY_TIME) {
+        let from = at + ENTRY_TIME.len();
+        let to = text[from..].find('"').map_or(text.len(), |length| from + length);
+        text.replace_range(from..to, "<time>");
+    }
     while let Some(at) = uid(&text) {
         text.replace_range(at..at + UID, "<uid>");
     }
     text
 }
+
+/// What stands before the time of an entry of managed fields.
+const ENTRY_TIME: &str = r#""time":""#;
 
 /// Bytes of a UID.
 const UID: usize = 36;

@@ -158,10 +158,28 @@ impl<'a> Filler<'a> {
     fn tidy(&mut self, ty: Type) -> Option<()> {
         match (self.peek()?, ty) {
             (b'{', Type::Ref(index)) => self.tidy_object(&table().defs[usize::from(index)]),
-            (b'{', Type::Map(item)) => self.entries(|filler, _| filler.tidy(*item)).map(drop),
-            (b'[', Type::Array(item)) => self.list(|filler| filler.tidy(*item)),
+            (b'{', Type::Map(item)) => self.entries(|filler, _| filler.tidy_item(*item)).map(drop),
+            (b'[', Type::Array(item)) => self.list(|filler| filler.tidy_item(*item)),
             _ => self.skip(),
         }
+    }
+
+    /// An element of a list or map: it is there, and null is its zero.
+    fn tidy_item(&mut self, ty: Type) -> Option<()> {
+        self.peek()?;
+        let zero: &[u8] = match ty {
+            _ if !self.input[self.at..].starts_with(b"null") => return self.tidy(ty),
+            Type::String => b"\"\"",
+            Type::Bool => b"false",
+            Type::Int32 | Type::Int64 => b"0",
+            Type::Ref(_) => b"{}",
+            _ => return self.skip(),
+        };
+        let from = self.at;
+        self.skip()?;
+        self.cut(from, self.at);
+        self.out.extend_from_slice(zero);
+        Some(())
     }
 
     fn tidy_object(&mut self, def: &TypeDef) -> Option<()> {
@@ -376,6 +394,11 @@ mod tests {
             {"name": "c", "env": [{"name": "A"}]}, {"name": "d", "resources": {}}], "priority": 0,
             "enableServiceLinks": false, "volumes": [{"emptyDir": {}, "name": "v"}]}, "status": {}});
         assert_eq!(tidy, expected);
+        let nulls = r#"{"metadata":{"labels":{"a":null}},"spec":{"containers":[null ,{"args":["x",null]}]}}"#;
+        assert_eq!(
+            super::tidied(nulls.as_bytes(), def).as_deref(),
+            Some(&br#"{"metadata":{"labels":{"a":""}},"spec":{"containers":[{},{"args":["x",""]}]}}"#[..]),
+        );
         for text in ["{", r#"{"metadata":{"name":"a"}}"#, "[]", r#"{"metadata":{"labels":{}"#] {
             assert_eq!(super::tidied(text.as_bytes(), def), None, "{text}");
         }

@@ -17,6 +17,7 @@ mod default_ingress_class;
 mod default_storage_class;
 mod default_tolerations;
 mod deny_external_ips;
+mod device_admin;
 mod escalation;
 mod event_rate_limit;
 mod expressions;

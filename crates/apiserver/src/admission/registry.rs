@@ -144,6 +144,7 @@ plugins! {
     On "ValidatingAdmissionWebhook" => |deps| webhooks::ValidatingWebhooks::new(&deps.informers, deps.webhooks());
 
     Fixed "Escalation" => |deps| super::escalation::Escalation::new(Arc::clone(&deps.rbac), Arc::clone(&deps.authorizer));
+    Fixed "DeviceAdminAccess" => |deps| super::device_admin::DeviceAdminAccess { namespaces: deps.namespaces() };
     Fixed "ServiceAddresses" => |deps| super::service_addresses::ServiceAddresses::new(
         deps.service_cidr, &deps.informers, Arc::clone(&deps.transport), deps.clock())?;
 

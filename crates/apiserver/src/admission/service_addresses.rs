@@ -25,6 +25,7 @@ use serde_json::json;
 use super::{AdmissionPlugin, AdmissionRequest, Operation};
 use crate::lookup::Lookup;
 
+mod families;
 mod pool;
 mod range;
 mod seen;
@@ -144,23 +145,13 @@ impl ServiceAddresses {
         name: &str,
         owner: &str,
         spec: &mut ServiceSpec,
-        had: &[Ipv4Addr],
+        old: Option<&ServiceSpec>,
     ) -> Result<()> {
-        if let Some(given) = spec.cluster_ips.as_ref().and_then(|ips| ips.first()).filter(|ip| !ip.is_empty())
-        {
-            spec.cluster_ip.get_or_insert_with(|| given.clone());
-        }
+        families::init(spec, old).map_err(|errors| ApiError::invalid(request.resource, name, &errors))?;
+        // A service has an address for life. Whether the update asks for another one, validation says.
+        let has_one = old.is_some_and(|old| old.type_.as_deref() != Some("ExternalName"));
         let wanted = spec.cluster_ip.clone().unwrap_or_default();
-        if spec.cluster_ips.as_ref().is_none_or(Vec::is_empty) && !wanted.is_empty() {
-            spec.cluster_ips = Some(vec![wanted.clone()]);
-        }
-        spec.ip_family_policy.get_or_insert_with(|| "SingleStack".to_owned());
-        let families = spec.ip_families.get_or_insert_default();
-        if families.is_empty() {
-            families.push("IPv4".to_owned());
-        }
-        self.check_families(request.resource, name, spec)?;
-        if wanted == "None" {
+        if has_one || wanted == "None" {
             return Ok(());
         }
         if wanted.is_empty() {
@@ -188,38 +179,20 @@ impl ServiceAddresses {
                 &[Error::invalid(&path, wanted.clone(), why)],
             ));
         };
-        // What a service has it keeps, whatever has become of the network.
-        if had.contains(&address) {
-            return Ok(());
-        }
         if !self.ranges().iter().any(|range| range.contains(address)) {
-            return refuse("the provided network does not match the current range".to_owned());
+            // A dry run of upstream's looks into one network only, and says which.
+            return refuse(match request.dry_run {
+                true => format!(
+                    "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
+                    self.addresses
+                ),
+                false => "the provided network does not match the current range".to_owned(),
+            });
         }
         match self.take_address(owner, address, request.dry_run).await {
             Ok(()) => Ok(()),
             Err(why) => refuse(why.to_owned()),
         }
-    }
-
-    /// This cluster has one family of addresses.
-    fn check_families(&self, resource: &Resource, name: &str, spec: &ServiceSpec) -> Result<()> {
-        let headless_for_others = spec.cluster_ip.as_deref() == Some("None")
-            && spec.selector.as_ref().is_none_or(std::collections::BTreeMap::is_empty);
-        if headless_for_others {
-            return Ok(());
-        }
-        let path = Path::new("spec");
-        let mut errors = Vec::new();
-        if spec.ip_family_policy.as_deref() == Some("RequireDualStack") {
-            let why = "this cluster is not configured for dual-stack services";
-            errors.push(Error::invalid(&path.child("ipFamilyPolicy"), "RequireDualStack", why));
-        }
-        // What is no family at all, validation says.
-        for (i, family) in spec.ip_families.iter().flatten().enumerate().filter(|(_, f)| *f == "IPv6") {
-            let at = path.child("ipFamilies").index(i);
-            errors.push(Error::invalid(&at, family.as_str(), "not configured on this cluster"));
-        }
-        if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(resource, name, &errors)) }
     }
 
     fn out_of_range(&self) -> String {
@@ -341,9 +314,8 @@ impl AdmissionPlugin for ServiceAddresses {
             return Ok(());
         }
         self.refresh().await;
-        let had = old.and_then(|old| old.downcast::<Service>()).and_then(|old| old.spec.as_ref());
-        let had = had.map(addresses).unwrap_or_default();
-        self.give_address(request, &name, &owner, spec, &had).await?;
+        let old = old.and_then(|old| old.downcast::<Service>()).and_then(|old| old.spec.as_ref());
+        self.give_address(request, &name, &owner, spec, old).await?;
         if matches!(kind.as_str(), "NodePort" | "LoadBalancer") && spec.cluster_ip.as_deref() != Some("None")
         {
             self.give_ports(request, &name, &owner, spec).await?;

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use gantry_api::schema::{Keys, ListShape, Node};
+use gantry_api::schema::{Keys, ListShape, Node, Shape};
 use serde_json::{Map, Value};
 
 use super::go_text::go_quote;
@@ -186,6 +186,29 @@ pub fn with_named_fields(set: &FieldSet, node: Node<'_>) -> FieldSet {
         insert(&mut named, element.clone(), declared || is_member(old), below);
     }
     named
+}
+
+/// Fits a set to a schema that became coarser since: a place that is owned as a whole by now is a member, and nothing
+/// below it. (A schema that became finer needs nothing: who owned the whole owns it still.) Returns whether anything
+/// changed.
+pub fn reconcile(set: &mut FieldSet, node: Node<'_>) -> bool {
+    let mut changed = false;
+    for (element, place) in set.iter_mut().filter(|(element, _)| *element != SELF) {
+        let Some(below) = place.as_object_mut() else { continue };
+        let inner = match element.strip_prefix("f:") {
+            Some(name) => node.child(name),
+            None => Some(node.item()),
+        };
+        let Some(inner) = inner.filter(|_| below.keys().any(|element| element != SELF)) else { continue };
+        match inner.shape() {
+            Shape::List(ListShape::Atomic) | Shape::Object { atomic: true } => {
+                below.clear();
+                changed = true;
+            }
+            _ => changed |= reconcile(below, inner),
+        }
+    }
+    changed
 }
 
 /// A path element in the words of messages.

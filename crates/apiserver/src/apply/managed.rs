@@ -59,8 +59,8 @@ impl Writer<'_> {
 pub trait Versions: Sync {
     /// The schema of a version (`apps/v1`); `None` if it is not served.
     fn node(&self, api_version: &str) -> Option<Node<'_>>;
-    /// An object of the written version in another one; `None` if that cannot be.
-    fn convert(&self, object: &Value, api_version: &str) -> Option<Value>;
+    /// An object, which says of which version it is, in another one; `None` if that cannot be, or is not known yet.
+    fn convert(&self, object: &Value, to: &str) -> Option<Value>;
 }
 
 /// A kind with one version.
@@ -272,15 +272,33 @@ pub fn owners_after(live: Option<&Value>, new: &mut Value, writer: &Writer<'_>, 
     if difference.is_empty() && wished_entries.is_none() {
         return Owners::AsBefore;
     }
-    let entries = match wished_entries {
+    let mut entries = match wished_entries {
         Some(entries) => entries,
         None => live_entries.cloned().and_then(|e| decode(e).ok()).unwrap_or_default(),
     };
+    reconcile(&mut entries, writer, node);
     if live.is_some() && entries.is_empty() {
         return Owners::Nobody;
     }
     encoded(updated(entries, difference, Transition { old, new }, writer)).map_or(Owners::Nobody, Owners::Are)
 }
+
+/// Fits the entries to the schemas of their versions, which definitions of custom resources change; returns whether
+/// anything changed. The types of built-in kinds are what they were.
+pub(super) fn reconcile(entries: &mut [Entry], writer: &Writer<'_>, node: Node<'_>) -> bool {
+    if !matches!(node, Node::Owned(_)) {
+        return false;
+    }
+    let mut changed = false;
+    for entry in entries {
+        let own = (entry.api_version == writer.api_version).then_some(node);
+        if let Some(node) = own.or_else(|| writer.others.node(&entry.api_version)) {
+            changed |= fields::reconcile(&mut entry.fields, node);
+        }
+    }
+    changed
+}
+
 /// `[]` or `[{}]`.
 fn is_reset(wished: &Value) -> bool {
     match wished.as_array().map(Vec::as_slice) {

@@ -1,5 +1,7 @@
 //! Server-side apply: merges a configuration into an object, field by field owned.
 
+use std::collections::BTreeMap;
+
 use gantry_api::ApiError;
 use gantry_api::metav1::StatusCause;
 use gantry_api::schema::Node;
@@ -51,8 +53,9 @@ pub fn apply(
         entries = managed::updated(entries, difference, transition, &first);
     }
     managed::forget_unserved(&mut entries, writer);
+    let reconciled = managed::reconcile(&mut entries, writer, node);
     let apply = Apply { base, config, merged: walk::merge(base.clone(), config, node), writer, node };
-    if live.is_some() && entries.len() == before && apply.is_repeated(&entries) {
+    if live.is_some() && entries.len() == before && !reconciled && apply.is_repeated(&entries) {
         return Ok(Applied { object: None });
     }
     let (mut object, entries) = match apply.attempt(entries.clone(), force) {
@@ -149,7 +152,7 @@ impl Apply<'_> {
         let object = match &own {
             // What is still applied, or is owned by others, stays: nothing can go if all of it is applied still.
             Some(last) if !last.fields.is_empty() && !fields::covers(&set, &last.fields) => {
-                let pruned = prune(self.merged.clone(), &last.fields, &set, &entries, node);
+                let pruned = self.pruned(last, &set, &entries);
                 // An empty list is owned by nobody and so was pruned, though it is applied.
                 walk::merge(pruned, self.config, node)
             }
@@ -168,6 +171,55 @@ impl Apply<'_> {
         entries.push(entry);
         entries.retain(|e| !e.fields.is_empty());
         Ok((object, entries))
+    }
+
+    /// The merged object without what the writer applied last time, does not apply `now`, and nobody else owns.
+    fn pruned(&self, last: &Entry, now: &FieldSet, others: &[Entry]) -> Value {
+        let own = self.writer.api_version;
+        if last.api_version == own && others.iter().all(|other| other.api_version == own) {
+            let owned = others.iter().map(|other| &other.fields);
+            return prune(self.merged.clone(), &last.fields, std::iter::once(now).chain(owned), self.node);
+        }
+        // What cannot be converted stays as it is; if that is because a converter was not asked yet, all of this is done
+        // again.
+        self.pruned_across(last, now, others).unwrap_or_else(|| self.merged.clone())
+    }
+
+    /// The same where versions differ: each manager's fields are looked for in the manager's version.
+    fn pruned_across(&self, last: &Entry, now: &FieldSet, others: &[Entry]) -> Option<Value> {
+        let mut owned: BTreeMap<&str, FieldSet> = BTreeMap::new();
+        let own = (self.writer.api_version, now);
+        let all = others.iter().map(|other| (other.api_version.as_str(), &other.fields));
+        for (version, fields) in all.chain([own]) {
+            fields::union(owned.entry(version).or_default(), fields);
+        }
+        let mut merged = At::new(self, &self.merged, &last.api_version)?;
+        let named = fields::with_named_fields(&last.fields, merged.node);
+        let mut pruned = merged.clone();
+        walk::remove(&mut pruned.object, &named, pruned.node);
+        pruned.keep_identity(&merged);
+        // The version of the last apply first: what was pruned there may be needed for conversion.
+        let first = owned.remove_entry(last.api_version.as_str());
+        for (version, owned) in first.into_iter().chain(owned) {
+            merged = At::new(self, &merged.object, version)?;
+            pruned = At::new(self, &pruned.object, version)?;
+            let mut gone = merged.fields();
+            let mut kept = pruned.fields();
+            fields::union(&mut kept, &fields::with_named_fields(&owned, merged.node));
+            fields::subtract(&mut gone, &kept);
+            pruned = merged.clone();
+            walk::remove(&mut pruned.object, &gone, pruned.node);
+            pruned.keep_identity(&merged);
+        }
+        // What went along without having been the writer's comes back as well.
+        let merged = At::new(self, &merged.object, &last.api_version)?;
+        let left = At::new(self, &pruned.object, &last.api_version)?.fields();
+        let mut gone = merged.fields();
+        fields::subtract(&mut gone, &left);
+        let gone = fields::intersection(&gone, &named);
+        let mut pruned = merged;
+        walk::remove(&mut pruned.object, &gone, pruned.node);
+        At::new(self, &pruned.object, self.writer.api_version).map(|at| at.object)
     }
 
     /// Takes what differs away from everybody else; fails if it is somebody's and there is no `force`.
@@ -192,8 +244,49 @@ impl Apply<'_> {
     }
 }
 
-/// Removes what the writer applied last time, does not apply now, and nobody else owns.
-fn prune(merged: Value, last: &FieldSet, now: &FieldSet, others: &[Entry], node: Node<'_>) -> Value {
+/// An object in one of the versions.
+#[derive(Clone)]
+struct At<'a> {
+    object: Value,
+    node: Node<'a>,
+}
+
+impl<'a> At<'a> {
+    /// An object of any version in this one; `None` if that cannot be known.
+    fn new(apply: &Apply<'a>, object: &Value, version: &str) -> Option<Self> {
+        let writer = apply.writer;
+        let node = match version == writer.api_version {
+            true => apply.node,
+            false => writer.others.node(version)?,
+        };
+        let is_there = object.get("apiVersion").and_then(Value::as_str) == Some(version);
+        let object = if is_there { object.clone() } else { writer.others.convert(object, version)? };
+        Some(Self { object, node })
+    }
+
+    /// Puts back what names the object, without which no converter knows what it sees. Nobody owns that.
+    fn keep_identity(&mut self, whole: &Self) {
+        for name in ["name", "namespace", "uid"] {
+            let found = whole.object.get("metadata").and_then(|metadata| metadata.get(name));
+            if let (Some(found), Some(object)) = (found, self.object.as_object_mut()) {
+                let metadata = object.entry("metadata").or_insert_with(|| json!({}));
+                metadata[name] = found.clone();
+            }
+        }
+    }
+
+    fn fields(&self) -> FieldSet {
+        fields::with_named_fields(&walk::field_set(&self.object, self.node), self.node)
+    }
+}
+
+/// Removes what the writer applied last time, unless it is among what is `owned` still.
+fn prune<'a>(
+    merged: Value,
+    last: &FieldSet,
+    owned: impl Iterator<Item = &'a FieldSet>,
+    node: Node<'_>,
+) -> Value {
     let last = fields::with_named_fields(last, node);
     let mut pruned = merged.clone();
     walk::remove(&mut pruned, &last, node);
@@ -203,9 +296,8 @@ fn prune(merged: Value, last: &FieldSet, now: &FieldSet, others: &[Entry], node:
     let all = fields::with_named_fields(&walk::field_set(&merged, node), node);
     // What somebody owns comes back.
     let mut kept = fields::with_named_fields(&walk::field_set(&pruned, node), node);
-    fields::union(&mut kept, &fields::with_named_fields(now, node));
-    for other in others {
-        fields::union(&mut kept, &fields::with_named_fields(&other.fields, node));
+    for owned in owned {
+        fields::union(&mut kept, &fields::with_named_fields(owned, node));
     }
     let mut gone = all.clone();
     fields::subtract(&mut gone, &kept);

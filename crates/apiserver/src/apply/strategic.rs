@@ -70,7 +70,6 @@ impl Fault {
     }
 }
 
-const BAD_DELETE_LIST: Fault = Fault::BadPatch("invalid patch format of primitive list");
 const BAD_RETAIN_KEYS: Fault = Fault::BadPatch("invalid patch format of retainKeys");
 
 fn no_merge_key(element: &Object, key: &str) -> Fault {
@@ -129,7 +128,7 @@ fn merge_map(mut original: Object, mut patch: Object, node: Node<'_>) -> Result<
     let (deletions, rest): (Vec<_>, Vec<_>) =
         patch.into_iter().partition(|(k, _)| k.starts_with(DELETE_PREFIX));
     for (key, values) in deletions {
-        delete_from_list(&mut original, &key[DELETE_PREFIX.len()..], values)?;
+        delete_from_list(&mut original, &key[DELETE_PREFIX.len()..], values);
     }
     for (key, value) in rest {
         merge_field(&mut original, key, value, node)?;
@@ -173,13 +172,13 @@ fn merge_field(original: &mut Object, key: String, patch: Value, node: Node<'_>)
     Ok(())
 }
 
-fn delete_from_list(original: &mut Object, key: &str, values: Value) -> Result<(), Fault> {
-    let Value::Array(values) = values else { return Err(BAD_DELETE_LIST) };
+fn delete_from_list(original: &mut Object, key: &str, values: Value) {
+    // What is no list deletes nothing from one.
+    let Value::Array(values) = values else { return };
     if let Some(Value::Array(list)) = original.get_mut(key) {
         let gone = Places::of(&values, None);
         list.retain(|v| gone.get(v).is_none());
     }
-    Ok(())
 }
 
 fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), Fault> {

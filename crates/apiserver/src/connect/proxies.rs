@@ -61,9 +61,6 @@ pub(super) async fn proxy(
     request: Request<Body>,
 ) -> Result<Response<Body>> {
     let uri = request.uri().clone();
-    if about.path.is_empty() && matches!(*request.method(), Method::GET | Method::HEAD) {
-        return redirect(&uri);
-    }
     let path = if about.path.is_empty() { "/" } else { &about.path };
     let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
     let asked = format!("{path}{query}");
@@ -72,6 +69,9 @@ pub(super) async fn proxy(
         "services" => service(kubelets, about, asked).await?,
         _ => node(kubelets, about, asked).await?,
     };
+    if about.path.is_empty() && matches!(*request.method(), Method::GET | Method::HEAD) {
+        return redirect(&uri);
+    }
     let prefix = uri.path().strip_suffix(about.path.as_str()).unwrap_or(uri.path());
     let host = request.headers().get(HOST).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
     let rewriter =

@@ -9,6 +9,7 @@ use gantry_api::apiextensions::{
     CustomResourceColumnDefinition, CustomResourceDefinition, CustomResourceDefinitionVersion,
     CustomResourceSubresourceScale,
 };
+use gantry_api::field::{Error, Path};
 use gantry_api::metav1::ObjectMeta;
 use gantry_api::schema::{Node, Structural, unknown_fields};
 use gantry_api::time::{human_duration, since};
@@ -20,7 +21,7 @@ use serde_json::{Map, Value, json};
 
 use super::json_path::JsonPath;
 use super::lazy::Schema;
-use super::replicas;
+use super::{finalizers, replicas};
 use crate::structural::CustomSchema;
 
 /// An object of a custom resource: metadata, and a tree of the rest.
@@ -106,14 +107,29 @@ pub(crate) struct CustomKind {
 }
 
 impl CustomKind {
-    /// Adds what is wrong with the numbers of the scale, before what is said of the whole object.
-    fn with_scale(&self, mut errors: Errors, object: &Value) -> Errors {
-        let Some(paths) = &self.scale else { return errors };
-        let found =
-            [&paths.replicas, &paths.current].into_iter().filter_map(|path| replicas::error(path, object));
-        let at = errors.iter().position(|e| e.path.to_string() == "<nil>").unwrap_or(errors.len());
-        errors.splice(at..at, found.collect::<Vec<_>>());
-        errors
+    /// Whether an object says that it is of another kind; then nothing else is said of it.
+    fn is_other(&self, object: &dyn AnyObject, errors: &mut Errors) -> bool {
+        let kind = &dynamic(object).kind;
+        let is_other = *kind != *self.resource.kind;
+        if is_other {
+            let why = format!("must be {}", self.resource.kind);
+            *errors = vec![Error::invalid(&Path::new("kind"), kind.as_str(), why)];
+        }
+        is_other
+    }
+
+    /// Adds what is wrong with an object to what is wrong with its metadata, in upstream's order.
+    fn judge(&self, object: &dyn AnyObject, old: Option<&dyn AnyObject>, errors: &mut Errors) {
+        if self.is_other(object, errors) {
+            return;
+        }
+        let (tree, old) = (dynamic(object).to_value(), old.map(|old| dynamic(old).to_value()));
+        let (tree, old, schema) = (&tree, old.as_ref(), self.parsed());
+        errors.extend(schema.validate_values(tree, old));
+        let numbers = self.scale.iter().flat_map(|paths| [&paths.replicas, &paths.current]);
+        errors.extend(numbers.filter_map(|path| replicas::error(path, tree)));
+        errors.extend(schema.validate_embedded(tree, old));
+        schema.validate_rules(tree, old, errors);
     }
 }
 
@@ -205,17 +221,16 @@ impl CustomKind {
             ));
         };
         map.remove("apiVersion");
-        map.remove("kind");
+        // Whether it is the right one, validation says.
+        let kind = match map.remove("kind") {
+            Some(Value::String(kind)) if !kind.is_empty() => kind,
+            _ => self.resource.kind.to_string(),
+        };
         let metadata = match map.remove("metadata") {
             None | Some(Value::Null) => ObjectMeta::default(),
             Some(metadata) => serde_json::from_value(metadata)?,
         };
-        Ok(Dynamic {
-            api_version: self.resource.api_version(),
-            kind: self.resource.kind.to_string(),
-            metadata,
-            rest: map,
-        })
+        Ok(Dynamic { api_version: self.resource.api_version(), kind, metadata, rest: map })
     }
 }
 
@@ -352,32 +367,52 @@ impl AnyKind for CustomKind {
     }
 
     fn validate(&self, object: &dyn AnyObject) -> Errors {
-        let tree = dynamic(object).to_value();
-        self.with_scale(self.parsed().validate(&tree, None), &tree)
+        let mut errors = Errors::new();
+        self.judge(object, None, &mut errors);
+        errors
     }
 
     fn validate_update(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {
-        let tree = dynamic(new).to_value();
-        self.with_scale(self.parsed().validate(&tree, Some(&dynamic(old).to_value())), &tree)
+        let mut errors = Errors::new();
+        self.judge(new, Some(old), &mut errors);
+        errors
     }
 
-    fn validate_replacement(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {
-        self.validate_update(new, old)
+    fn validate_beside(&self, object: &dyn AnyObject, errors: &mut Errors) {
+        self.judge(object, None, errors);
+    }
+
+    fn validate_replacement_beside(&self, new: &dyn AnyObject, old: &dyn AnyObject, errors: &mut Errors) {
+        self.judge(new, Some(old), errors);
     }
 
     fn validate_status_update(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Errors {
-        self.validate_update(new, old)
+        let mut errors = Errors::new();
+        self.validate_status_beside(new, old, &mut errors);
+        errors
+    }
+
+    fn validate_status_beside(&self, new: &dyn AnyObject, old: &dyn AnyObject, errors: &mut Errors) {
+        if self.is_other(new, errors) {
+            return;
+        }
+        let (tree, old, schema) = (&dynamic(new).to_value(), &dynamic(old).to_value(), self.parsed());
+        errors.extend(schema.validate_status(tree, old));
+        errors.extend(self.scale.as_ref().and_then(|paths| replicas::error(&paths.current, tree)));
+        errors.extend(schema.validate_lists(tree, old));
+        schema.validate_rules(tree, Some(old), errors);
     }
 
     fn update_warnings(&self, new: &dyn AnyObject, old: &dyn AnyObject) -> Vec<String> {
-        if !self.parsed().has_rules() {
-            return Vec::new();
+        let mut warnings = finalizers::warnings(new.metadata(), Some(old.metadata()));
+        if self.parsed().has_rules() {
+            warnings.extend(self.parsed().forgiven(&dynamic(new).to_value(), &dynamic(old).to_value()));
         }
-        self.parsed().forgiven(&dynamic(new).to_value(), &dynamic(old).to_value())
+        warnings
     }
 
-    fn warnings(&self, _object: &dyn AnyObject) -> Vec<String> {
-        Vec::new()
+    fn warnings(&self, object: &dyn AnyObject) -> Vec<String> {
+        finalizers::warnings(object.metadata(), None)
     }
 
     fn columns(&self) -> Vec<OwnedColumn> {

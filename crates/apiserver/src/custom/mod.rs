@@ -3,6 +3,7 @@
 
 mod controller;
 mod convert;
+mod finalizers;
 pub(crate) mod json_path;
 mod kind;
 mod lazy;

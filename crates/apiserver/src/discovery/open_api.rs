@@ -140,7 +140,7 @@ pub(super) fn response(
                 Form::Json => (documents().v3(&path), JSON),
                 Form::Protobuf => (documents().v3_protobuf(&path), GNOSTIC3_TYPE),
             };
-            let document = document.ok_or_else(ApiError::no_such_path)?;
+            let Some(document) = document else { return Ok(not_found()) };
             match query.get("hash").filter(|hash| !hash.is_empty()) {
                 Some(hash) if hash != document.hash => redirect(&openapi::url(&path, &document.hash)),
                 Some(_) => immutable(send(document, media, headers), core.now()),
@@ -156,6 +156,13 @@ pub(super) fn response(
     };
     response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
     Ok(response)
+}
+
+/// 404 without a word.
+fn not_found() -> Response<Body> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
 }
 
 /// A document that is ours only in part.

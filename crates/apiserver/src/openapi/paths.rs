@@ -113,6 +113,7 @@ fn path_parameter(name: &str, description: String, dialect: Dialect) -> Value {
 pub fn of(resources: &[Served], dialect: Dialect, definitions: &mut Definitions) -> Map<String, Value> {
     let mut paths = Map::new();
     let Some(first) = resources.first() else { return paths };
+    definitions.note(&first.group, &first.version);
     let mut discovery = Operation::new(first, dialect, "get", "get available resources");
     discovery.id = format!("get{}APIResources", prefix(first));
     discovery.response("200", definitions.meta("APIResourceList"), &MEDIA);

@@ -1,6 +1,6 @@
 //! Definitions: the types that a document's operations use, and every type these refer to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gantry_api::schema::{self, Descriptions, Field, ListType, Markers, Type, TypeDef};
 use serde_json::{Map, Value, json};
@@ -15,14 +15,40 @@ pub struct Definitions {
     texts: Descriptions,
     done: BTreeMap<String, Value>,
     wanted: Vec<&'static TypeDef>,
+    /// The groups and versions that the document is about.
+    versions: BTreeSet<(String, String)>,
 }
+
+/// What each group and version has a kind of.
+const EVERYWHERE: [&str; 2] = ["DeleteOptions", "WatchEvent"];
+
+/// Types whose fields are declared in another order than they are numbered: those that are required.
+const DECLARED: [(&str, &[&str]); 3] = [
+    (
+        "io.k8s.apimachinery.pkg.apis.meta.v1.APIResource",
+        &["name", "singularName", "namespaced", "kind", "verbs"],
+    ),
+    ("io.k8s.apimachinery.pkg.apis.meta.v1.OwnerReference", &["apiVersion", "kind", "name", "uid"]),
+    ("io.k8s.api.networking.v1.HTTPIngressPath", &["pathType", "backend"]),
+];
 
 pub const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
 impl Definitions {
     /// None yet.
     pub fn new(dialect: Dialect) -> Self {
-        Self { dialect, texts: Descriptions::load(), done: BTreeMap::new(), wanted: Vec::new() }
+        Self {
+            dialect,
+            texts: Descriptions::load(),
+            done: BTreeMap::new(),
+            wanted: Vec::new(),
+            versions: BTreeSet::new(),
+        }
+    }
+
+    /// Notes that the document is about resources of this group and version.
+    pub fn note(&mut self, group: &str, version: &str) {
+        self.versions.insert((group.to_owned(), version.to_owned()));
     }
 
     /// A reference to a type of the table.
@@ -129,7 +155,7 @@ impl Definitions {
             let properties: Map<String, Value> = properties.collect();
             out.insert("properties".into(), Value::Object(properties));
         }
-        let required: Vec<&str> = def.fields.iter().filter(|f| f.required).map(|f| f.name).collect();
+        let required = required(def);
         if !required.is_empty() {
             out.insert("required".into(), json!(required));
         }
@@ -139,6 +165,15 @@ impl Definitions {
         if let Some(gvk) = def.gvk {
             let gvk = json!([{"group": gvk.group, "version": gvk.version, "kind": gvk.kind}]);
             out.insert("x-kubernetes-group-version-kind".into(), gvk);
+        }
+        if let Some(kind) = def.name().strip_prefix(META).filter(|kind| EVERYWHERE.contains(kind)) {
+            let core = std::iter::once(("", "v1"));
+            let all = self.versions.iter().map(|(group, version)| (group.as_str(), version.as_str()));
+            let kinds: Vec<Value> = core
+                .chain(all.filter(|version| *version != ("", "v1")))
+                .map(|(group, version)| json!({"group": group, "version": version, "kind": kind}))
+                .collect();
+            out.insert("x-kubernetes-group-version-kind".into(), kinds.into());
         }
         Value::Object(out)
     }
@@ -217,6 +252,18 @@ impl Definitions {
             _ => json!({"type": "object"}),
         };
         value.as_object().cloned().unwrap_or_default()
+    }
+}
+
+/// The fields that are always there, in the order of their declaration: that of their numbers but for a few types.
+fn required(def: &TypeDef) -> Vec<&'static str> {
+    let mut fields: Vec<&Field> = def.fields.iter().filter(|f| f.required).collect();
+    fields.sort_by(|a, b| a.tag.cmp(&b.tag));
+    let names: Vec<&'static str> = fields.iter().map(|f| f.name).collect();
+    let declared = DECLARED.iter().find(|(name, _)| *name == def.name());
+    match declared {
+        Some((_, order)) => order.iter().copied().filter(|name| names.contains(name)).collect(),
+        None => names,
     }
 }
 

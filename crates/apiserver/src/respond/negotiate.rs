@@ -91,6 +91,8 @@ pub(crate) struct Endpoint {
     pub(crate) watch: bool,
     /// A resource that is served.
     pub(crate) known: bool,
+    /// One object, and no collection.
+    pub(crate) named: bool,
 }
 
 /// What patches of built-in kinds are written in.
@@ -121,8 +123,8 @@ impl Wish<'_> {
             return Ok(());
         }
         let without = |clause: &str| clause.split(';').next().unwrap_or_default().trim().to_owned();
-        if verb == "patch" && !PATCH_TYPES.contains(&&*without(content_type)) {
-            return Err(ApiError::plain(415, "UnsupportedMediaType", "415: Unsupported Media Type"));
+        if verb == "patch" && endpoint.named && !PATCH_TYPES.contains(&&*without(content_type)) {
+            return Err(ApiError::no_such_media_type());
         }
         let served = |clause: &str| {
             let clause = without(clause);
@@ -247,7 +249,8 @@ fn not_acceptable(endpoint: Endpoint) -> ApiError {
 mod tests {
     use super::*;
 
-    const OBJECTS: Endpoint = Endpoint { transforms: true, custom: false, watch: false, known: true };
+    const OBJECTS: Endpoint =
+        Endpoint { transforms: true, custom: false, watch: false, known: true, named: true };
 
     fn of(accept: &str, endpoint: Endpoint) -> std::result::Result<(Encoding, Shape), i32> {
         let query = Query::default();

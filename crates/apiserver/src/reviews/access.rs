@@ -34,6 +34,38 @@ fn shown_path(path: Option<&NonResourceAttributes>) -> Value {
     gantry_api::field::ordered(&[("Path", text(|p| &p.path)), ("Verb", text(|p| &p.verb))])
 }
 
+/// Metadata in the order of Go's type.
+fn shown_metadata(metadata: &Value) -> Value {
+    const FIELDS: [&str; 15] = [
+        "name",
+        "generateName",
+        "namespace",
+        "selfLink",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "labels",
+        "annotations",
+        "ownerReferences",
+        "finalizers",
+        "managedFields",
+    ];
+    const ENTRY: [&str; 7] =
+        ["manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1", "subresource"];
+    let in_order = |value: &Value, names: &[&'static str], each: &dyn Fn(&str, &Value) -> Value| {
+        let present = names.iter().filter_map(|name| Some((*name, each(name, value.get(*name)?))));
+        gantry_api::field::ordered(&present.collect::<Vec<_>>())
+    };
+    let entry = |entry: &Value| in_order(entry, &ENTRY, &|_, value| value.clone());
+    in_order(metadata, &FIELDS, &|name, value| match value.as_array() {
+        Some(list) if name == "managedFields" => gantry_api::field::ordered_list(list.iter().map(entry)),
+        _ => value.clone(),
+    })
+}
+
 /// What is asked about.
 struct Question<'a> {
     resource: Option<&'a ResourceAttributes>,
@@ -71,7 +103,7 @@ impl Question<'_> {
         if filled {
             let why =
                 if namespace.is_some() { "must be empty except for namespace" } else { "must be empty" };
-            errors.push(Error::invalid(&Path::new("metadata"), metadata.clone(), why));
+            errors.push(Error::invalid(&Path::new("metadata"), shown_metadata(metadata), why));
         }
     }
 

@@ -53,7 +53,7 @@ fn spec<T: DeserializeOwned + Default>(body: &Value) -> Result<T> {
 fn answered(mut body: Value, status: &impl Serialize) -> Result<Value> {
     body["status"] = serde_json::to_value(status).map_err(ApiError::internal)?;
     if body.get("metadata").is_none_or(Value::is_null) {
-        body["metadata"] = json!({"creationTimestamp": null});
+        body["metadata"] = json!({});
     }
     Ok(body)
 }

@@ -110,7 +110,7 @@ pub(super) fn check(asked: &ResourceAttributes, path: &Path, errors: &mut Vec<Er
             let path = path.child("requirements").index(i);
             let values = one.values.as_deref().unwrap_or_default();
             requirement(&path, &one.operator, values, errors);
-            if let Err(why) = gantry_api::names::qualified_name(&one.key) {
+            for why in gantry_api::names::qualified_name_complaints(&one.key) {
                 errors.push(Error::invalid(&path.child("key"), one.key.as_str(), why));
             }
             for (j, value) in values.iter().enumerate() {

@@ -6,7 +6,7 @@ use gantry_api::field::{Error, Path};
 use gantry_api::schema::Structural;
 use regex::Regex;
 
-use super::{rules, validate};
+use super::{cel, rules, validate};
 
 const META: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
@@ -32,7 +32,11 @@ fn place(
         if !in_metadata && pruned != *default {
             found.push(Error::invalid(&at, default.clone(), "must not have unknown fields"));
         }
-        found.extend(validate::below(default, schema, patterns, &at));
+        let mut own = validate::below(default, schema, patterns, &at);
+        if own.is_empty() {
+            own = cel::check_default(schema, schema.embedded_resource, default, &at);
+        }
+        found.append(&mut own);
     }
     if let Some(items) = &schema.items {
         place(items, &path.child("items"), in_metadata, patterns, found);

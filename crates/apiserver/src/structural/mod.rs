@@ -87,16 +87,46 @@ impl CustomSchema {
 
     /// What is wrong with an object; of one that replaces another, what did not change is not judged again (KEP-4008).
     pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<Error> {
-        let mut errors = validate::object(object, old, &self.root, &self.patterns);
-        let Some(rules) = self.rules() else { return errors };
+        let mut errors = self.validate_values(object, old);
+        errors.extend(self.validate_embedded(object, old));
+        self.validate_rules(object, old, &mut errors);
+        errors
+    }
+
+    /// What the schema says of the values of an object.
+    pub fn validate_values(&self, object: &Value, old: Option<&Value>) -> Vec<Error> {
+        validate::object(object, old, &self.root, &self.patterns)
+    }
+
+    /// What the schema says of the status of an object that replaces another, and of its sets and maps.
+    pub fn validate_status(&self, object: &Value, old: &Value) -> Vec<Error> {
+        let schema = self.root.properties.get("status");
+        let found = object.get("status").zip(schema).map(|(status, schema)| {
+            validate::part(status, old.get("status"), schema, &self.patterns, &Path::new("status"))
+        });
+        found.unwrap_or_default()
+    }
+
+    /// What occurs twice in sets and maps of an object and did not before.
+    pub fn validate_lists(&self, object: &Value, old: &Value) -> Vec<Error> {
+        validate::new_repetitions(object, Some(old), &self.root)
+    }
+
+    /// What is wrong with the objects in an object, and with its sets and maps.
+    pub fn validate_embedded(&self, object: &Value, old: Option<&Value>) -> Vec<Error> {
+        validate::embedded_and_lists(object, old, &self.root)
+    }
+
+    /// What the rules say, or that they were not asked for what `errors` has already.
+    pub fn validate_rules(&self, object: &Value, old: Option<&Value>, errors: &mut Vec<Error>) {
+        let Some(rules) = self.rules() else { return };
         if errors.iter().any(|e| BLOCKING.contains(&e.kind)) {
             let why = "some validation rules were not checked because the object was invalid; correct the existing \
                        errors to complete validation";
             errors.push(Error::invalid(&Path::root(), Value::Null, why));
-            return errors;
+            return;
         }
         errors.append(&mut rules.check(object, old).errors);
-        errors
     }
 
     /// What rules find wrong with an object, and forgive since it was so before.

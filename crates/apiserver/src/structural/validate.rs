@@ -19,11 +19,25 @@ pub fn object(
 ) -> Vec<Error> {
     let mut judge = Judge { patterns, found: Vec::new() };
     judge.place(object, old, schema, "");
-    if !old.is_some_and(|old| has_repetitions(old, schema)) {
-        lists(object, schema, &Path::root(), &mut judge.found);
-    }
-    embedded(object, schema, &Path::root(), true, &mut judge.found);
     judge.found
+}
+
+/// What is wrong with embedded objects, and what occurs twice in sets and maps; a list that had repetitions in `old` may
+/// keep them.
+pub fn embedded_and_lists(object: &Value, old: Option<&Value>, schema: &Structural) -> Vec<Error> {
+    let mut found = Vec::new();
+    embedded(object, schema, &Path::root(), true, &mut found);
+    found.extend(new_repetitions(object, old, schema));
+    found
+}
+
+/// What occurs twice in sets and maps, if nothing did in `old`.
+pub fn new_repetitions(object: &Value, old: Option<&Value>, schema: &Structural) -> Vec<Error> {
+    let mut found = Vec::new();
+    if !old.is_some_and(|old| has_repetitions(old, schema)) {
+        lists(object, schema, &Path::root(), &mut found);
+    }
+    found
 }
 
 /// What is wrong with a value whose place is `path`: a default.
@@ -33,9 +47,23 @@ pub fn below(
     patterns: &HashMap<String, Regex>,
     path: &Path,
 ) -> Vec<Error> {
+    let mut found = part(value, None, schema, patterns, path);
+    lists(value, schema, path, &mut found);
+    embedded(value, schema, path, schema.embedded_resource, &mut found);
+    found
+}
+
+/// What is wrong with a value whose place is `path`, and which was `old`; sets and maps aside.
+pub fn part(
+    value: &Value,
+    old: Option<&Value>,
+    schema: &Structural,
+    patterns: &HashMap<String, Regex>,
+    path: &Path,
+) -> Vec<Error> {
     let mut judge = Judge { patterns, found: Vec::new() };
     // Upstream's texts name the place in the value, and only the error's path the place of the value.
-    judge.place(value, None, schema, "");
+    judge.place(value, old, schema, "");
     for error in &mut judge.found {
         error.path = match error.path.as_str() {
             "" => path.clone(),
@@ -43,8 +71,6 @@ pub fn below(
             own => Path::new(&format!("{}.{own}", path.as_str())),
         };
     }
-    lists(value, schema, path, &mut judge.found);
-    embedded(value, schema, path, schema.embedded_resource, &mut judge.found);
     judge.found
 }
 
@@ -125,17 +151,16 @@ impl Judge<'_> {
     fn string(&mut self, text: &str, schema: &Structural, path: &str) {
         let rules = &schema.validation;
         let length = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
+        // Of length and pattern the first that does not fit is told.
         if let Some(max) = rules.max_length.filter(|max| length > *max) {
             self.found.push(Error::too_long(&at(path), usize::try_from(max).unwrap_or(0)));
-        }
-        if let Some(min) = rules.min_length.filter(|min| length < *min) {
+        } else if let Some(min) = rules.min_length.filter(|min| length < *min) {
             self.invalid(path, text, &format!("should be at least {min} chars long"));
-        }
-        if let Some(pattern) = &rules.pattern {
+        } else if let Some(pattern) = &rules.pattern
             // A pattern that does not compile was refused with the definition.
-            if self.patterns.get(pattern).is_some_and(|compiled| !compiled.is_match(text)) {
-                self.invalid(path, text, &format!("should match '{pattern}'"));
-            }
+            && self.patterns.get(pattern).is_some_and(|compiled| !compiled.is_match(text))
+        {
+            self.invalid(path, text, &format!("should match '{pattern}'"));
         }
         if let Some(format) = rules.format.as_deref().filter(|f| !formats::accepts(f, text)) {
             let what = format!("{path} in body must be of type {format}: {}", Value::from(text));
@@ -146,23 +171,18 @@ impl Judge<'_> {
     fn number(&mut self, number: &serde_json::Number, value: &Value, schema: &Structural, path: &str) {
         let rules = &schema.validation;
         let Some(float) = number.as_f64() else { return };
-        let in_range = match (schema.ty, rules.format.as_deref()) {
-            (StructuralType::Integer, Some("int32")) => {
-                number.as_i64().is_none_or(|n| i32::try_from(n).is_ok())
-            }
-            (StructuralType::Integer, Some("int64")) => {
-                number.is_i64() || float.abs() < 9.3e18 && number.is_f64()
-            }
-            _ => true,
-        };
-        if !in_range {
-            let format = rules.format.as_deref().unwrap_or_default();
-            self.composite(format!("Checked value must be of type integer with format {format} in {path}"));
-        }
+        self.range(number, "Checked", schema, path);
         if let Some(step) = rules.multiple_of.filter(|step| *step > 0.0) {
             let factor = float / step;
             if factor.fract().abs() > f64::EPSILON {
                 self.invalid(path, value.clone(), &format!("should be a multiple of {step}"));
+            }
+        }
+        if let Some(min) = rules.minimum {
+            if rules.exclusive_minimum && float <= min {
+                self.invalid(path, value.clone(), &format!("should be greater than {min}"));
+            } else if !rules.exclusive_minimum && float < min {
+                self.invalid(path, value.clone(), &format!("should be greater than or equal to {min}"));
             }
         }
         if let Some(max) = rules.maximum {
@@ -172,12 +192,26 @@ impl Judge<'_> {
                 self.invalid(path, value.clone(), &format!("should be less than or equal to {max}"));
             }
         }
-        if let Some(min) = rules.minimum {
-            if rules.exclusive_minimum && float <= min {
-                self.invalid(path, value.clone(), &format!("should be greater than {min}"));
-            } else if !rules.exclusive_minimum && float < min {
-                self.invalid(path, value.clone(), &format!("should be greater than or equal to {min}"));
-            }
+    }
+
+    /// Whether a number can be one of the schema's type and format; `what` it is, if not.
+    fn range(&mut self, number: &serde_json::Number, what: &str, schema: &Structural, path: &str) {
+        if schema.ty != StructuralType::Integer {
+            return;
+        }
+        let format = schema.validation.format.as_deref().unwrap_or_default();
+        let fits = whole(number).is_some_and(|n| match format {
+            "int32" => i32::try_from(n).is_ok(),
+            "uint32" => u32::try_from(n).is_ok(),
+            "uint64" => u64::try_from(n).is_ok(),
+            _ => i64::try_from(n).is_ok(),
+        });
+        if !fits {
+            let format = match format {
+                "" => "(default format)".to_owned(),
+                format => format!("with format {format}"),
+            };
+            self.composite(format!("{what} value must be of type integer {format} in {path}"));
         }
     }
 
@@ -282,6 +316,14 @@ impl Judge<'_> {
     fn keep_best(&mut self, results: Vec<Vec<Error>>) {
         self.found.extend(results.into_iter().min_by_key(Vec::len).unwrap_or_default());
     }
+}
+
+/// A number without a fraction.
+fn whole(number: &serde_json::Number) -> Option<i128> {
+    /// Beyond this no type holds it.
+    const MOST: f64 = 1e30;
+    let float = || number.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < MOST).map(|f| f as i128);
+    number.as_i128().or_else(float)
 }
 
 /// The elements that a list had, by their keys; of lists without keys nobody knows which belong together.

@@ -65,7 +65,7 @@ pub fn negotiated(accept: &str, query: &str, custom: bool, watch: bool) -> Optio
     }
     let query = Query::parse(query);
     let wish = Wish { accept, user_agent: "", query: &query };
-    let endpoint = Endpoint { transforms: true, custom, watch, known: true };
+    let endpoint = Endpoint { transforms: true, custom, watch, known: true, named: true };
     let format = wish.negotiate(endpoint).ok()?;
     Some(format.encoding.media_type())
 }

@@ -34,7 +34,7 @@ pub(crate) async fn create_object(
     lifecycle::omit_empty(object.metadata_mut());
     call.served.kind.defaults(&mut *object);
     lifecycle::dedup_owners(call, object.metadata_mut(), false);
-    managed::track(call, &mut *object, None, options)?;
+    managed::track(call, &mut *object, None, options).await?;
     admit_and_insert(call, object, options).await
 }
 

@@ -32,6 +32,9 @@ pub(crate) fn object(
     };
     let cannot = |why: String| cannot_handle(&version, &kind, resource, &why);
     let served = &call.served.kind;
+    if call.served.entry.custom {
+        check_version(call, &body.json, &version, validation, cannot)?;
+    }
     let (object, problems) = match served.definition() {
         _ if body.typed => (typed(call, &body.json), Vec::new()),
         // A custom resource is a tree.
@@ -66,7 +69,9 @@ pub(crate) fn object(
 fn typed(call: &Call<'_>, json: &[u8]) -> std::result::Result<Box<dyn AnyObject>, gantry_api::DecodeError> {
     let served = &call.served.kind;
     let tidied = served.schema().definition().and_then(|def| gantry_api::schema::tidied(json, def));
-    served.decode(tidied.as_deref().unwrap_or(json), false).map(|decoded| decoded.object)
+    let mut object = served.decode(tidied.as_deref().unwrap_or(json), false)?.object;
+    served.recall(&mut *object, json);
+    Ok(object)
 }
 
 /// Why a body does not fit the kind, in Go's words where they are known; `cannot` is what is said of a body whose
@@ -391,8 +396,24 @@ fn type_names(json: &[u8], resource: &Resource, sent: &[u8]) -> Result<(String, 
         let why = format!("unexpected GroupVersion string: {version}");
         return Err(unrecognized(&resource.kind, &why, sent));
     }
+    check_as_sent(json, &version, &kind, resource)?;
     check_type(&version, &kind, resource)?;
     Ok((version, kind))
+}
+
+/// A body that says that it is of another built-in kind is read as that before it is told that it is another.
+fn check_as_sent(json: &[u8], version: &str, kind: &str, resource: &Resource) -> Result<()> {
+    if kind.is_empty() || (kind == resource.kind && (version.is_empty() || version == resource.api_version()))
+    {
+        return Ok(());
+    }
+    let group = version.rsplit_once('/').map_or("", |(group, _)| group);
+    let definition = gantry_api::schema::lookup_kind(group, short_version(version), kind);
+    let misfit = definition.zip(serde_json::from_slice::<Value>(json).ok());
+    match misfit.and_then(|(def, tree)| apply::misfit(&tree, def.node())) {
+        Some(Misfit(why)) => Err(cannot_handle(version, kind, resource, &why)),
+        None => Ok(()),
+    }
 }
 
 /// The same of a custom resource, which has to say both.
@@ -409,18 +430,38 @@ fn custom_type_names(json: &[u8], resource: &Resource, sent: &[u8]) -> Result<(S
         let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(json).trim_end());
         return Err(unrecognized(&resource.kind, &why, sent));
     }
-    let expected = resource.api_version();
-    if version != expected {
-        return Err(ApiError::bad_request(format!(
-            "the API version in the data ({version}) does not match the expected API version ({expected})"
-        )));
-    }
-    if kind != resource.kind {
-        let name = serde_json::from_slice::<Value>(json).ok();
-        let name = name.as_ref().and_then(|tree| tree.pointer("/metadata/name")?.as_str()).unwrap_or("");
-        return Err(other_kind(resource, &kind, name));
-    }
     Ok((version, kind))
+}
+
+/// Refuses a custom resource in another version than that of the path, as upstream does it: after it was read in that
+/// version, of which nothing may be known. What validation says of fields then are warnings at most.
+fn check_version(
+    call: &Call<'_>,
+    json: &[u8],
+    version: &str,
+    validation: FieldValidation,
+    refuse: impl FnOnce(String) -> ApiError,
+) -> Result<()> {
+    let expected = call.served.resource().api_version();
+    if version == expected {
+        return Ok(());
+    }
+    let known = call.served.entry.versions.iter().find(|v| v.kind.resource().api_version() == version);
+    let is_of_group = version.rsplit_once('/').is_some_and(|(g, _)| *g == *call.served.resource().group);
+    if is_of_group && let Ok(tree) = serde_json::from_slice::<Value>(json) {
+        let unknown = match known {
+            Some(known) => apply::unknown_fields(&tree, known.kind.schema()),
+            None => {
+                let names = tree.as_object().into_iter().flat_map(|map| map.keys());
+                let names = names.filter(|n| !matches!(n.as_str(), "apiVersion" | "kind" | "metadata"));
+                names.map(|name| format!("unknown field {}", quote(name))).collect()
+            }
+        };
+        complain(call.warnings, unknown, validation, refuse)?;
+    }
+    Err(ApiError::bad_request(format!(
+        "the API version in the data ({version}) does not match the expected API version ({expected})"
+    )))
 }
 
 /// 422 for a custom resource of another kind.

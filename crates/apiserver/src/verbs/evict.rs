@@ -287,7 +287,7 @@ impl Mutate for Decrement<'_> {
             set_condition(status.conditions.get_or_insert_default(), condition);
         }
         status.disrupted_pods.get_or_insert_default().insert(self.pod.to_owned(), now);
-        managed::track(call, &mut *new, Some(current), &as_server())?;
+        managed::track(call, &mut *new, Some(current), &as_server()).await?;
         lifecycle::update_internally(call, Part::Status, new, current)
     }
 }

@@ -163,7 +163,7 @@ pub(crate) fn generated_name(base: &str) -> String {
 pub(crate) fn validate_new(call: &Call<'_>, object: &dyn AnyObject) -> Result<()> {
     let kind = &call.served.kind;
     let mut errors = rules::validate_metadata(object.metadata(), kind.resource(), kind.name_rule());
-    errors.extend(kind.validate(object));
+    kind.validate_beside(object, &mut errors);
     errors.extend(custom::schema_errors(object, None, errors.is_empty()));
     refuse(call, object, &errors)?;
     for warning in kind.warnings(object) {
@@ -177,7 +177,9 @@ fn refuse(call: &Call<'_>, object: &dyn AnyObject, errors: &[Error]) -> Result<(
         return Ok(());
     }
     let name = object.metadata().name.as_deref().unwrap_or("");
-    Err(ApiError::invalid(call.served.resource(), name, errors))
+    // A custom resource may be refused for the kind that it says it is.
+    let kind = object.to_value()["kind"].as_str().unwrap_or_default().to_owned();
+    Err(ApiError::invalid(&Resource { kind: kind.into(), ..call.served.resource().clone() }, name, errors))
 }
 
 /// Everything between a client's new object, complete with defaults and managed fields, and the commit of an update:
@@ -278,10 +280,10 @@ fn before_update(call: &Call<'_>, part: Part, new: &mut dyn AnyObject, old: &dyn
     match part {
         Part::Main => {
             errors.extend(rules::validate_updated_finalizers(new.metadata(), kind.resource()));
-            errors.extend(kind.validate_replacement(new, old));
+            kind.validate_replacement_beside(new, old, &mut errors);
             errors.extend(custom::schema_errors(new, Some(old), errors.is_empty()));
         }
-        Part::Status => errors.extend(kind.validate_status_update(new, old)),
+        Part::Status => kind.validate_status_beside(new, old, &mut errors),
         Part::Named(part) => errors.extend(kind.validate_part_update(part, new, old)),
     }
     refuse(call, new, &dedupe(errors))?;

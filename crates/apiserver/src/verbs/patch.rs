@@ -238,7 +238,7 @@ impl Mutate for Patching<'_> {
             return Err(ApiError::not_found(call.served.resource(), call.name));
         };
         if self.patch.form != Form::Apply {
-            let object = self.patched(current)?;
+            let object = self.patched(current).await?;
             return self.finish(object, current).await;
         }
         let question = self.question(current);
@@ -248,7 +248,7 @@ impl Mutate for Patching<'_> {
         {
             return Ok(Change::Keep);
         }
-        let object = self.applied(current)?;
+        let object = self.applied(current).await?;
         if let Some(question) = question
             && is_stored(object.clone_box(), current)
         {
@@ -273,7 +273,7 @@ impl Patching<'_> {
         self.patch.complaints.is_empty().then(ask)
     }
 
-    fn patched(&mut self, current: &Current) -> Result<Box<dyn AnyObject>> {
+    async fn patched(&mut self, current: &Current) -> Result<Box<dyn AnyObject>> {
         let call = self.call;
         let tree = self.patch.apply_to(current.tree()?.clone(), call.served.kind.schema())?;
         let mut object = decode::patched(call, &tree, |tree| self.patch.shown(tree))?;
@@ -284,12 +284,12 @@ impl Patching<'_> {
         }
         lifecycle::omit_empty(object.metadata_mut());
         call.served.kind.defaults(&mut *object);
-        managed::track(call, &mut *object, Some(current), self.options)?;
+        managed::track(call, &mut *object, Some(current), self.options).await?;
         Ok(object)
     }
 
-    fn applied(&mut self, current: &Current) -> Result<Box<dyn AnyObject>> {
-        let applied = self.apply(Some(current.tree()?))?;
+    async fn applied(&mut self, current: &Current) -> Result<Box<dyn AnyObject>> {
+        let applied = self.apply(Some(current.tree()?)).await?;
         match applied.object {
             // What is stored is complete: nothing has to be read again.
             None => Ok(current.object.clone_box()),
@@ -297,13 +297,14 @@ impl Patching<'_> {
         }
     }
 
-    fn apply(&mut self, live: Option<&Value>) -> Result<Applied> {
+    async fn apply(&mut self, live: Option<&Value>) -> Result<Applied> {
         let call = self.call;
-        let kind = call.served.kind.as_ref();
+        let (kind, patch) = (call.served.kind.as_ref(), &self.patch);
         let force = self.options.force.unwrap_or(false);
         let applied = managed::as_writer(call, self.options, |writer| {
-            apply::apply(live, self.patch.config(), writer, &kind.resource().kind, force, kind.schema())
-        })?;
+            apply::apply(live, patch.config(), writer, &kind.resource().kind, force, kind.schema())
+        });
+        let applied = applied.await??;
         if !std::mem::replace(&mut self.warned, true) {
             self.patch.check_config(call, self.options.validation)?;
         }
@@ -333,7 +334,7 @@ impl Patching<'_> {
     /// Creates what an apply describes.
     async fn create(&mut self) -> Result<Answer> {
         let call = self.call;
-        let tree = self.apply(None)?.object.unwrap_or_default();
+        let tree = self.apply(None).await?.object.unwrap_or_default();
         let mut object = self.complete(tree)?;
         let meta = object.metadata();
         if let Some(uid) = meta.uid.as_deref().filter(|uid| !uid.is_empty()) {

@@ -194,8 +194,8 @@ impl Scaling<'_> {
 
     /// Who writes, in the version of the scale.
     fn as_writer<T>(&self, with: impl FnOnce(&Writer<'_>) -> T) -> T {
-        managed::as_writer(self.call, self.options, |writer| {
-            with(&Writer { api_version: "autoscaling/v1", others: &OneVersion, ..*writer })
+        managed::as_writer_among(self.call, self.options, &OneVersion, |writer| {
+            with(&Writer { api_version: "autoscaling/v1", ..*writer })
         })
     }
 }

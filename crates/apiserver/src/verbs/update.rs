@@ -76,7 +76,7 @@ impl Mutate for Replacement<'_> {
         };
         preconditions::check_uid(call, self.object.metadata(), current.object.metadata())?;
         let mut new = self.object.clone_box();
-        managed::track(call, &mut *new, Some(current), self.options)?;
+        managed::track(call, &mut *new, Some(current), self.options).await?;
         lifecycle::update(call, self.part, new, current, self.options).await
     }
 }

@@ -159,3 +159,110 @@ async fn a_webhook_that_lies_or_refuses_is_named() {
     );
     lab.end().await;
 }
+
+/// `manager apiVersion fields` of each entry.
+fn managers(object: &Value) -> Vec<String> {
+    let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    entries
+        .map(|e| {
+            let text = |key: &str| e[key].as_str().unwrap_or("-");
+            format!("{} {} {}", text("manager"), text("apiVersion"), e["fieldsV1"])
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn who_writes_in_one_version_takes_from_the_managers_of_another() {
+    let lab = Lab::new().await;
+    let hook = converter(&lab).await;
+    lab.create(CRDS, &definition(&hook)).await;
+    established(&lab).await;
+    let (v1, v2) = (format!("{V1}/a"), format!("{V2}/a"));
+    let apply = async |path: &str, manager: &str, object: Value| {
+        lab.patch(&format!("{path}?fieldManager={manager}"), "apply-patch+yaml", &object).await
+    };
+    let made = apply(&v1, "first", host("v1", "a", json!({"hostPort": "one:80"}))).await;
+    assert_eq!(made.code, 201, "{}", made.json());
+    let shared = apply(&v2, "second", host("v2", "a", json!({"host": "one"}))).await.json();
+    let own = "first example.com/v1 {\"f:spec\":{\"f:hostPort\":{}}}";
+    assert!(managers(&shared).contains(&own.to_owned()), "{shared}");
+
+    // A new port is another `hostPort`.
+    let path = format!("{v2}?fieldManager=third");
+    let changed = lab.patch(&path, "merge-patch+json", &json!({"spec": {"port": "443"}})).await.json();
+    let left = [
+        "second example.com/v2 {\"f:spec\":{\"f:host\":{}}}",
+        "third example.com/v2 {\"f:spec\":{\"f:port\":{}}}",
+    ];
+    assert_eq!(managers(&changed), left, "{changed}");
+
+    // Each conflict is told in the version of whom it is with.
+    let other = apply(&v1, "first", host("v1", "a", json!({"hostPort": "two:1"}))).await;
+    let why = "Apply failed with 2 conflicts: conflicts with \"second\":\n- .spec.host\nconflicts with \"third\" using example.com/v2:\n- .spec.port";
+    refused(&other, 409, "Conflict", why);
+    let forced = lab
+        .patch(
+            &format!("{v1}?fieldManager=first&force=true"),
+            "apply-patch+yaml",
+            &host("v1", "a", json!({"hostPort": "two:1"})),
+        )
+        .await;
+    assert_eq!(managers(&forced.json()), [own], "{}", forced.json());
+
+    // What was applied in one version and is not any more in another goes.
+    let path = format!("{V2}/b");
+    let mut labeled = host("v2", "b", json!({"host": "one", "port": "80"}));
+    labeled["metadata"]["labels"] = json!({"a": "b"});
+    let made = apply(&path, "first", labeled).await;
+    assert_eq!(made.json()["metadata"]["labels"], json!({"a": "b"}), "{}", made.json());
+    let pruned =
+        apply(&format!("{V1}/b"), "first", host("v1", "b", json!({"hostPort": "one:80"}))).await.json();
+    let left = (&pruned["metadata"]["labels"], &pruned["spec"]);
+    assert_eq!(left, (&Value::Null, &json!({"hostPort": "one:80"})), "{pruned}");
+    assert_eq!(managers(&pruned), [own]);
+    lab.end().await;
+}
+
+#[tokio::test]
+async fn entries_follow_a_definition_whose_list_becomes_atomic() {
+    let lab = Lab::new().await;
+    let schema = |list: Value| {
+        let mut items = json!({"type": "array", "items": {"type": "object", "required": ["name"],
+            "properties": {"name": {"type": "string"}, "port": {"type": "integer"}}}});
+        items.as_object_mut().expect("an object").extend(list.as_object().expect("an object").clone());
+        json!([{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object",
+            "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}, "items": items}}}}}}])
+    };
+    let keyed = schema(json!({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}));
+    let crd = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "hosts.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "hosts", "kind": "Host"}, "versions": keyed}});
+    lab.create(CRDS, &crd).await;
+    let path = format!("{V1}/a?fieldManager=me");
+    let config = host("v1", "a", json!({"items": [{"name": "x", "port": 1}]}));
+    let mut made = lab.patch(&path, "apply-patch+yaml", &config).await;
+    for _ in 0..500 {
+        if made.code == 201 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        made = lab.patch(&path, "apply-patch+yaml", &config).await;
+    }
+    let fine = "me example.com/v1 {\"f:spec\":{\"f:items\":{\"k:{\\\"name\\\":\\\"x\\\"}\":{\".\":{},\"f:name\":{},\"f:port\":{}}}}}";
+    assert_eq!(managers(&made.json()), [fine]);
+    let atomic = json!({"spec": {"versions": schema(json!({"x-kubernetes-list-type": "atomic"}))}});
+    let answer = lab.patch(&format!("{CRDS}/hosts.example.com"), "merge-patch+json", &atomic).await;
+    assert_eq!(answer.code, 200, "{}", answer.json());
+    let whole = "me example.com/v1 {\"f:spec\":{\"f:items\":{}}}".to_owned();
+    let (path, mut size) = (format!("{V1}/a?fieldManager=you"), 0);
+    loop {
+        size += 1;
+        let changed = lab.patch(&path, "merge-patch+json", &json!({"spec": {"size": size}})).await.json();
+        if managers(&changed).contains(&whole) {
+            break;
+        }
+        assert!(size < 500, "{changed}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    lab.end().await;
+}

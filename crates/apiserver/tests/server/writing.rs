@@ -199,7 +199,7 @@ async fn patches_are_validated_as_well() {
         refused(&patch(kind, "", &text).await, code, reason, message);
     }
     let unknown = patch("unheard-of", "", "{}").await;
-    assert_eq!((unknown.code, &*unknown.bytes), (415, &b"415: Unsupported Media Type"[..]));
+    refused(&unknown, 415, "UnsupportedMediaType", "415: Unsupported Media Type");
     lab.end().await;
 }
 

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::events::Recorder;
 use super::plan::{Action, Attempt, Check, Event, Failure, Plan, Write};
 use super::ports::{Effect, Ports, Question};
+use super::scales;
 use super::watch::Source;
 
 /// Actions of one plan that run at once.
@@ -251,6 +252,10 @@ impl Actor {
                     "Forbidden",
                     "subject access review was not approved".to_owned(),
                 ));
+            }
+            Effect::ReadScale { of, into } => {
+                let found = scales::read(&*self.transport, &of).await;
+                into.note(of, found);
             }
             Effect::MakeVolume(directory) => {
                 self.ports.volumes().map_err(ours)?.make(&directory).await.map_err(ours)?;

@@ -13,6 +13,7 @@ pub(crate) mod metrics;
 mod plan;
 mod ports;
 mod queue;
+mod scales;
 mod watch;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use metrics::QueueMetrics;
 pub use plan::{Action, Attempt, Check, Event, Failure, Moment, Plan, Write, reference};
 pub use ports::{CertificateSigner, Effect, Ports, Question, TokenSigner, VolumeDirectory, VolumeHost};
 pub use queue::Queue;
+pub use scales::{Scaled, Scales};
 pub use watch::{Source, Watch};
 
 use act::Actor;

@@ -11,6 +11,7 @@ use gantry_base::{Error, Result};
 use serde_json::Value;
 
 use super::plan::Write;
+use super::scales::{Scaled, Scales};
 
 /// An effect outside the API that a plan asks for.
 #[derive(Clone, Debug)]
@@ -39,6 +40,13 @@ pub enum Effect {
     },
     /// Perform the write of the first question that is answered with yes; a failure if none is.
     FirstAllowed(Vec<(Question, Write)>),
+    /// Read the `scale` of what controls pods, and note it for the next look.
+    ReadScale {
+        /// Of what.
+        of: Scaled,
+        /// Where it is noted.
+        into: Arc<Scales>,
+    },
     /// Make the directory of a volume.
     MakeVolume(VolumeDirectory),
     /// Remove the directory of a volume with all that is in it.

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use gantry_api::apiextensions::{CustomResourceConversion, CustomResourceDefinition};
 use serde_json::Value;
 
-use super::validate;
+use super::{formats, validate};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs, bump_generation};
 use crate::table::{self, Column};
 
@@ -83,6 +83,17 @@ impl Kind for CustomResourceDefinitionKind {
 
     fn validate_status_update(new: &CustomResourceDefinition, _old: &CustomResourceDefinition) -> Errors {
         validate::status(new)
+    }
+
+    fn warnings(crd: &CustomResourceDefinition) -> Vec<String> {
+        formats::unrecognized(crd).iter().map(|format| formats::warning(format)).collect()
+    }
+
+    fn update_warnings(new: &CustomResourceDefinition, old: &CustomResourceDefinition) -> Vec<String> {
+        let before = formats::unrecognized(old);
+        let mut found = formats::unrecognized(new);
+        found.retain(|format| !before.contains(format));
+        found.iter().map(|format| formats::warning(format)).collect()
     }
 
     fn columns() -> &'static [Column] {

@@ -2,4 +2,5 @@
 
 pub mod approval;
 pub mod custom_resource_definition;
+mod formats;
 mod validate;

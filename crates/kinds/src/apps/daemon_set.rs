@@ -51,6 +51,12 @@ impl Kind for DaemonSetKind {
         set_template_generation(set, template_generation(set));
     }
 
+    fn recall(set: &mut DaemonSet, sent: &[u8]) {
+        if let Some(spec) = &mut set.spec {
+            workload::recall_selector(&mut spec.selector, sent);
+        }
+    }
+
     fn prepare_create(set: &mut DaemonSet) {
         set.status = Some(DaemonSetStatus::default());
         set.metadata.generation = Some(1);
@@ -198,8 +204,10 @@ fn check(set: &DaemonSet, old: Option<&DaemonSet>, errors: &mut Errors) {
     if let Ok(selector) = gantry_api::LabelSelector::from_spec(Some(&spec.selector))
         && is_sound
     {
-        workload::check_selected(&selector, &spec.template, &template, errors);
+        let selector = Some(&selector).filter(|_| !labels::is_absent(&spec.selector));
+        workload::check_selected(selector, &spec.template, &template, errors);
     }
+    workload::check_not_empty(&spec.selector, "daemonset", &at.child("selector"), errors);
     pod_spec::check_template(&spec.template, old_spec.map(|s| &s.template), &template, errors);
     workload::check_restarted_forever(spec.template.spec.as_ref(), "DaemonSet", &template, errors);
     errors.non_negative(&at.child("minReadySeconds"), spec.min_ready_seconds.unwrap_or(0).into());

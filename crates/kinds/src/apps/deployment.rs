@@ -40,6 +40,12 @@ impl Kind for DeploymentKind {
         workload::template_defaults(&mut spec.template);
     }
 
+    fn recall(deployment: &mut Deployment, sent: &[u8]) {
+        if let Some(spec) = &mut deployment.spec {
+            workload::recall_selector(&mut spec.selector, sent);
+        }
+    }
+
     fn prepare_create(deployment: &mut Deployment) {
         deployment.status = Some(DeploymentStatus::default());
         deployment.metadata.generation = Some(1);

@@ -25,8 +25,12 @@ impl Kind for ReplicaSetKind {
     fn defaults(set: &mut ReplicaSet) {
         let spec = set.spec.get_or_insert_default();
         spec.replicas.get_or_insert(1);
-        if let Some(template) = &mut spec.template {
-            workload::template_defaults(template);
+        workload::template_defaults(spec.template.get_or_insert_default());
+    }
+
+    fn recall(set: &mut ReplicaSet, sent: &[u8]) {
+        if let Some(spec) = &mut set.spec {
+            workload::recall_selector(&mut spec.selector, sent);
         }
     }
 

@@ -6,7 +6,7 @@ use gantry_api::apps::{RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSe
 use gantry_api::core::{PersistentVolumeClaimVolumeSource, PodTemplateSpec, Volume};
 use gantry_api::field::ordered;
 use gantry_api::meta::MetaExt;
-use gantry_api::names;
+use gantry_api::{LabelSelector, names};
 use serde_json::{Value, json};
 
 use crate::common::at::{At, Complaints, items, text};
@@ -50,6 +50,12 @@ impl Kind for StatefulSetKind {
         for claim in spec.volume_claim_templates.iter_mut().flatten() {
             claim_defaults(claim.spec.get_or_insert_default());
             claim.status.get_or_insert_default().phase.get_or_insert_with(|| "Pending".into());
+        }
+    }
+
+    fn recall(set: &mut StatefulSet, sent: &[u8]) {
+        if let Some(spec) = &mut set.spec {
+            workload::recall_selector(&mut spec.selector, sent);
         }
     }
 
@@ -234,14 +240,19 @@ fn check(set: &StatefulSet, old: Option<&StatefulSet>, leniency: &Leniency, erro
     if !service.is_empty() && !leniency.service_name {
         errors.check(&at.child("serviceName"), service, names::dns1123_label(service));
     }
-    workload::check_selector(&spec.selector, &at.child("selector"), errors);
+    let (selector_at, template_at) = (at.child("selector"), at.child("template"));
     let old = old.and_then(|o| o.spec.as_ref()).map(|s| &s.template);
-    check_set_template(spec, old, leniency, &at.child("template"), errors);
+    match workload::check_selector(&spec.selector, "statefulset", &selector_at, errors) {
+        Ok(selector) => check_set_template(spec, selector.as_ref(), old, leniency, &template_at, errors),
+        Err(workload::Unreadable) => errors.invalid(&selector_at, json!(spec.selector), ""),
+    }
+    workload::check_restarted_forever(spec.template.spec.as_ref(), "StatefulSet", &template_at, errors);
 }
 
 /// The template, with a volume for each claim template; the set gives its pods their host names.
 fn check_set_template(
     spec: &StatefulSetSpec,
+    selector: Option<&LabelSelector>,
     old: Option<&PodTemplateSpec>,
     leniency: &Leniency,
     at: &At<'_>,
@@ -258,13 +269,10 @@ fn check_set_template(
         volumes.extend(own.into_iter().filter(|v| !claims.contains(&v.name.as_str())));
         pod.volumes = Some(volumes);
     }
-    if let Ok(selector) = gantry_api::LabelSelector::from_spec(Some(&spec.selector)) {
-        workload::check_selected(&selector, &template, at, errors);
-    }
+    workload::check_selected(selector, &template, at, errors);
     if !leniency.template {
         pod_spec::check_template(&template, old, at, errors);
     }
-    workload::check_restarted_forever(spec.template.spec.as_ref(), "StatefulSet", at, errors);
 }
 
 fn check_strategy(spec: &StatefulSetSpec, at: &At<'_>, errors: &mut Errors) {

@@ -207,7 +207,7 @@ fn status_to_v2(status: &v1::HorizontalPodAutoscalerStatus) -> v2::HorizontalPod
     v2::HorizontalPodAutoscalerStatus {
         conditions: None,
         current_metrics: cpu.map(|metric| vec![metric]),
-        current_replicas: Some(status.current_replicas),
+        current_replicas: Some(status.current_replicas).filter(|count| *count != 0),
         desired_replicas: status.desired_replicas,
         last_scale_time: status.last_scale_time.clone(),
         observed_generation: status.observed_generation,

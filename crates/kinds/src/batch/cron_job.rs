@@ -33,9 +33,7 @@ impl Kind for CronJobKind {
         spec.suspend.get_or_insert(false);
         spec.successful_jobs_history_limit.get_or_insert(3);
         spec.failed_jobs_history_limit.get_or_insert(1);
-        if let Some(job) = &mut spec.job_template.spec {
-            workload::template_defaults(&mut job.template);
-        }
+        workload::template_defaults(&mut spec.job_template.spec.get_or_insert_default().template);
     }
 
     fn prepare_create(cron: &mut CronJob) {

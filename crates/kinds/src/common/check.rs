@@ -70,7 +70,7 @@ pub fn immutable_internal<T: PartialEq + serde::Serialize>(
     old: &T,
     errors: &mut Errors,
 ) {
-    if new != old {
+    if !super::internal::same_form(kind, new, old) {
         errors.push(Error::invalid(path, super::internal::shown(kind, new), "field is immutable"));
     }
 }

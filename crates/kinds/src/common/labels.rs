@@ -85,6 +85,11 @@ pub fn is_empty(selector: &LabelSelector) -> bool {
         && items(&selector.match_expressions).is_empty()
 }
 
+/// Whether a required selector was left out; one that was sent has labels or expressions, if only an empty list.
+pub fn is_absent(selector: &LabelSelector) -> bool {
+    selector.match_labels.is_none() && selector.match_expressions.is_none()
+}
+
 /// [`check_labels`] for those who have a [`Path`].
 pub fn validate_labels(labels: &Labels, path: &Path, errors: &mut Vec<Error>) {
     check_labels(Some(labels), &At::of(path), errors);

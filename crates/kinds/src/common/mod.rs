@@ -17,6 +17,7 @@ pub mod pod_spec;
 pub mod quantities;
 pub mod resource_names;
 pub mod selectors;
+pub mod sent;
 pub mod status;
 pub mod template;
 mod unified_diff;

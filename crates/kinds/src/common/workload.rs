@@ -1,21 +1,61 @@
 //! What workloads share: selectors, templates, replica counts, percentages.
 
+use std::collections::BTreeMap;
+
 use gantry_api::core::{PodSpec, PodTemplateSpec};
 use gantry_api::field::{Error, Path};
 use gantry_api::metav1::{LabelSelector, ObjectMeta};
 use gantry_api::{IntOrString, names, selector};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::at::{At, Complaints};
 use super::{labels, pod_spec};
 use crate::kind::Errors;
 
-/// A workload's selector at `at`: there, and sound.
-pub fn check_selector(spec: &LabelSelector, at: &At<'_>, errors: &mut Errors) {
-    if labels::is_empty(spec) {
+/// A selector that cannot be read.
+pub struct Unreadable;
+
+/// A workload's selector at `at`: there, sound, and not empty; what it selects, `None` if it is absent. `owner` stands in
+/// the complaint about an empty one.
+///
+/// # Errors
+/// It cannot be read.
+pub fn check_selector(
+    spec: &LabelSelector,
+    owner: &str,
+    at: &At<'_>,
+    errors: &mut Errors,
+) -> Result<Option<selector::LabelSelector>, Unreadable> {
+    if labels::is_absent(spec) {
         errors.required(at, "");
+        return Ok(None);
     }
+    let before = errors.len();
     labels::check_selector(Some(spec), false, at, errors);
+    let is_sound = errors.len() == before;
+    check_not_empty(spec, owner, at, errors);
+    match selector::LabelSelector::from_spec(Some(spec)) {
+        Ok(selector) if is_sound => Ok(Some(selector)),
+        _ => Err(Unreadable),
+    }
+}
+
+/// A selector that is there selects something in particular.
+pub fn check_not_empty(spec: &LabelSelector, owner: &str, at: &At<'_>, errors: &mut Errors) {
+    if !labels::is_absent(spec) && labels::is_empty(spec) {
+        errors.invalid(at, json!({}), format!("empty selector is invalid for {owner}"));
+    }
+}
+
+/// Keeps in mind that an empty selector was sent, and not none: with an empty map of labels. `sent` is the JSON of the
+/// whole object.
+pub fn recall_selector(selector: &mut LabelSelector, sent: &[u8]) {
+    if labels::is_absent(selector)
+        && let Ok(sent) = serde_json::from_slice::<Value>(sent)
+        && sent.pointer("/spec/selector").is_some_and(Value::is_object)
+    {
+        selector.match_labels = Some(BTreeMap::new());
+    }
 }
 
 /// Selector, then template, of workloads whose pods are restarted forever; `at` is their spec. `owner` stands in the
@@ -29,29 +69,28 @@ pub fn check_selected_template(
     errors: &mut Errors,
 ) {
     let selector_at = at.child("selector");
-    let before = errors.len();
-    check_selector(spec, &selector_at, errors);
-    let is_sound = errors.len() == before || labels::is_empty(spec);
+    // Upstream says so of replica sets as well.
+    let found = check_selector(spec, "deployment", &selector_at, errors);
     let at = at.child("template");
-    match selector::LabelSelector::from_spec(Some(spec)) {
-        Ok(selector) if is_sound => {
-            check_selected(&selector, template, &at, errors);
+    match found {
+        Ok(selector) => {
+            check_selected(selector.as_ref(), template, &at, errors);
             pod_spec::check_template(template, old, &at, errors);
             check_restarted_forever(template.spec.as_ref(), owner, &at, errors);
         }
-        _ => errors.invalid(&selector_at, json!(spec), "invalid label selector"),
+        Err(Unreadable) => errors.invalid(&selector_at, json!(spec), "invalid label selector"),
     }
 }
 
-/// The selector selects the template's pods. An empty one, which is one that was left out, selects none.
+/// The selector selects the template's pods. One that was left out selects none, an empty one all.
 pub fn check_selected(
-    selector: &selector::LabelSelector,
+    selector: Option<&selector::LabelSelector>,
     template: &PodTemplateSpec,
     at: &At<'_>,
     errors: &mut Errors,
 ) {
     let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref());
-    if selector.is_everything() || !selector.matches(labels) {
+    if !selector.is_some_and(|selector| selector.matches(labels)) {
         let why = "`selector` does not match template `labels`";
         errors.invalid(&at.child("metadata.labels"), json!(labels), why);
     }

@@ -22,7 +22,7 @@ impl Kind for PodTemplateKind {
     const VERBS: Verbs = Verbs { status: false, scale: false, connect: &[] };
 
     fn defaults(object: &mut PodTemplate) {
-        object.template.iter_mut().for_each(workload::template_defaults);
+        workload::template_defaults(object.template.get_or_insert_default());
     }
 
     fn prepare_create(object: &mut PodTemplate) {

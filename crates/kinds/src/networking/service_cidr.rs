@@ -8,7 +8,7 @@ use gantry_api::networking::{ServiceCIDR, ServiceCIDRSpec, ServiceCIDRStatus};
 use serde_json::{Value, json};
 
 use crate::common::at::At;
-use crate::common::{network, status};
+use crate::common::{network, sent, status};
 use crate::kind::{Errors, FieldPaths, Kind, NameRule, Names, SPEC_AND_METADATA, STATUS, Verbs};
 use crate::table::{AGE, Column, age};
 
@@ -23,6 +23,12 @@ impl Kind for ServiceCIDRKind {
 
     fn reset_fields(subresource: &str) -> FieldPaths {
         if subresource == "status" { SPEC_AND_METADATA } else { STATUS }
+    }
+
+    fn recall(cidr: &mut ServiceCIDR, sent: &[u8]) {
+        if let Some(spec) = &mut cidr.spec {
+            sent::recall_list(&mut spec.cidrs, "/spec/cidrs", sent);
+        }
     }
 
     fn prepare_create(cidr: &mut ServiceCIDR) {
@@ -51,7 +57,7 @@ impl Kind for ServiceCIDRKind {
         let (after, before) = (list(new.spec.as_ref()), list(old.spec.as_ref()));
         let grows = before.len() == 1 && after.len() == 2;
         if before.len() != after.len() && !grows {
-            let shown = if after.is_empty() { Value::Null } else { json!(after) };
+            let shown = json!(new.spec.as_ref().and_then(|s| s.cidrs.as_ref()));
             errors.push(Error::invalid(&path, shown, IMMUTABLE));
             return errors;
         }

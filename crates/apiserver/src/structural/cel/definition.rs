@@ -184,8 +184,12 @@ impl Check {
         let rule = match Rule::compile(definition, data, schema) {
             Ok(rule) => rule,
             Err(Complaint { of_message, text }) => {
-                let at = if of_message { message_at } else { rule_at };
-                self.rule_errors.push(Error::invalid(&at, whole, text));
+                let at = if of_message { &message_at } else { &rule_at };
+                self.rule_errors.push(Error::invalid(at, whole, text));
+                // A rule that does not compile uses nothing.
+                if let Some(optional) = optional.filter(|_| !of_message) {
+                    self.unused_old_self(optional, path);
+                }
                 return;
             }
         };
@@ -203,9 +207,13 @@ impl Check {
                 self.rule_errors.push(Error::invalid(&rule_at, source, why));
             }
         } else if let Some(optional) = optional {
-            let why = "may not be set if oldSelf is not used in rule";
-            self.rule_errors.push(Error::invalid(&path.child("optionalOldSelf"), optional, why));
+            self.unused_old_self(optional, path);
         }
+    }
+
+    fn unused_old_self(&mut self, optional: bool, path: &Path) {
+        let why = "may not be set if oldSelf is not used in rule";
+        self.rule_errors.push(Error::invalid(&path.child("optionalOldSelf"), optional, why));
     }
 
     fn observe(&mut self, what: &str, cost: u64, path: &Path) {

@@ -111,6 +111,23 @@ impl Rules {
     }
 }
 
+/// What the rules of a schema say of its default: as one that was there before, and as one that is new.
+pub fn check_default(schema: &Structural, is_resource: bool, default: &Value, path: &Path) -> Vec<Error> {
+    let rules =
+        has_rules(schema).then(|| Rules::place(schema, schema, &data::data(schema, is_resource, "selfType")));
+    let Some(rules) = rules.flatten() else { return Vec::new() };
+    let run = |old| {
+        let mut run =
+            Run { budget: i64::try_from(limits::PER_OBJECT).unwrap_or(i64::MAX), found: Findings::default() };
+        let step = Step { old, ratchet: Ratchet { current: None, nearest: None } };
+        // The budget may run out; what was found until then is the answer.
+        run.place(&rules, default, step, path).unwrap_or(());
+        run.found.errors
+    };
+    let found = run(Some(default));
+    if found.is_empty() { run(None) } else { found }
+}
+
 /// The place of a field, or of the elements or values, in the data.
 fn child(data: &Data, step: &str) -> Option<Arc<Data>> {
     use gantry_cel::DataKind;

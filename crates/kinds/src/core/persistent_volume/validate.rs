@@ -92,9 +92,7 @@ fn check_capacity(spec: &PersistentVolumeSpec, at: &At<'_>, errors: &mut Errors)
     }
     for (name, wire) in &list {
         let at = at.key(name);
-        if !check_basic(wire, &at, errors) {
-            continue;
-        }
+        check_basic(wire, &at, errors);
         if let Some(quantity) = quantities::read(wire, &at, errors).filter(|q| q.sign() <= 0) {
             errors.invalid(&at, quantity.to_string(), "must be greater than zero");
         }

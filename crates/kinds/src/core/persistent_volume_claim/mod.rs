@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::persistent_volume::access_modes;
 use crate::common::at::At;
 use crate::common::pod_spec::{claim_defaults, warn_fraction};
+use crate::common::sent;
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
 use crate::table::{AGE, Column, age};
 
@@ -35,6 +36,12 @@ impl Kind for PersistentVolumeClaimKind {
     fn defaults(claim: &mut PersistentVolumeClaim) {
         claim.status.get_or_insert_default().phase.get_or_insert_with(|| "Pending".into());
         claim_defaults(claim.spec.get_or_insert_default());
+    }
+
+    fn recall(claim: &mut PersistentVolumeClaim, sent: &[u8]) {
+        if let Some(spec) = &mut claim.spec {
+            sent::recall_list(&mut spec.access_modes, "/spec/accessModes", sent);
+        }
     }
 
     fn prepare_create(claim: &mut PersistentVolumeClaim) {

@@ -36,14 +36,14 @@ pub(super) fn update(new: &Pod, old: &Pod) -> Errors {
     }
     check_added_tolerations(&spec, &old_spec, &at.child("tolerations"), &mut errors);
     check_removed_gates(&spec, &old_spec, &at.child("schedulingGates"), &mut errors);
-    if internal::same(&spec, &old_spec) {
+    if internal::same_form("PodSpec", &spec, &old_spec) {
         return errors;
     }
     let mut leveled = level(&spec, &old_spec);
     if !items(&old_spec.scheduling_gates).is_empty() {
         level_placement(&mut leveled, &old_spec, &at, &mut errors);
     }
-    if !internal::same(&leveled, &old_spec) {
+    if !internal::same_form("PodSpec", &leveled, &old_spec) {
         let difference = internal::difference("PodSpec", &old_spec, &leveled);
         errors.forbidden(&at, format!("{WHY}\n{difference}"));
     }

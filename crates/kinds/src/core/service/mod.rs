@@ -6,6 +6,8 @@ mod update;
 mod validate;
 mod warnings;
 
+pub use validate::check_service_addresses;
+
 use std::time::SystemTime;
 
 use gantry_api::IntOrString;

@@ -54,12 +54,6 @@ fn patch(new: &mut ServiceSpec, old: &ServiceSpec) {
         if items(&new.cluster_ips).is_empty() && !items(&old.cluster_ips).is_empty() {
             new.cluster_ips.clone_from(&old.cluster_ips);
         }
-        if new.ip_family_policy.is_none() {
-            new.ip_family_policy.clone_from(&old.ip_family_policy);
-        }
-        if items(&new.ip_families).is_empty() {
-            new.ip_families.clone_from(&old.ip_families);
-        }
     }
     if needs_node_port(old) && needs_node_port(new) {
         patch_node_ports(new, old);

@@ -167,7 +167,13 @@ fn check_affinity(spec: &ServiceSpec, at: &At<'_>, errors: &mut Errors) {
     }
 }
 
-/// As `ValidateServiceClusterIPsRelatedFields`.
+/// What is wrong with addresses and families of a service that has any; as `ValidateServiceClusterIPsRelatedFields`.
+pub fn check_service_addresses(spec: &ServiceSpec, old: Option<&ServiceSpec>) -> Errors {
+    let mut errors = Errors::new();
+    check_addresses(spec, old, &mut errors);
+    errors
+}
+
 fn check_addresses(spec: &ServiceSpec, old: Option<&ServiceSpec>, errors: &mut Errors) {
     if text(&spec.type_) == "ExternalName" {
         return;
