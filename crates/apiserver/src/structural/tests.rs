@@ -41,8 +41,8 @@ fn errors_read_as_upstream() {
         ),
         (
             integer.clone(),
-            json!({"replicas": 1.5}),
-            "spec.replicas: Invalid value: \"number\": spec.replicas in body must be of type integer: \"number\"",
+            json!({"replicas": true}),
+            "spec.replicas: Invalid value: \"boolean\": spec.replicas in body must be of type integer: \"boolean\"",
         ),
         (
             integer,
