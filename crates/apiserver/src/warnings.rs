@@ -37,6 +37,11 @@ impl Warnings {
         }
     }
 
+    /// Whether there is nothing to warn of.
+    pub fn is_empty(&self) -> bool {
+        self.texts.lock().is_empty()
+    }
+
     /// Forgets them all: for a write that is tried again.
     pub fn clear(&self) {
         self.texts.lock().clear();

@@ -27,6 +27,8 @@ pub trait AnyObject: Any + Send + Sync {
     fn to_value(&self) -> Value;
     /// A copy.
     fn clone_box(&self) -> Box<dyn AnyObject>;
+    /// Whether `other` is of the same kind and has the same fields.
+    fn same_as(&self, other: &dyn AnyObject) -> bool;
     /// For downcasts.
     fn as_any(&self) -> &dyn Any;
     /// For downcasts.
@@ -59,6 +61,10 @@ impl<K: Object> AnyObject for K {
 
     fn clone_box(&self) -> Box<dyn AnyObject> {
         Box::new(self.clone())
+    }
+
+    fn same_as(&self, other: &dyn AnyObject) -> bool {
+        other.as_any().downcast_ref::<K>() == Some(self)
     }
 
     fn as_any(&self) -> &dyn Any {

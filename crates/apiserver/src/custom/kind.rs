@@ -25,7 +25,7 @@ use super::{finalizers, replicas};
 use crate::structural::CustomSchema;
 
 /// An object of a custom resource: metadata, and a tree of the rest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Dynamic {
     api_version: String,
     kind: String,
@@ -71,6 +71,10 @@ impl AnyObject for Dynamic {
 
     fn clone_box(&self) -> Box<dyn AnyObject> {
         Box::new(self.clone())
+    }
+
+    fn same_as(&self, other: &dyn AnyObject) -> bool {
+        other.as_any().downcast_ref::<Self>() == Some(self)
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -213,6 +213,28 @@ pub(crate) async fn update(
     if is_finished(&*new, old) { Ok(Change::Remove(new)) } else { Ok(Change::Put(new)) }
 }
 
+/// Whether an update to what is there already leaves it so: nobody changes it on the way. Its fields, which were
+/// validated against themselves before, are not validated again; everybody who may refuse it is asked.
+///
+/// # Errors
+/// What admission says.
+pub(crate) async fn stays(call: &Call<'_>, current: &Current, options: &WriteOptions) -> Result<bool> {
+    let old = &*current.object;
+    let passes = Passes::default();
+    let admission = call.admission(Operation::Update, call.name, VerbOptions::Write(options), &passes);
+    let plugins = admitting(call, Operation::Update);
+    let mut new = old.clone_box();
+    chain::mutate(&plugins, &admission, &mut *new, Some(old)).await?;
+    for plugin in &plugins {
+        plugin.allocate(&admission, &mut *new, Some(old)).await?;
+    }
+    if !new.same_as(old) {
+        return Ok(false);
+    }
+    chain::validate(&plugins, &admission, Some(&*new), Some(old)).await?;
+    Ok(true)
+}
+
 /// An update of an object through a body of another kind, which was admitted already.
 ///
 /// # Errors

@@ -1,5 +1,7 @@
 //! PATCH: JSON patch, merge patch, strategic merge patch and server-side apply.
 
+use std::sync::OnceLock;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use gantry_api::ApiError;
@@ -46,10 +48,13 @@ const APPLY_PATCH: &str = "application/apply-patch+yaml";
 /// 400, 403, 404, 409, 415, 422.
 pub(crate) async fn patch(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Answer> {
     let part = Part::of(call)?;
-    let patch = Patch::read(call, input, options)?;
-    let creates = patch.form == Form::Apply && call.subresource.is_empty();
+    let form = Patch::form(call, input, options)?;
+    let creates = form == Form::Apply && call.subresource.is_empty();
     let body = input.bytes.clone();
-    let mut patching = Patching { call, part, patch, body, options, warned: false };
+    let mut patching = Patching { call, part, form, patch: OnceLock::new(), body, options, warned: false };
+    if !creates {
+        patching.patch()?;
+    }
     match modify(call, PATCH_ATTEMPTS, options.dry_run, &mut patching).await {
         Err(error) if error.is_not_found() && creates => patching.create().await,
         written => Ok(Answer::object(200, written?.object)),
@@ -62,16 +67,26 @@ impl Patch {
     /// # Errors
     /// 400, 413, 415, or 422 for options that do not go with it.
     pub(crate) fn read(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Self> {
+        let form = Self::form(call, input, options)?;
+        Self::parse(form, &input.bytes, options)
+    }
+
+    /// What the patch is written in, and whether the options go with that.
+    fn form(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Form> {
         let form = Form::of(call, &decode::media_type(input.content_type))?;
         options.check_patch(form == Form::Apply)?;
         audit::request_patch(call.warnings, &input.bytes);
+        Ok(form)
+    }
+
+    fn parse(form: Form, bytes: &Bytes, options: &WriteOptions) -> Result<Self> {
         let strict = options.validation != FieldValidation::Ignore;
         if form == Form::Apply {
-            return Self::read_apply(&input.bytes, strict);
+            return Self::read_apply(bytes, strict);
         }
-        let read = apply::read(&input.bytes, None).map_err(|e| {
+        let read = apply::read(bytes, None).map_err(|e| {
             let prefix = if form == Form::Strategic || !strict { "" } else { "error decoding patch: " };
-            ApiError::bad_request(format!("{prefix}{}", decode::parse_error(&e, &input.bytes)))
+            ApiError::bad_request(format!("{prefix}{}", decode::parse_error(&e, bytes)))
         })?;
         let mut complaints = read.problems;
         if form == Form::Json && strict {
@@ -222,7 +237,9 @@ fn complaints_of_operations(patch: &Value, duplicates: Vec<String>) -> Vec<Strin
 struct Patching<'a> {
     call: &'a Call<'a>,
     part: Part,
-    patch: Patch,
+    form: Form,
+    /// Read when it is needed first: an apply that repeats an earlier one is known by its bytes.
+    patch: OnceLock<Patch>,
     /// The patch as it came.
     body: Bytes,
     options: &'a WriteOptions,
@@ -237,24 +254,26 @@ impl Mutate for Patching<'_> {
         let Some(current) = current else {
             return Err(ApiError::not_found(call.served.resource(), call.name));
         };
-        if self.patch.form != Form::Apply {
+        if self.form != Form::Apply {
             let object = self.patched(current).await?;
             return self.finish(object, current).await;
         }
         let question = self.question(current);
-        if question.is_some_and(|question| call.core.repeated.knows(&question))
-            && let Change::Put(object) = self.finish(current.object.clone_box(), current).await?
-            && is_stored(object, current)
-        {
+        if call.core.repeated.knows(&question) && lifecycle::stays(call, current, self.options).await? {
             return Ok(Change::Keep);
         }
         let object = self.applied(current).await?;
-        if let Some(question) = question
+        let change = self.finish(object, current).await?;
+        // Only what has come through validation, and without a word: a repetition is not validated again.
+        if let Change::Put(object) = &change
+            && self.patch()?.complaints.is_empty()
+            && call.warnings.is_empty()
             && is_stored(object.clone_box(), current)
         {
             call.core.repeated.note(question);
+            return Ok(Change::Keep);
         }
-        self.finish(object, current).await
+        Ok(change)
     }
 }
 
@@ -266,20 +285,29 @@ impl Patching<'_> {
         lifecycle::update(call, self.part, object, current, self.options).await
     }
 
-    /// What is asked of the memory of repeated applies; `None` if there is something to say of the configuration.
-    fn question(&self, current: &Current) -> Option<Question> {
+    fn patch(&self) -> Result<&Patch> {
+        if let Some(patch) = self.patch.get() {
+            return Ok(patch);
+        }
+        let patch = Patch::parse(self.form, &self.body, self.options)?;
+        Ok(self.patch.get_or_init(|| patch))
+    }
+
+    /// What is asked of the memory of repeated applies.
+    fn question(&self, current: &Current) -> Question {
         let uid = current.object.metadata().uid.as_deref().unwrap_or("");
-        let ask = || question(self.call, &self.body, self.options, uid, current.revision);
-        self.patch.complaints.is_empty().then(ask)
+        question(self.call, &self.body, self.options, uid, current.revision)
     }
 
     async fn patched(&mut self, current: &Current) -> Result<Box<dyn AnyObject>> {
         let call = self.call;
-        let tree = self.patch.apply_to(current.tree()?.clone(), call.served.kind.schema())?;
-        let mut object = decode::patched(call, &tree, |tree| self.patch.shown(tree))?;
-        if !std::mem::replace(&mut self.warned, true) {
-            let complaints = self.patch.complaints();
-            let shown = |tree: &Value| self.patch.shown(tree);
+        let first = !std::mem::replace(&mut self.warned, true);
+        let patch = self.patch()?;
+        let tree = patch.apply_to(current.tree()?.clone(), call.served.kind.schema())?;
+        let shown = |tree: &Value| patch.shown(tree);
+        let mut object = decode::patched(call, &tree, shown)?;
+        if first {
+            let complaints = patch.complaints();
             decode::check_patched(call, &tree, complaints, self.options.validation, shown)?;
         }
         lifecycle::omit_empty(object.metadata_mut());
@@ -299,14 +327,15 @@ impl Patching<'_> {
 
     async fn apply(&mut self, live: Option<&Value>) -> Result<Applied> {
         let call = self.call;
-        let (kind, patch) = (call.served.kind.as_ref(), &self.patch);
+        let first = !std::mem::replace(&mut self.warned, true);
+        let (kind, patch) = (call.served.kind.as_ref(), self.patch()?);
         let force = self.options.force.unwrap_or(false);
         let applied = managed::as_writer(call, self.options, |writer| {
             apply::apply(live, patch.config(), writer, &kind.resource().kind, force, kind.schema())
         });
         let applied = applied.await??;
-        if !std::mem::replace(&mut self.warned, true) {
-            self.patch.check_config(call, self.options.validation)?;
+        if first {
+            patch.check_config(call, self.options.validation)?;
         }
         Ok(applied)
     }

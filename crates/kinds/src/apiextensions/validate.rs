@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::approval::{self, Approval};
 use crate::admissionregistration::webhooks;
 use crate::common::check;
-use crate::common::workload::immutable;
+use crate::common::check::immutable;
 use crate::kind::Errors;
 
 /// The most selectable fields of a version.
@@ -76,11 +76,11 @@ pub fn change(new: &CustomResourceDefinition, old: &CustomResourceDefinition) ->
     let path = Path::new("spec");
     let names = path.child("names");
     if conditions::is_true(old.status.as_ref().and_then(|s| s.conditions.as_ref()), "Established") {
-        immutable(&new.spec.scope, &old.spec.scope, &path.child("scope"), &mut errors);
-        immutable(&new.spec.names.kind, &old.spec.names.kind, &names.child("kind"), &mut errors);
+        immutable(&path.child("scope"), &new.spec.scope, &old.spec.scope, &mut errors);
+        immutable(&names.child("kind"), &new.spec.names.kind, &old.spec.names.kind, &mut errors);
     }
-    immutable(&new.spec.group, &old.spec.group, &path.child("group"), &mut errors);
-    immutable(&new.spec.names.plural, &old.spec.names.plural, &names.child("plural"), &mut errors);
+    immutable(&path.child("group"), &new.spec.group, &old.spec.group, &mut errors);
+    immutable(&names.child("plural"), &new.spec.names.plural, &old.spec.names.plural, &mut errors);
     errors
 }
 

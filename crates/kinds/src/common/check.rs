@@ -62,6 +62,23 @@ pub fn immutable<T: PartialEq + serde::Serialize>(path: &Path, new: &T, old: &T,
     }
 }
 
+/// The data of an object that was marked as immutable, of which each field is there with whether it changed: the mark
+/// and all of them stay.
+pub fn kept_if_marked(
+    new: Option<bool>,
+    old: Option<bool>,
+    data: &[(&'static str, bool)],
+    errors: &mut Errors,
+) {
+    const WHY: &str = "field is immutable when `immutable` is set";
+    if old != Some(true) {
+        return;
+    }
+    let mark = [("immutable", new != Some(true))];
+    let changed = mark.iter().chain(data).filter(|(_, changed)| *changed);
+    errors.extend(changed.map(|(name, _)| Error::forbidden(&Path::new(name), WHY)));
+}
+
 /// The same for a value of upstream's internal type `kind`, as which the complaint shows it.
 pub fn immutable_internal<T: PartialEq + serde::Serialize>(
     path: &Path,

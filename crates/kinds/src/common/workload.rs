@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gantry_api::core::{PodSpec, PodTemplateSpec};
-use gantry_api::field::{Error, Path};
+use gantry_api::field::Path;
 use gantry_api::metav1::{LabelSelector, ObjectMeta};
 use gantry_api::{IntOrString, names, selector};
 use serde_json::{Value, json};
@@ -194,13 +194,6 @@ pub fn check_ready(
 pub fn check_collisions(new: Option<i32>, old: Option<i32>, at: &At<'_>, errors: &mut Errors) {
     if old.is_some_and(|old| new.is_none_or(|new| new < old)) {
         errors.invalid(&at.child("collisionCount"), new.unwrap_or(0), "cannot be decremented");
-    }
-}
-
-/// A field that no update may change.
-pub fn immutable<T: PartialEq + serde::Serialize>(new: &T, old: &T, path: &Path, errors: &mut Errors) {
-    if new != old {
-        errors.push(Error::invalid(path, json!(new), "field is immutable"));
     }
 }
 

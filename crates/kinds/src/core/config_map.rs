@@ -7,6 +7,7 @@ use gantry_api::field::{Error, Path};
 use gantry_api::names;
 use serde_json::Value;
 
+use crate::common::check::kept_if_marked;
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
 use crate::table::{AGE, Column, age};
 
@@ -47,18 +48,8 @@ impl Kind for ConfigMapKind {
 
     fn validate_update(new: &ConfigMap, old: &ConfigMap) -> Errors {
         let mut errors = Errors::new();
-        if old.immutable == Some(true) {
-            const WHY: &str = "field is immutable when `immutable` is set";
-            if new.immutable != Some(true) {
-                errors.push(Error::forbidden(&Path::new("immutable"), WHY));
-            }
-            if new.data != old.data {
-                errors.push(Error::forbidden(&Path::new("data"), WHY));
-            }
-            if new.binary_data != old.binary_data {
-                errors.push(Error::forbidden(&Path::new("binaryData"), WHY));
-            }
-        }
+        let data = [("data", new.data != old.data), ("binaryData", new.binary_data != old.binary_data)];
+        kept_if_marked(new.immutable, old.immutable, &data, &mut errors);
         errors
     }
 

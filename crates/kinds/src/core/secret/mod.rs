@@ -9,7 +9,7 @@ use gantry_api::field::{Error, Path};
 use gantry_api::meta::MetaExt;
 use serde_json::Value;
 
-use crate::common::workload::immutable;
+use crate::common::check::{immutable, kept_if_marked};
 use crate::core::config_map::{MAX_DATA_BYTES, check_key};
 use crate::kind::{Errors, Kind, NameRule, Names, Verbs};
 use crate::table::{AGE, Column, age};
@@ -85,16 +85,8 @@ impl Kind for SecretKind {
 
     fn validate_update(new: &Secret, old: &Secret) -> Errors {
         let mut errors = Errors::new();
-        immutable(&new.type_, &old.type_, &Path::new("type"), &mut errors);
-        if old.immutable == Some(true) {
-            const WHY: &str = "field is immutable when `immutable` is set";
-            if new.immutable != Some(true) {
-                errors.push(Error::forbidden(&Path::new("immutable"), WHY));
-            }
-            if new.data != old.data {
-                errors.push(Error::forbidden(&Path::new("data"), WHY));
-            }
-        }
+        immutable(&Path::new("type"), &new.type_, &old.type_, &mut errors);
+        kept_if_marked(new.immutable, old.immutable, &[("data", new.data != old.data)], &mut errors);
         errors
     }
 
