@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use gantry_api::core::{PodSpec, PodTemplateSpec};
-use gantry_api::field::Path;
 use gantry_api::metav1::{LabelSelector, ObjectMeta};
 use gantry_api::{IntOrString, names, selector};
 use serde_json::{Value, json};
