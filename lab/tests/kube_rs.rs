@@ -3,7 +3,8 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::future::LocalBoxFuture;
+use futures::{AsyncBufReadExt as _, FutureExt as _, StreamExt, TryStreamExt};
 use gantry_lab::cluster::Cluster;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
@@ -37,15 +38,15 @@ fn kube_rs_passes_its_script() {
         let options = KubeConfigOptions::default();
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.expect("a configuration");
         let client = Client::try_from(config).expect("a client");
-        within("discovery", discovery(client.clone())).await;
-        within("objects", objects(namespace(&client, "objects").await)).await;
-        within("pages", pages(namespace(&client, "pages").await)).await;
-        within("watching", watching(namespace(&client, "watching").await)).await;
-        within("informing", informing(namespace(&client, "informing").await)).await;
-        within("patches", patches(namespace(&client, "patches").await)).await;
-        within("applying", applying(namespace(&client, "applying").await)).await;
-        within("custom", custom(namespace(&client, "custom").await)).await;
-        within("containers", containers(namespace(&client, "containers").await)).await;
+        within("discovery", discovery(client.clone()).boxed_local()).await;
+        within("objects", objects(namespace(&client, "objects").await).boxed_local()).await;
+        within("pages", pages(namespace(&client, "pages").await).boxed_local()).await;
+        within("watching", watching(namespace(&client, "watching").await).boxed_local()).await;
+        within("informing", informing(namespace(&client, "informing").await).boxed_local()).await;
+        within("patches", patches(namespace(&client, "patches").await).boxed_local()).await;
+        within("applying", applying(namespace(&client, "applying").await).boxed_local()).await;
+        within("custom", custom(namespace(&client, "custom").await).boxed_local()).await;
+        within("containers", containers(namespace(&client, "containers").await).boxed_local()).await;
     });
 }
 
@@ -71,7 +72,7 @@ impl Place {
     }
 }
 
-async fn within(what: &str, area: impl Future<Output = ()>) {
+async fn within(what: &str, area: LocalBoxFuture<'_, ()>) {
     assert!(tokio::time::timeout(PATIENCE, area).await.is_ok(), "{what}: not within {PATIENCE:?}");
 }
 
@@ -306,7 +307,10 @@ async fn containers(place: Place) {
     api.create(&PostParams::default(), &pod).await.expect("created");
     let running = kube::runtime::conditions::is_pod_running();
     kube::runtime::wait::await_condition(api.clone(), "box", running).await.expect("it runs");
-    assert_eq!(api.logs("box", &LogParams::default()).await.expect("its log"), "started\n");
+    let follow = LogParams { follow: true, ..LogParams::default() };
+    let mut log = api.log_stream("box", &follow).await.expect("its log").lines();
+    assert_eq!(log.try_next().await.expect("no error").as_deref(), Some("started"));
+    drop(log);
 
     let params = AttachParams::default().stdin(true).stderr(true);
     let command = ["sh", "-c", "read line; echo out $line; echo err >&2; exit 3"];

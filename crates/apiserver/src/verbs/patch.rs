@@ -51,12 +51,13 @@ pub(crate) async fn patch(call: &Call<'_>, input: &Input<'_>, options: &WriteOpt
     let form = Patch::form(call, input, options)?;
     let creates = form == Form::Apply && call.subresource.is_empty();
     let body = input.bytes.clone();
-    let mut patching = Patching { call, part, form, patch: OnceLock::new(), body, options, warned: false };
+    let mut patching =
+        Patching { call, part, form, patch: OnceLock::new(), body, options, warned: false, absent: false };
     if !creates {
         patching.patch()?;
     }
     match modify(call, PATCH_ATTEMPTS, options.dry_run, &mut patching).await {
-        Err(error) if error.is_not_found() && creates => patching.create().await,
+        Err(_) if patching.absent && creates => patching.create().await,
         written => Ok(Answer::object(200, written?.object)),
     }
 }
@@ -245,6 +246,8 @@ struct Patching<'a> {
     options: &'a WriteOptions,
     /// Whether the patch itself was complained of: once, however often it is tried.
     warned: bool,
+    /// Whether there is no such object. (Admission may say `NotFound` of another one.)
+    absent: bool,
 }
 
 #[async_trait]
@@ -252,8 +255,10 @@ impl Mutate for Patching<'_> {
     async fn mutate(&mut self, current: Option<&Current>) -> Result<Change> {
         let call = self.call;
         let Some(current) = current else {
+            self.absent = true;
             return Err(ApiError::not_found(call.served.resource(), call.name));
         };
+        self.absent = false;
         if self.form != Form::Apply {
             let object = self.patched(current).await?;
             return self.finish(object, current).await;
@@ -266,8 +271,7 @@ impl Mutate for Patching<'_> {
         let change = self.finish(object, current).await?;
         // Only what has come through validation, and without a word: a repetition is not validated again.
         if let Change::Put(object) = &change
-            && self.patch()?.complaints.is_empty()
-            && call.warnings.is_empty()
+            && self.is_beyond_doubt()?
             && is_stored(object.clone_box(), current)
         {
             call.core.repeated.note(question);
@@ -291,6 +295,14 @@ impl Patching<'_> {
         }
         let patch = Patch::parse(self.form, &self.body, self.options)?;
         Ok(self.patch.get_or_init(|| patch))
+    }
+
+    /// Whether the same bytes come to the same for everybody: they were looked through for what strict validation
+    /// complains of, nothing was complained of, and no webhook, which may change its mind, converted the object.
+    fn is_beyond_doubt(&self) -> Result<bool> {
+        let looked = self.options.validation != FieldValidation::Ignore;
+        let quiet = self.patch()?.complaints.is_empty() && self.call.warnings.is_empty();
+        Ok(looked && quiet && self.call.served.converter().is_none())
     }
 
     /// What is asked of the memory of repeated applies.

@@ -45,7 +45,8 @@ pub(crate) fn question(
     let (resource, entry) = (call.served.resource(), &call.served.entry);
     // A custom resource's schema changes with the generation of its definition.
     let numbers = [revision, entry.generation.unsigned_abs(), u64::from(options.force.unwrap_or(false))];
-    let texts = [&*call.key(), uid, &*resource.version, &*entry.uid, call.subresource, options.manager()];
+    let version = resource.api_version();
+    let texts = [&*call.key(), uid, &*version, &*entry.uid, call.subresource, options.manager()];
     let mut hash = Sha256::new();
     for number in numbers {
         hash.update(number.to_le_bytes());
