@@ -296,17 +296,17 @@ async fn custom(place: Place) {
 
 async fn containers(place: Place) {
     let api: Api<Pod> = place.api();
-    let script = "echo started; while true; do nc -l -p 7000 -e cat; done";
+    let script = "echo started; mkdir /www; echo hello > /www/index.html; exec httpd -f -p 7000 -h /www";
+    let probe = json!({"httpGet": {"path": "/index.html", "port": 7000}, "periodSeconds": 1});
     let pod: Pod = from(json!({
         "metadata": {"name": "box"},
         "spec": {
             "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "c", "image": "gantry.test/busybox:1", "command": ["sh", "-c", script]}],
+            "containers": [{"name": "c", "image": "gantry.test/busybox:1", "command": ["sh", "-c", script], "readinessProbe": probe}],
         },
     }));
     api.create(&PostParams::default(), &pod).await.expect("created");
-    let running = kube::runtime::conditions::is_pod_running();
-    kube::runtime::wait::await_condition(api.clone(), "box", running).await.expect("it runs");
+    kube::runtime::wait::await_condition(api.clone(), "box", is_ready).await.expect("it is ready");
     let follow = LogParams { follow: true, ..LogParams::default() };
     let mut log = api.log_stream("box", &follow).await.expect("its log").lines();
     assert_eq!(log.try_next().await.expect("no error").as_deref(), Some("started"));
@@ -333,10 +333,15 @@ async fn containers(place: Place) {
 
     let mut forwarder = api.portforward("box", &[7000]).await.expect("a forwarded port");
     let mut stream = forwarder.take_stream(7000).expect("its stream");
-    stream.write_all(b"ping").await.expect("it takes bytes");
-    let mut echo = [0; 4];
-    stream.read_exact(&mut echo).await.expect("it answers");
-    assert_eq!(&echo, b"ping");
+    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").await.expect("it takes bytes");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("it answers, and ends");
+    assert!(answer.ends_with("hello\n"), "{answer}");
     drop(stream);
     forwarder.abort();
+}
+
+fn is_ready(pod: Option<&Pod>) -> bool {
+    let conditions = pod.and_then(|pod| pod.status.as_ref()?.conditions.as_ref());
+    conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
 }

@@ -87,8 +87,10 @@ const podSpec = (script) => ({
 });
 
 /** Creates a pod and waits, with a watch, until it is ready. */
-async function run(namespace, name, script, labels = {}) {
-  await core.createNamespacedPod({ namespace, body: { metadata: { name, labels }, spec: podSpec(script) } });
+async function run(namespace, name, script, labels = {}, readinessProbe = undefined) {
+  const spec = podSpec(script);
+  spec.containers[0].readinessProbe = readinessProbe;
+  await core.createNamespacedPod({ namespace, body: { metadata: { name, labels }, spec } });
   const watch = new k8s.Watch(config);
   await inTime(`${name} is ready`, new Promise((resolve, reject) => {
     watch.watch(`/api/v1/namespaces/${namespace}/pods`, { fieldSelector: `metadata.name=${name}` }, (_, pod) => {
@@ -311,7 +313,7 @@ async function copies(namespace) {
 
 async function forwards(namespace) {
   const script = 'mkdir /www; echo hello > /www/index.html; exec httpd -f -p 8080 -h /www';
-  await run(namespace, 'web', script, { app: 'web' });
+  await run(namespace, 'web', script, { app: 'web' }, { httpGet: { path: '/index.html', port: 8080 }, periodSeconds: 1 });
   await core.createNamespacedService({ namespace, body: { metadata: { name: 'web' },
     spec: { selector: { app: 'web' }, ports: [{ port: 80, targetPort: 8080 }] } } });
   const forward = new k8s.PortForward(config);
