@@ -47,8 +47,9 @@ pub fn of(target: &Target, root: &Path) -> (Vec<Vec<u8>>, String) {
         Seeds::Yaml => inputs.extend(manifests(root)),
         golden => inputs.extend(steps(root).iter().filter_map(|step| step.seed(golden))),
     }
-    let mut dictionary = String::new();
-    for word in literals.iter().filter(|l| l.len() <= WORD).take(MAX_WORDS) {
+    // The engine refuses a dictionary with nothing in it, and words without a letter.
+    let mut dictionary = String::from("# Literals of sources and tests.\n");
+    for word in literals.iter().filter(|l| (1..=WORD).contains(&l.len())).take(MAX_WORDS) {
         let escaped: String = word.bytes().map(|b| format!("\\x{b:02x}")).collect();
         // Writing to a text cannot fail.
         writeln!(dictionary, "\"{escaped}\"").expect("a text takes everything");

@@ -20,7 +20,9 @@ pub fn run(data: &[u8]) {
     let program = match Program::compile(source, &env) {
         Ok(program) => program,
         Err(issues) => {
-            assert!(issues.to_string().starts_with("ERROR: <input>:"), "{issues}");
+            // What constants come to is found out beforehand, and told without a place, as upstream does.
+            let text = issues.to_string();
+            assert!(text.starts_with("ERROR: <input>:") || !text.contains("ERROR"), "{issues}");
             return;
         }
     };
