@@ -42,7 +42,8 @@ pub use table::Column;
 pub mod rules {
     pub use crate::apiextensions::approval;
     pub use crate::common::metadata::{
-        check_name, validate_metadata, validate_metadata_update, validate_updated_finalizers,
+        check_name, is_standard_finalizer, validate_metadata, validate_metadata_update,
+        validate_updated_finalizers,
     };
     pub use crate::common::{cel, cron};
     pub use crate::core::service::check_service_addresses;

@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use gantry_api::field::quote;
 use gantry_api::metav1::ObjectMeta;
 use gantry_api::names;
-
-/// Finalizers that need no domain.
-const STANDARD: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
+use gantry_kinds::rules;
 
 /// Warnings about those that `old` did not have.
 pub(super) fn warnings(new: &ObjectMeta, old: Option<&ObjectMeta>) -> Vec<String> {
@@ -19,7 +17,7 @@ pub(super) fn warnings(new: &ObjectMeta, old: Option<&ObjectMeta>) -> Vec<String
         let shown = quote(name);
         let mut warn = |why: &str| warnings.push(format!("metadata.finalizers: {shown}: {why}"));
         names::qualified_name_complaints(name).iter().for_each(|why| warn(why));
-        if name.contains('/') || STANDARD.contains(&name.as_str()) {
+        if name.contains('/') || rules::is_standard_finalizer(name) {
             continue;
         }
         let path = if name.contains('.') { " including a path (/)" } else { "" };

@@ -106,6 +106,13 @@ pub(super) async fn timed<F: Future>(work: F) -> (F::Output, Duration) {
     (output, CLOCK.monotonic().saturating_sub(since))
 }
 
+/// The same of what waits for nobody.
+pub(super) fn timed_now<R>(work: impl FnOnce() -> R) -> (R, Duration) {
+    let since = CLOCK.monotonic();
+    let output = work();
+    (output, CLOCK.monotonic().saturating_sub(since))
+}
+
 /// A value was sealed (`to_storage`) or opened (`from_storage`) by the provider with this prefix, under this key of the
 /// store.
 pub(super) fn transformed(kind: &'static str, prefix: &str, key: &str, fine: bool, took: Duration) {

@@ -1,8 +1,11 @@
 //! A store whose values are sealed on their way in and opened on their way out.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use gantry_base::{Class, Error};
 use gantry_store::{
     Batch, Committed, Event, KeyValue, Op, OpResult, Range, RangeRequest, Read, Result, Revision, Store,
@@ -51,29 +54,13 @@ impl EncryptedStore {
     pub fn sealer(&self) -> Arc<Sealer> {
         self.sealer.load_full()
     }
-}
 
-#[async_trait::async_trait]
-impl Store for EncryptedStore {
-    async fn get(&self, key: &str, at: Option<Revision>) -> Result<Read> {
-        let mut read = self.inner.get(key, at).await?;
-        open_all(&self.sealer(), &mut read.item).await?;
-        Ok(read)
-    }
-
-    async fn range(&self, request: RangeRequest<'_>) -> Result<Range> {
-        let mut range = self.inner.range(request).await?;
-        open_all(&self.sealer(), &mut range.items).await?;
-        Ok(range)
-    }
-
-    async fn commit(&self, mut batch: Batch) -> Result<Committed> {
-        let sealer = self.sealer.load_full();
+    async fn commit_sealed(&self, sealer: Arc<Sealer>, mut batch: Batch) -> Result<Committed> {
         for op in &mut batch.ops {
             if let Op::Put { key, value, .. } = op
                 && sealer.covers(key)
             {
-                let (sealed, took) = metrics::timed(async { sealer.seal(key, value) }).await;
+                let (sealed, took) = metrics::timed_now(|| sealer.seal(key, value));
                 metrics::transformed("to_storage", sealer.writing_label(key), key, sealed.is_ok(), took);
                 *value = sealed.map_err(|e| failed(&e))?;
             }
@@ -93,6 +80,35 @@ impl Store for EncryptedStore {
             }
         }
         Ok(committed)
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for EncryptedStore {
+    async fn get(&self, key: &str, at: Option<Revision>) -> Result<Read> {
+        let mut read = self.inner.get(key, at).await?;
+        open_all(&self.sealer(), &mut read.item).await?;
+        Ok(read)
+    }
+
+    async fn range(&self, request: RangeRequest<'_>) -> Result<Range> {
+        let mut range = self.inner.range(request).await?;
+        open_all(&self.sealer(), &mut range.items).await?;
+        Ok(range)
+    }
+
+    // Written out, so that what is not sealed, which is most, passes without a future of its own around it.
+    fn commit<'a, 'b>(&'a self, batch: Batch) -> Pin<Box<dyn Future<Output = Result<Committed>> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        let sealer = self.sealer.load_full();
+        if batch.ops.iter().any(|op| sealer.covers(op.key())) {
+            Box::pin(self.commit_sealed(sealer, batch))
+        } else {
+            self.inner.commit(batch)
+        }
     }
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch> {
@@ -133,22 +149,16 @@ impl Opening {
     /// What was seen, opened, if that needs nobody else.
     fn opened_now(&self, batch: WatchBatch) -> Result<std::result::Result<WatchBatch, WatchBatch>> {
         let sealer = self.sealer.load();
-        if !batch.events.iter().any(|event| sealer.covers(&event.key)) {
-            return Ok(Ok(batch));
-        }
-        let mut events: Vec<Event> = batch.events.to_vec();
-        for event in &mut events {
-            for item in event.current.iter_mut().chain(&mut event.previous) {
-                if !sealer.covers(&item.key) {
-                    continue;
-                }
-                match sealer.open_now(&item.key, &item.value, item.modified).map_err(|e| failed(&e))? {
-                    Opened::Plain(value) => {
-                        item.value = value;
-                    }
-                    Opened::Ask(..) => return Ok(Err(batch)),
-                }
-            }
+        let Some(mut events) = sealed_events(&sealer, &batch) else { return Ok(Ok(batch)) };
+        for item in sealed_items(&sealer, &mut events) {
+            let (opened, took) =
+                metrics::timed_now(|| sealer.open_now(&item.key, &item.value, item.modified));
+            let plain = match opened {
+                Ok(Opened::Ask(..)) => return Ok(Err(batch)),
+                Ok(Opened::Plain(value)) => Ok(value),
+                Err(error) => Err(error),
+            };
+            put_opened(&sealer, item, plain, took)?;
         }
         Ok(Ok(WatchBatch { events: events.into(), revision: batch.revision }))
     }
@@ -187,15 +197,21 @@ impl WatchSource for Opening {
 }
 
 async fn opened(sealer: &Sealer, batch: WatchBatch) -> Result<WatchBatch> {
-    if !batch.events.iter().any(|event| sealer.covers(&event.key)) {
-        return Ok(batch);
-    }
-    let mut events: Vec<Event> = batch.events.to_vec();
-    for event in &mut events {
-        open_all(sealer, &mut event.current).await?;
-        open_all(sealer, &mut event.previous).await?;
+    let Some(mut events) = sealed_events(sealer, &batch) else { return Ok(batch) };
+    for item in sealed_items(sealer, &mut events) {
+        open(sealer, item).await?;
     }
     Ok(WatchBatch { events: events.into(), revision: batch.revision })
+}
+
+/// A copy of the events, to be opened; nothing if no rule covers any.
+fn sealed_events(sealer: &Sealer, batch: &WatchBatch) -> Option<Vec<Event>> {
+    batch.events.iter().any(|event| sealer.covers(&event.key)).then(|| batch.events.to_vec())
+}
+
+fn sealed_items<'a>(sealer: &Sealer, events: &'a mut [Event]) -> impl Iterator<Item = &'a mut KeyValue> {
+    let items = events.iter_mut().flat_map(|event| event.current.iter_mut().chain(&mut event.previous));
+    items.filter(|item| sealer.covers(&item.key))
 }
 
 async fn open_all<'a>(
@@ -214,6 +230,16 @@ async fn open(sealer: &Sealer, item: &mut KeyValue) -> Result<()> {
     }
     let opening = sealer.open(&item.key, &item.value, item.modified);
     let (plain, took) = metrics::timed(opening).await;
+    put_opened(sealer, item, plain, took)
+}
+
+/// Puts the plain value in the place of the sealed one, and counts that.
+fn put_opened(
+    sealer: &Sealer,
+    item: &mut KeyValue,
+    plain: gantry_base::Result<Bytes>,
+    took: Duration,
+) -> Result<()> {
     let label = sealer.reading_label(&item.key, &item.value);
     metrics::transformed("from_storage", label, &item.key, plain.is_ok(), took);
     item.value = plain.map_err(|e| failed(&e))?;

@@ -191,9 +191,41 @@ fn refuse(call: &Call<'_>, object: &dyn AnyObject, errors: &[Error]) -> Result<(
 pub(crate) async fn update(
     call: &Call<'_>,
     part: Part,
+    new: Box<dyn AnyObject>,
+    current: &Current,
+    options: &WriteOptions,
+) -> Result<Change> {
+    admitted(call, new, current, options, |new, old| before_update(call, part, new, old)).await
+}
+
+/// An update to what is there already, which was validated against itself before and is not again unless somebody
+/// changes it on the way. Everybody who may refuse it is asked.
+///
+/// # Errors
+/// As of [`update`].
+pub(crate) async fn repeat(
+    call: &Call<'_>,
+    part: Part,
+    current: &Current,
+    options: &WriteOptions,
+) -> Result<Change> {
+    let mut stays = false;
+    let new = current.object.clone_box();
+    let change = admitted(call, new, current, options, |new, old| {
+        stays = new.same_as(old);
+        if stays { Ok(()) } else { before_update(call, part, new, old) }
+    });
+    let change = change.await?;
+    Ok(if stays { Change::Keep } else { change })
+}
+
+/// The way of an update through admission, with `check` where validation has its place.
+async fn admitted(
+    call: &Call<'_>,
     mut new: Box<dyn AnyObject>,
     current: &Current,
     options: &WriteOptions,
+    check: impl FnOnce(&mut dyn AnyObject, &dyn AnyObject) -> Result<()>,
 ) -> Result<Change> {
     let old = &*current.object;
     let passes = Passes::default();
@@ -208,31 +240,9 @@ pub(crate) async fn update(
     for plugin in &plugins {
         plugin.allocate(&admission, &mut *new, Some(old)).await?;
     }
-    before_update(call, part, &mut *new, old)?;
+    check(&mut *new, old)?;
     chain::validate(&plugins, &admission, Some(&*new), Some(old)).await?;
-    if is_finished(&*new, old) { Ok(Change::Remove(new)) } else { Ok(Change::Put(new)) }
-}
-
-/// Whether an update to what is there already leaves it so: nobody changes it on the way. Its fields, which were
-/// validated against themselves before, are not validated again; everybody who may refuse it is asked.
-///
-/// # Errors
-/// What admission says.
-pub(crate) async fn stays(call: &Call<'_>, current: &Current, options: &WriteOptions) -> Result<bool> {
-    let old = &*current.object;
-    let passes = Passes::default();
-    let admission = call.admission(Operation::Update, call.name, VerbOptions::Write(options), &passes);
-    let plugins = admitting(call, Operation::Update);
-    let mut new = old.clone_box();
-    chain::mutate(&plugins, &admission, &mut *new, Some(old)).await?;
-    for plugin in &plugins {
-        plugin.allocate(&admission, &mut *new, Some(old)).await?;
-    }
-    if !new.same_as(old) {
-        return Ok(false);
-    }
-    chain::validate(&plugins, &admission, Some(&*new), Some(old)).await?;
-    Ok(true)
+    Ok(put_or_remove(new, old))
 }
 
 /// An update of an object through a body of another kind, which was admitted already.
@@ -247,7 +257,7 @@ pub(crate) fn update_admitted(
     let old = &*current.object;
     preconditions::check_revision(call, new.metadata(), current.revision)?;
     before_update(call, Part::Main, &mut *new, old)?;
-    if is_finished(&*new, old) { Ok(Change::Remove(new)) } else { Ok(Change::Put(new)) }
+    Ok(put_or_remove(new, old))
 }
 
 /// An update that the server makes by itself: nobody is asked whether it may.
@@ -337,6 +347,10 @@ fn keep_metadata(new: &mut ObjectMeta, old: &ObjectMeta) {
         new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
     }
     new.self_link = None;
+}
+
+fn put_or_remove(new: Box<dyn AnyObject>, old: &dyn AnyObject) -> Change {
+    if is_finished(&*new, old) { Change::Remove(new) } else { Change::Put(new) }
 }
 
 /// Whether nothing keeps the object any more: its deletion was asked for, its time is over and its last finalizer

@@ -264,8 +264,8 @@ impl Mutate for Patching<'_> {
             return self.finish(object, current).await;
         }
         let question = self.question(current);
-        if call.core.repeated.knows(&question) && lifecycle::stays(call, current, self.options).await? {
-            return Ok(Change::Keep);
+        if call.core.repeated.knows(&question) {
+            return lifecycle::repeat(call, self.part, current, self.options).await;
         }
         let object = self.applied(current).await?;
         let change = self.finish(object, current).await?;

@@ -1,4 +1,5 @@
 //! The formats of values that schemas of definitions may ask for. One that is not known asks for nothing.
+//! What each asks for stands in the API server's `structural::formats`: a format belongs into both.
 
 use gantry_api::apiextensions::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,

@@ -88,11 +88,6 @@ pub fn immutable_internal<T: PartialEq + serde::Serialize>(
     errors: &mut Errors,
 ) {
     if !super::internal::same_form(kind, new, old) {
-        changed_internal(path, kind, new, errors);
+        errors.push(Error::invalid(path, super::internal::shown(kind, new), "field is immutable"));
     }
-}
-
-/// Says so of a value that has changed.
-pub fn changed_internal<T: serde::Serialize>(path: &Path, kind: &str, new: &T, errors: &mut Errors) {
-    errors.push(Error::invalid(path, super::internal::shown(kind, new), "field is immutable"));
 }

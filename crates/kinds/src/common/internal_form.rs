@@ -3,8 +3,9 @@
 //!
 //! Two texts that clients see are made of it: the difference in a refused update, and the value in some complaints.
 //! The table beside this file says which fields there are: `GoName=wireName:kind`, where the kind is `s` a text, `i` a
-//! number, `b` a truth, `q` a quantity, `-` anything that can be null, or a type by value, `*` by pointer, `[]` in a
-//! list.
+//! number, `b` a truth, `q` a quantity, `-` anything that can be null, `?` what is left out where it is absent, or a type
+//! by value, `*` by pointer, `[]` in a list. A wire name may lead into another one, `metadata/labels`, for what is
+//! embedded.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -90,13 +91,19 @@ fn write_object(text: &mut String, name: &str, fields: &[Field], value: &Value, 
     };
     text.push('{');
     let inner = indent.map(|depth| depth + 1);
-    for (i, field) in fields.iter().enumerate() {
-        if i > 0 {
+    let mut any = false;
+    for field in fields {
+        let value = field.wire.split('/').try_fold(value, |at, name| at.get(name)).unwrap_or(&Value::Null);
+        if field.kind == "?" && value.is_null() {
+            continue;
+        }
+        if any {
             text.push(',');
         }
+        any = true;
         line(text, inner);
         key(text, field.go, indent);
-        write(text, field.kind, value.get(field.wire).unwrap_or(&Value::Null), inner);
+        write(text, field.kind, value, inner);
     }
     line(text, indent);
     text.push('}');

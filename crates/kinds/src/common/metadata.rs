@@ -90,10 +90,14 @@ fn check_standard_finalizers(meta: &ObjectMeta, at: &At<'_>, errors: &mut Errors
     }
 }
 
+/// Whether it is one of the finalizers that need no domain.
+pub fn is_standard_finalizer(finalizer: &str) -> bool {
+    matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion")
+}
+
 /// A finalizer without a domain must be one of the known.
 pub fn check_standard_finalizer(finalizer: &str, at: &At<'_>, errors: &mut Errors) {
-    let known = matches!(finalizer, "kubernetes" | "orphan" | "foregroundDeletion");
-    if !finalizer.contains('/') && !known {
+    if !finalizer.contains('/') && !is_standard_finalizer(finalizer) {
         let why = "name is neither a standard finalizer name nor is it fully qualified";
         errors.invalid(at, finalizer, why);
     }

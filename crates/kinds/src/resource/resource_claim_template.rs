@@ -1,7 +1,5 @@
 //! ResourceClaimTemplate: the claim that each pod gets one of its own of.
 
-use std::collections::BTreeMap;
-
 use gantry_api::dynamic_resource::ResourceClaimTemplate;
 use gantry_api::field::Path;
 
@@ -33,21 +31,14 @@ impl Kind for ResourceClaimTemplateKind {
     }
 
     fn validate_update(new: &ResourceClaimTemplate, old: &ResourceClaimTemplate) -> Errors {
-        const KIND: &str = "ResourceClaimTemplateSpec";
         let mut errors = Errors::new();
-        let path = Path::new("spec");
-        // The internal form, which is compared and shown, leaves metadata out.
-        if given(new) == given(old) {
-            check::immutable_internal(&path, KIND, &new.spec, &old.spec, &mut errors);
-        } else {
-            check::changed_internal(&path, KIND, &new.spec, &mut errors);
-        }
+        check::immutable_internal(
+            &Path::new("spec"),
+            "ResourceClaimTemplateSpec",
+            &new.spec,
+            &old.spec,
+            &mut errors,
+        );
         errors
     }
-}
-
-/// The labels and annotations that a template gives its claims.
-fn given(template: &ResourceClaimTemplate) -> [BTreeMap<String, String>; 2] {
-    let metadata = template.spec.metadata.clone().unwrap_or_default();
-    [metadata.labels.unwrap_or_default(), metadata.annotations.unwrap_or_default()]
 }
