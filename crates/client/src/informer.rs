@@ -47,6 +47,11 @@ pub trait Projection: Send + Sync + Sized + 'static {
         true
     }
 
+    /// What is followed at all: nothing else is read, sent or decoded for this projection.
+    fn scope() -> Scope {
+        Scope::default()
+    }
+
     /// Indexes besides the one by namespace.
     fn indexes() -> &'static [Index<Self>] {
         &[]
@@ -78,6 +83,18 @@ pub struct Scope {
     pub labels: LabelSelector,
     /// By field, for example `spec.nodeName=node-1`.
     pub fields: FieldSelector,
+}
+
+impl Scope {
+    /// What has this value in this field, in all namespaces.
+    pub fn with_field(field: &str, value: &str) -> Self {
+        Self { fields: FieldSelector::equals(field, value), ..Self::default() }
+    }
+
+    /// The objects of this name: of one namespace, or (empty) of each.
+    pub fn named(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.to_owned(), ..Self::with_field("metadata.name", name) }
+    }
 }
 
 /// A change of one object. Both sides are set for an update, only `new` for an addition, only `old` for a removal.
@@ -335,11 +352,11 @@ impl InformerSet {
         Arc::new(Self { transport, tasks, running: Mutex::new(HashMap::new()) })
     }
 
-    /// The informer that keeps `P`, across all namespaces.
+    /// The informer that keeps `P`: all that is in its scope.
     pub fn of<P: Projection>(&self) -> Informer<P> {
         let mut running = self.running.lock();
         let informer = running.entry(TypeId::of::<P>()).or_insert_with(|| {
-            Box::new(Informer::<P>::start(Arc::clone(&self.transport), Scope::default(), &self.tasks))
+            Box::new(Informer::<P>::start(Arc::clone(&self.transport), P::scope(), &self.tasks))
         });
         informer.downcast_ref::<Informer<P>>().expect("the entry of P's type id holds P's informer").clone()
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use gantry_api::core::{ConfigMap, Secret, ServiceAccount};
 use gantry_api::meta::MetaExt;
 use gantry_api::{Object, ObjectKey};
-use gantry_client::{DeleteOptions, Informer, InformerSet, PatchKind, Projection};
+use gantry_client::{DeleteOptions, Informer, InformerSet, PatchKind, Projection, Scope};
 use serde_json::json;
 
 use crate::engine::{Check, Controller, Moment, Plan, Watch, Write};
@@ -52,8 +52,8 @@ impl Projection for LegacySecret {
             last_used: secret.label(LAST_USED).map(str::to_owned),
             invalid_since: secret.label(INVALID_SINCE).map(str::to_owned),
         };
-        let token = secret.type_.as_deref() == Some(TYPE) && !secret.is_terminating();
-        Arc::new(Self { key: secret.key(), revision: MetaExt::revision(&*secret), secret: token.then(kept) })
+        let stays = !secret.is_terminating();
+        Arc::new(Self { key: secret.key(), revision: MetaExt::revision(&*secret), secret: stays.then(kept) })
     }
 
     fn object_key(&self) -> ObjectKey {
@@ -63,9 +63,13 @@ impl Projection for LegacySecret {
     fn object_revision(&self) -> u64 {
         self.revision
     }
+
+    fn scope() -> Scope {
+        Scope::with_field("type", TYPE)
+    }
 }
 
-/// What is kept of a ConfigMap: since when uses are noted, if it says so.
+/// What is kept of the ConfigMap that says since when uses are noted.
 pub struct Tracking {
     key: ObjectKey,
     revision: u64,
@@ -76,8 +80,7 @@ impl Projection for Tracking {
     type Object = ConfigMap;
 
     fn project(map: Arc<ConfigMap>) -> Arc<Self> {
-        let ours = map.name() == TRACKING && map.namespace() == "kube-system";
-        let since = map.data.as_ref().and_then(|data| data.get("since")).filter(|_| ours).cloned();
+        let since = map.data.as_ref().and_then(|data| data.get("since")).cloned();
         Arc::new(Self { key: map.key(), revision: MetaExt::revision(&*map), since })
     }
 
@@ -87,6 +90,10 @@ impl Projection for Tracking {
 
     fn object_revision(&self) -> u64 {
         self.revision
+    }
+
+    fn scope() -> Scope {
+        Scope::named("kube-system", TRACKING)
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use gantry_api::status::Result as ApiResult;
 use gantry_api::time::time;
-use gantry_api::{ApiError, Encoded, Object, ObjectKey, Resource};
+use gantry_api::{ApiError, Encoded, FieldSelector, Object, ObjectKey, Resource};
 use gantry_client::{
     Informer, List, ListParams, Mutation, Projection, Target, Transport, Verb, WatchEvent, WatchKind,
     WatchParams, WatchStream,
@@ -380,6 +380,13 @@ pub struct InMemory {
     pub running: Arc<Mutex<(usize, usize)>>,
 }
 
+/// Whether a request for `target` with such a selector means the object. (No field that is asked for changes here.)
+fn selects(target: &Target, fields: &FieldSelector, value: &Value) -> bool {
+    let namespace = value["metadata"]["namespace"].as_str().unwrap_or("");
+    let field = |path: &str| path.split('.').try_fold(value, |at, name| at.get(name)).and_then(Value::as_str);
+    (target.namespace.is_empty() || *target.namespace == *namespace) && fields.matches(field)
+}
+
 #[async_trait]
 impl Transport for InMemory {
     async fn get(&self, target: &Target) -> ApiResult<Arc<Encoded>> {
@@ -389,21 +396,25 @@ impl Transport for InMemory {
         value.map(encoded).ok_or_else(|| ApiError::not_found(&target.resource, &target.name))
     }
 
-    async fn list(&self, target: &Target, _: &ListParams) -> ApiResult<List> {
+    async fn list(&self, target: &Target, params: &ListParams) -> ApiResult<List> {
         let model = self.model.lock();
         let plural = target.resource.qualified();
-        let items = model.objects.iter().filter(|((p, _), _)| *p == plural).map(|(_, v)| encoded(v));
-        Ok(List { items: items.collect(), revision: model.revision, continue_token: String::new() })
+        let wanted = |value: &Value| selects(target, &params.fields, value);
+        let items = model.objects.iter().filter(|((p, _), value)| *p == plural && wanted(value));
+        let items = items.map(|(_, value)| encoded(value)).collect();
+        Ok(List { items, revision: model.revision, continue_token: String::new() })
     }
 
-    async fn watch(&self, target: &Target, _: &WatchParams) -> ApiResult<WatchStream> {
+    async fn watch(&self, target: &Target, params: &WatchParams) -> ApiResult<WatchStream> {
         let plural = target.resource.qualified();
+        let (target, fields) = (target.clone(), params.fields.clone());
         let receiver = self.model.lock().changes.subscribe();
         let stream = futures::stream::unfold(receiver, |mut receiver| async move {
             receiver.recv().await.ok().map(|change| (change, receiver))
         });
         let own = stream.filter_map(move |(resource, event)| {
-            let own = resource == plural;
+            let read = || serde_json::from_slice::<Value>(event.object.bytes()).unwrap_or_default();
+            let own = resource == plural && selects(&target, &fields, &read());
             async move { own.then(|| Ok(vec![event])) }
         });
         Ok(own.boxed())

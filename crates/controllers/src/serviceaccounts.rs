@@ -8,7 +8,7 @@ use std::sync::Arc;
 use gantry_api::core::{ConfigMap, Namespace, Secret, ServiceAccount};
 use gantry_api::meta::MetaExt;
 use gantry_api::{Object, ObjectKey};
-use gantry_client::{Informer, InformerSet, Projection};
+use gantry_client::{Informer, InformerSet, Projection, Scope};
 use serde_json::json;
 
 use crate::engine::{Check, Controller, Effect, Moment, Plan, Watch, Write};
@@ -73,29 +73,29 @@ impl Controller for DefaultAccounts {
     }
 }
 
-/// What is kept of a ConfigMap: whether it is the root certificate as it should be.
+/// A ConfigMap that the root certificate is published in.
 #[derive(Debug)]
 pub struct RootCaView {
-    key: ObjectKey,
-    revision: u64,
-    /// The whole of it, only of the published ones.
-    map: Option<Arc<ConfigMap>>,
+    map: Arc<ConfigMap>,
 }
 
 impl Projection for RootCaView {
     type Object = ConfigMap;
 
     fn project(map: Arc<ConfigMap>) -> Arc<Self> {
-        let published = map.name() == ROOT_CA;
-        Arc::new(Self { key: map.key(), revision: MetaExt::revision(&*map), map: published.then_some(map) })
+        Arc::new(Self { map })
     }
 
     fn object_key(&self) -> ObjectKey {
-        self.key.clone()
+        self.map.key()
     }
 
     fn object_revision(&self) -> u64 {
-        self.revision
+        MetaExt::revision(&*self.map)
+    }
+
+    fn scope() -> Scope {
+        Scope::named("", ROOT_CA)
     }
 }
 
@@ -129,10 +129,7 @@ impl Controller for RootCaPublisher {
     fn watches(&self) -> Vec<Watch> {
         vec![
             Watch::each(&self.namespaces),
-            Watch::on(&self.maps, |delta| match &*delta.key.name {
-                ROOT_CA => vec![ObjectKey::cluster(Arc::clone(&delta.key.namespace))],
-                _ => Vec::new(),
-            }),
+            Watch::on(&self.maps, |delta| vec![ObjectKey::cluster(Arc::clone(&delta.key.namespace))]),
         ]
     }
 
@@ -140,7 +137,7 @@ impl Controller for RootCaPublisher {
         self.namespaces.get(key).filter(|n| is_active(n))?;
         let namespace = Arc::clone(&key.name);
         let view = self.maps.get(&ObjectKey::new(Arc::clone(&namespace), ROOT_CA));
-        let map = view.and_then(|view| view.map.clone());
+        let map = view.map(|view| Arc::clone(&view.map));
         Some(Published { namespace, map, root_ca: (self.root_ca)() })
     }
 
@@ -166,14 +163,14 @@ impl Controller for RootCaPublisher {
     }
 }
 
-/// What is kept of a Secret: which account's token it holds. Never its content.
+/// What is kept of a token secret: whose token it holds. Never its content.
 #[derive(Debug)]
 pub struct TokenSecretView {
     key: ObjectKey,
     revision: u64,
     uid: Arc<str>,
-    /// The account's name and UID, only of token secrets.
-    account: Option<(Arc<str>, Arc<str>)>,
+    /// The account's name and UID.
+    account: (Arc<str>, Arc<str>),
     /// Whether token, certificate and namespace are there.
     filled: bool,
 }
@@ -183,15 +180,12 @@ impl Projection for TokenSecretView {
 
     fn project(secret: Arc<Secret>) -> Arc<Self> {
         let has = |key: &str| secret.data.as_ref().and_then(|d| d.get(key)).is_some_and(|v| !v.0.is_empty());
-        let account = (secret.type_.as_deref() == Some(TOKEN_TYPE)).then(|| {
-            let text = |key| secret.annotation(key).unwrap_or("").into();
-            (text(ACCOUNT_NAME), text(ACCOUNT_UID))
-        });
+        let text = |key| secret.annotation(key).unwrap_or("").into();
         Arc::new(Self {
             key: secret.key(),
             revision: MetaExt::revision(&*secret),
             uid: secret.uid().into(),
-            account,
+            account: (text(ACCOUNT_NAME), text(ACCOUNT_UID)),
             filled: ["token", "ca.crt", "namespace"].into_iter().all(has),
         })
     }
@@ -202,6 +196,10 @@ impl Projection for TokenSecretView {
 
     fn object_revision(&self) -> u64 {
         self.revision
+    }
+
+    fn scope() -> Scope {
+        Scope::with_field("type", TOKEN_TYPE)
     }
 }
 
@@ -235,13 +233,10 @@ impl Controller for TokenSecrets {
     fn watches(&self) -> Vec<Watch> {
         let secrets = self.secrets.clone();
         vec![
-            Watch::on(&self.secrets, |delta| {
-                let held = delta.new.as_ref().is_some_and(|secret| secret.account.is_some());
-                held.then(|| delta.key.clone()).into_iter().collect()
-            }),
+            Watch::each(&self.secrets),
             Watch::on(&self.accounts, move |delta| {
                 let name = &delta.key.name;
-                let of = |s: &Arc<TokenSecretView>| s.account.as_ref().is_some_and(|(a, _)| a == name);
+                let of = |s: &Arc<TokenSecretView>| s.account.0 == *name;
                 let secrets = secrets.in_namespace(&delta.key.namespace);
                 secrets.iter().filter(|s| of(s)).map(|s| s.key.clone()).collect()
             }),
@@ -250,7 +245,10 @@ impl Controller for TokenSecrets {
 
     fn observe(&self, key: &ObjectKey) -> Option<Token> {
         let secret = self.secrets.get(key)?;
-        let (name, _) = secret.account.as_ref().filter(|(name, _)| !name.is_empty())?;
+        let (name, _) = &secret.account;
+        if name.is_empty() {
+            return None;
+        }
         let account = self.accounts.get(&ObjectKey::new(Arc::clone(&key.namespace), Arc::clone(name)));
         Some(Token { account, secret, root_ca: (self.root_ca)() })
     }
@@ -258,7 +256,7 @@ impl Controller for TokenSecrets {
     fn plan(seen: &Token, _: &Moment) -> Plan {
         let mut plan = Plan::nothing();
         let secret = &*seen.secret;
-        let Some((name, uid)) = &secret.account else { return plan };
+        let (name, uid) = &secret.account;
         let key = &secret.key;
         match seen.account.as_deref() {
             Some(account) if uid.is_empty() || **uid == *account.uid() => {

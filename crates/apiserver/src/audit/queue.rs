@@ -117,6 +117,14 @@ impl Teller {
                 std::future::pending::<()>().await;
             }
             taken(&self.bytes, &batch[before..]);
+            if self.calls.is_none() {
+                // Telling has a price of its own, which what comes meanwhile shares.
+                tokio::time::sleep(LOG_PAUSE).await;
+                let before = batch.len();
+                let more = std::iter::from_fn(|| self.receiver.try_recv().ok());
+                batch.extend(more.take(room.saturating_sub(before)));
+                taken(&self.bytes, &batch[before..]);
+            }
             return;
         }
         let end = tokio::time::sleep(self.max_wait);
@@ -180,6 +188,8 @@ impl Teller {
 
 /// What a backend that does not wait for batches takes at once.
 const LOG_BATCH: usize = 512;
+/// How long an event may lie before such a backend is told.
+const LOG_PAUSE: Duration = Duration::from_millis(10);
 
 fn taken(bytes: &AtomicUsize, events: &[Arc<Event>]) {
     let weight: usize = events.iter().map(|event| event.weight()).sum();

@@ -36,10 +36,12 @@ pub(crate) struct Held(#[expect(dead_code, reason = "held, not read")] Arc<Trail
 impl Arrival {
     pub(crate) fn new(auditor: &Auditor, request: &Request<Body>) -> Self {
         let id = request.headers().get(HEADER).filter(|id| !id.is_empty()).cloned();
-        let id = id.unwrap_or_else(|| {
+        let mut id = id.unwrap_or_else(|| {
             let id = crate::verbs::lifecycle::new_uid();
             HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static(""))
         });
+        // It never comes again: a place in the connection's table of headers (HPACK) would push out what does.
+        id.set_sensitive(true);
         Self { id, received: auditor.clock.now(), since: auditor.clock.monotonic() }
     }
 

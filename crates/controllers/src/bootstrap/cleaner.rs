@@ -29,14 +29,11 @@ impl Controller for TokenCleaner {
     type Seen = Arc<Secret>;
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch::on(&self.secrets, |delta| {
-            let token = delta.new.as_ref().is_some_and(|secret| secret.secret.is_some());
-            token.then(|| delta.key.clone()).into_iter().collect()
-        })]
+        vec![Watch::each(&self.secrets)]
     }
 
     fn observe(&self, key: &ObjectKey) -> Option<Arc<Secret>> {
-        self.secrets.get(key)?.secret.clone()
+        Some(Arc::clone(&self.secrets.get(key)?.secret))
     }
 
     fn plan(secret: &Arc<Secret>, moment: &Moment) -> Plan {

@@ -11,33 +11,33 @@ use std::time::{Duration, SystemTime};
 use gantry_api::ObjectKey;
 use gantry_api::core::Secret;
 use gantry_api::meta::MetaExt;
-use gantry_client::Projection;
+use gantry_client::{Projection, Scope};
 
 const TYPE: &str = "bootstrap.kubernetes.io/token";
 const NAMESPACE: &str = "kube-system";
 
-/// What is kept of a secret: all of a bootstrap token, nothing of others.
+/// A secret with a bootstrap token.
 pub struct BootstrapSecret {
-    key: ObjectKey,
-    revision: u64,
-    secret: Option<Arc<Secret>>,
+    secret: Arc<Secret>,
 }
 
 impl Projection for BootstrapSecret {
     type Object = Secret;
 
     fn project(secret: Arc<Secret>) -> Arc<Self> {
-        let token = secret.type_.as_deref() == Some(TYPE) && secret.namespace() == NAMESPACE;
-        let (key, revision) = (secret.key(), MetaExt::revision(&*secret));
-        Arc::new(Self { key, revision, secret: token.then_some(secret) })
+        Arc::new(Self { secret })
     }
 
     fn object_key(&self) -> ObjectKey {
-        self.key.clone()
+        self.secret.key()
     }
 
     fn object_revision(&self) -> u64 {
-        self.revision
+        MetaExt::revision(&*self.secret)
+    }
+
+    fn scope() -> Scope {
+        Scope { namespace: NAMESPACE.to_owned(), ..Scope::with_field("type", TYPE) }
     }
 }
 

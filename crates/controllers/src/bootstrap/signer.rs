@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gantry_api::ObjectKey;
 use gantry_api::core::{ConfigMap, Secret};
 use gantry_api::meta::MetaExt;
-use gantry_client::{Informer, InformerSet, Projection};
+use gantry_client::{Informer, InformerSet, Projection, Scope};
 
 use super::{BootstrapSecret, left, value};
 use crate::engine::{Controller, Moment, Plan, Watch, Write};
@@ -17,27 +17,28 @@ const MAP: &str = "cluster-info";
 /// What comes before the token's ID in the key of its signature.
 const SIGNATURE: &str = "jws-kubeconfig-";
 
-/// What is kept of a ConfigMap: all of `cluster-info`, nothing of others.
+/// The ConfigMap `cluster-info`.
 pub struct ClusterInfo {
-    key: ObjectKey,
-    revision: u64,
-    map: Option<Arc<ConfigMap>>,
+    map: Arc<ConfigMap>,
 }
 
 impl Projection for ClusterInfo {
     type Object = ConfigMap;
 
     fn project(map: Arc<ConfigMap>) -> Arc<Self> {
-        let ours = map.name() == MAP && map.namespace() == MAP_NAMESPACE;
-        Arc::new(Self { key: map.key(), revision: MetaExt::revision(&*map), map: ours.then_some(map) })
+        Arc::new(Self { map })
     }
 
     fn object_key(&self) -> ObjectKey {
-        self.key.clone()
+        self.map.key()
     }
 
     fn object_revision(&self) -> u64 {
-        self.revision
+        MetaExt::revision(&*self.map)
+    }
+
+    fn scope() -> Scope {
+        Scope::named(MAP_NAMESPACE, MAP)
     }
 }
 
@@ -68,22 +69,13 @@ impl Controller for BootstrapSigner {
 
     fn watches(&self) -> Vec<Watch> {
         let key = || ObjectKey::new(MAP_NAMESPACE, MAP);
-        vec![
-            Watch::on(&self.maps, move |delta| {
-                let ours = delta.key == key();
-                ours.then(key).into_iter().collect()
-            }),
-            Watch::on(&self.secrets, move |delta| {
-                let token = [&delta.new, &delta.old].into_iter().flatten().any(|s| s.secret.is_some());
-                token.then(key).into_iter().collect()
-            }),
-        ]
+        vec![Watch::each(&self.maps), Watch::on(&self.secrets, move |_| vec![key()])]
     }
 
     fn observe(&self, key: &ObjectKey) -> Option<Seen> {
-        let map = self.maps.get(key)?.map.clone()?;
+        let map = Arc::clone(&self.maps.get(key)?.map);
         let secrets = self.secrets.in_namespace(super::NAMESPACE);
-        Some(Seen { map, secrets: secrets.iter().filter_map(|s| s.secret.clone()).collect() })
+        Some(Seen { map, secrets: secrets.iter().map(|s| Arc::clone(&s.secret)).collect() })
     }
 
     fn plan(seen: &Seen, moment: &Moment) -> Plan {

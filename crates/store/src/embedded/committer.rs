@@ -10,7 +10,7 @@ use gantry_base::Clock;
 use parking_lot::Mutex;
 
 use super::log::{Contents, Log, LogError, Row};
-use super::queue::{Queue, Request, Work};
+use super::queue::{Patience, Queue, Request, Work};
 use crate::index::Index;
 use crate::plan::Plan;
 use crate::retention::{Retention, Timeline};
@@ -21,6 +21,11 @@ use crate::{Result, StoreError};
 const BLOCK: Revision = 10_000;
 /// How often the log is asked to let go of memory.
 const TRIM_PERIOD: Duration = Duration::from_secs(60);
+/// A group of so many shows that many are writing: the next one waits until as many have come again, since each flush
+/// costs the same processor time, however much it carries.
+const BUSY: usize = 4;
+/// But no longer than this, a few flushes of a fast disk.
+const GATHER: Duration = Duration::from_millis(1);
 /// Lazily written bytes that make a flush due at once.
 const MAX_UNFLUSHED_BYTES: usize = 4 << 20;
 
@@ -38,6 +43,8 @@ pub(crate) struct Committer {
     /// Recorded in the log: no revision above this may be given out.
     reserved: Revision,
     unflushed: Unflushed,
+    /// How many requests the last flush carried.
+    carried: usize,
     /// Written by a group that failed, so what the log holds of them is unknown.
     suspect: HashSet<Key>,
     /// The disk failed: nothing is written any more.
@@ -120,6 +127,7 @@ impl Committer {
             next: revision + 1,
             reserved: revision,
             unflushed: Unflushed::default(),
+            carried: 0,
             suspect: HashSet::new(),
             failed: None,
             trimmed,
@@ -129,7 +137,7 @@ impl Committer {
     /// Works until the queue is closed; the result of the last flush.
     pub(crate) fn run(mut self) -> Result<()> {
         loop {
-            match self.queue.take(self.timeout()) {
+            match self.queue.take(self.patience()) {
                 Work::Group(requests) => self.group(requests),
                 Work::Closed => return self.finish(),
             }
@@ -158,6 +166,11 @@ impl Committer {
         lazy.into_iter().chain(self.history.tick()).min()
     }
 
+    fn patience(&self) -> Patience {
+        let wanted = if self.carried >= BUSY { self.carried } else { 1 };
+        Patience { first: self.timeout(), wanted, more: GATHER }
+    }
+
     /// Commits `requests` as one group; with none of them, flushes what is due.
     fn group(&mut self, requests: Vec<Request>) {
         let idle = requests.is_empty();
@@ -170,6 +183,7 @@ impl Committer {
             durable |= result.is_ok() && request.batch.durability == Durability::Durable;
             answers.push((request.reply, result));
         }
+        self.carried = if durable { answers.len() } else { 0 };
         // Used up even if the group fails.
         self.next = plan.next_revision();
         let (finals, events) = plan.finish();

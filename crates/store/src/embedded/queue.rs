@@ -44,6 +44,19 @@ pub(crate) struct Queue {
 struct Waiting {
     requests: std::collections::VecDeque<Request>,
     closed: bool,
+    /// The commit thread is woken when so many wait; 0 and 1 are the same.
+    wanted: usize,
+}
+
+/// How the commit thread waits.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience {
+    /// For the first request; forever if `None`.
+    pub(crate) first: Option<Duration>,
+    /// Once there is one, for so many of them.
+    pub(crate) wanted: usize,
+    /// And so long for these.
+    pub(crate) more: Duration,
 }
 
 impl Queue {
@@ -62,10 +75,10 @@ impl Queue {
             return Err(StoreError::Closed);
         }
         waiting.requests.push_back(Request { batch, reply, _room: room });
-        let first = waiting.requests.len() == 1;
+        let enough = waiting.requests.len() == waiting.wanted.max(1);
         drop(waiting);
-        // The commit thread looks again before it waits, so only the first has to wake it.
-        if first {
+        // The commit thread looks again before it waits, so only the one it waits for has to wake it.
+        if enough {
             self.arrived.notify_one();
         }
         Ok(answer)
@@ -77,14 +90,19 @@ impl Queue {
         self.waiting.lock().requests.len()
     }
 
-    /// Waits at most `timeout` (forever if `None`) for requests.
-    pub(crate) fn take(&self, timeout: Option<Duration>) -> Work {
+    /// Waits for requests, as long as `patience` says.
+    pub(crate) fn take(&self, patience: Patience) -> Work {
         let mut waiting = self.waiting.lock();
         if waiting.requests.is_empty() && !waiting.closed {
-            match timeout {
+            match patience.first {
                 Some(timeout) => drop(self.arrived.wait_for(&mut waiting, timeout)),
                 None => self.arrived.wait(&mut waiting),
             }
+        }
+        if (1..patience.wanted).contains(&waiting.requests.len()) && !waiting.closed {
+            waiting.wanted = patience.wanted;
+            self.arrived.wait_for(&mut waiting, patience.more);
+            waiting.wanted = 1;
         }
         if waiting.requests.is_empty() && waiting.closed {
             return Work::Closed;
