@@ -17,10 +17,9 @@ pub(crate) fn store(error: StoreError) -> ApiError {
             tracing::error!(%error, "a write was refused");
             ApiError::new(507, "InsufficientStorage", error.to_string())
         }
-        // As upstream passes on what its transformers say.
-        StoreError::Unreadable(_) => {
+        StoreError::Unreadable { .. } => {
             tracing::error!(%error, "a value cannot be sealed or opened");
-            ApiError::new(500, "", error.to_string())
+            unreadable(&error)
         }
         // As upstream passes on what etcd says.
         StoreError::Unavailable(_) => {
@@ -37,4 +36,9 @@ pub(crate) fn store(error: StoreError) -> ApiError {
             ApiError::internal(error)
         }
     }
+}
+
+/// A value that cannot be sealed or opened: as upstream passes on what its transformers say.
+pub(crate) fn unreadable(error: &StoreError) -> ApiError {
+    ApiError::new(500, "", error.to_string())
 }

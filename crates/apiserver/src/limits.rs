@@ -83,6 +83,10 @@ pub const MAX_PAGE_BYTES: usize = 16 << 20;
 pub const CONVERSION_BATCH: usize = 500;
 /// Decrypted seeds that are kept of a KMS plugin: each key of the plugin and each start of a server has made one.
 pub(crate) const MAX_KMS_SOURCES: usize = 1_000;
+/// Keys of KMS plugins of which metrics tell, each for sealing and for opening (upstream's `cacheSize`).
+pub(crate) const MAX_KMS_KEY_IDS: usize = 100;
+/// The events of all resources wait for a KMS plugin that has not answered only this often.
+pub(crate) const KMS_ASK_AGAIN: Duration = Duration::from_secs(30);
 /// Issuers whose tokens the endpoints of one issuer's distributed claims may answer with; upstream has no bound.
 pub(crate) const MAX_CLAIM_ISSUERS: usize = 16;
 /// An endpoint of distributed claims answers in this time (upstream's client: 30 s).

@@ -78,6 +78,15 @@ pub type FrontProxy = Arc<dyn Fn() -> gantry_client::https::Identity + Send + Sy
 /// waited for inside the closure.
 pub type MakeParts = Box<dyn FnOnce(Arc<dyn Transport>) -> Result<Parts> + Send>;
 
+/// What the server itself follows: without them it would serve too little, or let too much happen.
+const FOLLOWED: [(&str, &str); 5] = [
+    ("apiextensions.k8s.io", "customresourcedefinitions"),
+    ("apiregistration.k8s.io", "apiservices"),
+    ("flowcontrol.apiserver.k8s.io", "flowschemas"),
+    ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
+    ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
+];
+
 /// A running API server. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiServer {
@@ -106,6 +115,7 @@ impl ApiServer {
         let auditor = parts.auditor.take().unwrap_or_else(|| Auditor::silent(Arc::clone(&options.clock)));
         let table = resources::builtin(&options.kinds, virtuals, &hub).await?;
         hub.start(tasks).await?;
+        hub.wait_readable(&FOLLOWED.map(|(group, plural)| resources::prefix(group, plural))).await?;
         let core = Arc::new(Core {
             store,
             hub,

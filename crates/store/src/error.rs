@@ -107,9 +107,17 @@ pub enum StoreError {
         /// What failed.
         detail: String,
     },
-    /// A stored value that cannot be opened: it is sealed with a key that is not at hand, or damaged. Names the key.
-    #[error("{0}")]
-    Unreadable(String),
+    /// A value that cannot be sealed or opened: its key is not at hand, or it is damaged. A watch tells it in the place
+    /// of the events of `key`, and goes on.
+    #[error("{detail}")]
+    Unreadable {
+        /// Where the value is.
+        key: Key,
+        /// Why; names the key.
+        detail: String,
+        /// Whether it may be readable later: somebody who knows the key is not there.
+        passing: bool,
+    },
     /// An engine behind a network cannot do it now, in its own words (`etcdserver: request timed out`). Whether a
     /// write has happened is not known.
     #[error("{0}")]
@@ -137,11 +145,11 @@ impl StoreError {
             Self::Conflict { .. } => Class::Conflict,
             Self::Compacted { .. } => Class::Missing,
             Self::FutureRevision { .. } | Self::Full { .. } | Self::Closed => Class::Retry,
-            Self::Unavailable(_) | Self::TimedOut(_) => Class::Retry,
+            Self::Unavailable(_) | Self::TimedOut(_) | Self::Unreadable { passing: true, .. } => Class::Retry,
             Self::Unreachable { .. } => Class::Refused,
             Self::TooLarge { .. } | Self::Invalid(_) => Class::Invalid,
             Self::Locked { .. } | Self::NewerFormat { .. } | Self::Open { .. } => Class::Refused,
-            Self::Corrupt { .. } | Self::Failed { .. } | Self::Unreadable(_) => Class::Refused,
+            Self::Corrupt { .. } | Self::Failed { .. } | Self::Unreadable { .. } => Class::Refused,
         }
     }
 }

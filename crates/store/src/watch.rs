@@ -24,7 +24,7 @@ pub struct WatchBatch {
 #[async_trait::async_trait]
 pub trait WatchSource: Send + 'static {
     /// Waits for the next matching events, or for the position to move. Safe to drop before it ends: nothing is
-    /// lost. After an error every further call returns an error too.
+    /// lost. After an error every further call returns an error too, but for [`StoreError::Unreadable`].
     async fn next(&mut self) -> Result<WatchBatch>;
 
     /// The next matching events if there are any now.
@@ -41,7 +41,8 @@ impl Watch {
     }
 
     /// Waits for the next events; safe to use in `select!`. Errors end the watch: [`StoreError::Compacted`] if it
-    /// has fallen behind the history, [`StoreError::Closed`].
+    /// has fallen behind the history, [`StoreError::Closed`]. Only [`StoreError::Unreadable`] does not: what it names is
+    /// left out of the batches that follow.
     pub async fn next(&mut self) -> Result<WatchBatch> {
         self.source.next().await
     }

@@ -70,8 +70,7 @@ struct Controller {
 
 impl Controller {
     fn all(&self) -> Vec<Arc<APIService>> {
-        let snapshot = self.services.cache.snapshot(&Selection::default(), 0, None);
-        snapshot.entries.iter().filter_map(|e| e.encoded.typed().ok()).collect()
+        self.services.cache.last_known().iter().filter_map(|e| e.encoded.typed().ok()).collect()
     }
 
     async fn run(self, mut cursor: Cursor) {

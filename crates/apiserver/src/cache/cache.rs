@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use gantry_api::{ApiError, Encoded};
 use gantry_kinds::AnyKind;
-use gantry_store::{Event, KeyValue};
+use gantry_store::{Event, KeyValue, StoreError};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub(crate) revision: u64,
     /// Watches begin after this.
     pub(crate) oldest: u64,
+    /// Why the resource cannot be read at present. What is here is old, and nobody is told of events.
+    pub(crate) fault: Option<StoreError>,
     /// The revision of the last load. (Several events may share one revision, so the last one is no guide.)
     loaded: u64,
 }
@@ -60,8 +62,14 @@ pub(crate) struct Snapshot {
 impl Cache {
     pub(crate) fn new(kind: Arc<dyn AnyKind>, prefix: Arc<str>, progress: watch::Receiver<u64>) -> Self {
         let indexed = kind.selectable().iter().position(|path| path == "spec.nodeName");
-        let state =
-            State { entries: BTreeMap::new(), ring: Ring::default(), revision: 0, oldest: 0, loaded: 0 };
+        let state = State {
+            entries: BTreeMap::new(),
+            ring: Ring::default(),
+            revision: 0,
+            oldest: 0,
+            fault: None,
+            loaded: 0,
+        };
         Self {
             metrics: CacheMetrics::of(kind.resource()),
             kind,
@@ -89,8 +97,27 @@ impl Cache {
         state.revision = revision;
         state.oldest = revision;
         state.loaded = revision;
+        state.fault = None;
         drop(state);
         self.wake.send_replace(());
+    }
+
+    /// From now on nothing is read here, until the next load: one of the values cannot be. Watchers are told why. Whether
+    /// that is new.
+    pub(crate) fn lose(&self, fault: StoreError) -> bool {
+        let mut state = self.state.write();
+        let was_there = state.fault.replace(fault).is_none();
+        if was_there {
+            state.ring.clear();
+            drop(state);
+            self.wake.send_replace(());
+        }
+        was_there
+    }
+
+    /// Why nothing can be read here at present.
+    pub(crate) fn fault(&self) -> Option<StoreError> {
+        self.state.read().fault.clone()
     }
 
     /// Takes up events of this resource.
@@ -99,6 +126,10 @@ impl Cache {
             events.iter().map(|e| e.current.as_ref().map(|kv| self.entry(kv))).collect();
         self.metrics.events(events.len());
         let mut state = self.state.write();
+        if state.fault.is_some() {
+            // The load that ends it reads them too.
+            return;
+        }
         for (event, entry) in events.iter().zip(entries) {
             self.apply(&mut state, event, entry);
         }
@@ -164,11 +195,36 @@ impl Cache {
     }
 
     /// What `selection` picks, after the key `after`, at most `limit` (0: all).
-    pub(crate) fn snapshot(&self, selection: &Selection, limit: usize, after: Option<&str>) -> Snapshot {
+    ///
+    /// # Errors
+    /// 500 if the resource cannot be read at present.
+    pub(crate) fn snapshot(
+        &self,
+        selection: &Selection,
+        limit: usize,
+        after: Option<&str>,
+    ) -> Result<Snapshot, ApiError> {
         let progress = self.progress();
+        let state = self.state.read();
+        readable(&state)?;
+        Ok(self.picked(&state, progress, selection, limit, after))
+    }
+
+    /// Everything, as it was when it could last be read: for parts of the server that go on with what they know.
+    pub(crate) fn last_known(&self) -> Vec<Arc<Entry>> {
+        self.state.read().entries.values().cloned().collect()
+    }
+
+    fn picked(
+        &self,
+        state: &State,
+        progress: u64,
+        selection: &Selection,
+        limit: usize,
+        after: Option<&str>,
+    ) -> Snapshot {
         let prefix = self.range_prefix(selection);
         let limit = if limit == 0 { usize::MAX } else { limit };
-        let state = self.state.read();
         let mut snapshot = Snapshot {
             entries: Vec::new(),
             revision: state.revision.max(progress),
@@ -224,10 +280,11 @@ impl Cache {
     /// Follows what `selection` picks, with the events after `from`.
     ///
     /// # Errors
-    /// `Expired` if those are no longer kept.
+    /// `Expired` if those are no longer kept, 500 if the resource cannot be read at present.
     pub(crate) fn watch(self: &Arc<Self>, selection: Selection, from: u64) -> Result<Cursor, ApiError> {
         let lane = self.lane_for(&selection);
         let mut state = self.state.write();
+        readable(&state)?;
         if from < state.oldest {
             return Err(expired(from, state.oldest));
         }
@@ -246,7 +303,7 @@ impl Cache {
         selection: Selection,
     ) -> Result<(Snapshot, Cursor), ApiError> {
         loop {
-            let snapshot = self.snapshot(&selection, 0, None);
+            let snapshot = self.snapshot(&selection, 0, None)?;
             match self.watch(selection.clone(), snapshot.revision) {
                 Ok(cursor) => return Ok((snapshot, cursor)),
                 Err(error) if error.is_expired() => {}
@@ -279,6 +336,11 @@ impl Cache {
     pub(crate) fn progress(&self) -> u64 {
         *self.progress.borrow()
     }
+}
+
+/// An error if the resource cannot be read at present.
+pub(super) fn readable(state: &State) -> Result<(), ApiError> {
+    state.fault.as_ref().map_or(Ok(()), |fault| Err(crate::errors::unreadable(fault)))
 }
 
 /// The same object, as of a later revision.

@@ -6,7 +6,7 @@ use gantry_api::ApiError;
 use gantry_client::WatchKind;
 use tokio::sync::watch;
 
-use super::cache::{Cache, expired, restamped};
+use super::cache::{Cache, expired, readable, restamped};
 use super::entry::Entry;
 use super::metrics;
 use super::ring::{LaneKey, RingEvent};
@@ -52,7 +52,7 @@ impl Cursor {
     /// Waits for the next events. Safe to drop before it ends.
     ///
     /// # Errors
-    /// `Expired` if the watcher fell off the ring.
+    /// `Expired` if the watcher fell off the ring, 500 if the resource cannot be read at present.
     pub(crate) async fn next(&mut self) -> Result<Vec<Seen>, ApiError> {
         loop {
             self.wake.borrow_and_update();
@@ -72,6 +72,7 @@ impl Cursor {
         let (cache, selection, lane) = (&self.cache, &self.selection, self.lane.as_ref());
         let (sequence, from, position) = (&mut self.sequence, self.from, &mut self.position);
         cache.read(|state| {
+            readable(state)?;
             if *sequence < state.ring.start() {
                 metrics::fell_off(cache.kind.resource());
                 return Err(expired(*position, state.oldest));

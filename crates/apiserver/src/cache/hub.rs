@@ -1,4 +1,5 @@
-//! Feeds all watch caches from one store watch.
+//! Feeds all watch caches from one store watch. A value that cannot be opened stops the cache of its own resource, until it
+//! can be; the others go on.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,8 +8,8 @@ use std::time::Duration;
 use gantry_api::ApiError;
 use gantry_base::{Backoff, BackoffPolicy, Class, Tasks};
 use gantry_kinds::AnyKind;
-use gantry_store::{Event, KeyValue, RangeRequest, Store, Watch};
-use tokio::sync::{Mutex, watch};
+use gantry_store::{Event, KeyValue, RangeRequest, Store, StoreError, Watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 use super::cache::Cache;
 use crate::limits::FRESHNESS_TIMEOUT;
@@ -24,15 +25,19 @@ pub(crate) struct Hub {
     /// By prefix. Held while events are taken up, so that a new cache misses none.
     caches: Mutex<HashMap<Arc<str>, Arc<Cache>>>,
     progress: watch::Sender<u64>,
+    /// A cache has stopped.
+    stopped: Notify,
 }
 
 impl Hub {
     /// Caches of `store`, none yet.
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, caches: Mutex::new(HashMap::new()), progress: watch::Sender::new(0) }
+        let (caches, progress) = (Mutex::new(HashMap::new()), watch::Sender::new(0));
+        Self { store, caches, progress, stopped: Notify::new() }
     }
 
-    /// A cache for `kind` under `prefix`. After [`Hub::start`] it is loaded when this returns.
+    /// A cache for `kind` under `prefix`. After [`Hub::start`] it is loaded when this returns, unless a value of it cannot
+    /// be opened.
     pub(crate) async fn add(
         &self,
         kind: Arc<dyn AnyKind>,
@@ -45,9 +50,7 @@ impl Hub {
         let cache = Arc::new(Cache::new(kind, Arc::clone(&prefix), self.progress.subscribe()));
         let revision = *self.progress.borrow();
         if revision > 0 {
-            let request = RangeRequest { at: Some(revision), ..RangeRequest::all(&prefix) };
-            let range = self.store.range(request).await?;
-            cache.load(&range.items, range.revision);
+            self.load_one(&cache, Some(revision)).await?;
         }
         caches.insert(prefix, Arc::clone(&cache));
         Ok(cache)
@@ -58,8 +61,7 @@ impl Hub {
         self.caches.lock().await.remove(prefix);
     }
 
-    /// Loads all caches and follows the store until `tasks` end. Waits for whom the store needs: a KMS plugin may start
-    /// after the server.
+    /// Loads all caches and follows the store until `tasks` end. Waits for whom the store needs.
     pub(crate) async fn start(self: &Arc<Self>, tasks: &Tasks) -> gantry_base::Result<()> {
         let mut backoff = Backoff::new(RETRY);
         let watch = loop {
@@ -73,27 +75,109 @@ impl Hub {
         };
         let hub = Arc::clone(self);
         tasks.spawn("watch cache", async move { hub.run(watch).await });
+        let hub = Arc::clone(self);
+        tasks.spawn("watch cache: what cannot be read", async move { hub.mend().await });
         Ok(())
+    }
+
+    /// Waits until all of these can be read: a KMS plugin may start after the server.
+    ///
+    /// # Errors
+    /// A value of them cannot be opened by anybody.
+    pub(crate) async fn wait_readable(&self, prefixes: &[Arc<str>]) -> gantry_base::Result<()> {
+        let mut backoff = Backoff::new(RETRY);
+        loop {
+            let caches = self.caches.lock().await;
+            let fault =
+                prefixes.iter().filter_map(|prefix| caches.get(prefix)).find_map(|cache| cache.fault());
+            drop(caches);
+            match fault {
+                None => return Ok(()),
+                Some(fault) if fault.class() == Class::Retry => {
+                    tracing::warn!(error = %fault, "what the server needs itself cannot be read yet");
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+                Some(fault) => return Err(fault.into()),
+            }
+        }
     }
 
     /// Reads everything and begins to watch from there.
     async fn load(&self) -> gantry_base::Result<Watch> {
         let caches = self.caches.lock().await;
-        let range = self.store.range(RangeRequest::all(ROOT)).await?;
-        let mut rest: &[KeyValue] = &range.items;
-        let mut by_prefix: HashMap<&str, &[KeyValue]> = HashMap::new();
-        while let Some(first) = rest.first() {
-            let prefix = prefix_of(&first.key);
-            let len = rest.partition_point(|kv| kv.key.starts_with(prefix));
-            by_prefix.insert(prefix, &rest[..len]);
-            rest = &rest[len..];
-        }
-        for (prefix, cache) in caches.iter() {
-            cache.load(by_prefix.get(&**prefix).copied().unwrap_or_default(), range.revision);
-        }
-        let watch = self.store.watch(ROOT, range.revision + 1).await?;
-        self.progress.send_replace(range.revision);
+        let revision = match self.store.range(RangeRequest::all(ROOT)).await {
+            Ok(range) => {
+                load_all(&caches, &range.items, range.revision);
+                range.revision
+            }
+            // Each for itself.
+            Err(StoreError::Unreadable { .. }) => {
+                let revision = self.store.current_revision().await?;
+                for cache in caches.values() {
+                    self.load_one(cache, Some(revision)).await?;
+                }
+                revision
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let watch = self.store.watch(ROOT, revision + 1).await?;
+        self.progress.send_replace(revision);
         Ok(watch)
+    }
+
+    /// Loads the cache with the state at `at`, now if `None`; it stops if a value cannot be opened.
+    async fn load_one(&self, cache: &Cache, at: Option<u64>) -> gantry_store::Result<()> {
+        let request = RangeRequest { at, ..RangeRequest::all(&cache.prefix) };
+        match self.store.range(request).await {
+            Ok(range) => cache.load(&range.items, range.revision),
+            Err(error @ StoreError::Unreadable { .. }) => self.stop(cache, error),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn stop(&self, cache: &Cache, error: StoreError) {
+        let prefix = &cache.prefix;
+        if cache.lose(error.clone()) {
+            tracing::error!(%prefix, %error, "the objects of a resource cannot be read");
+        }
+        self.stopped.notify_one();
+    }
+
+    /// Tries again and again to read what could not be.
+    async fn mend(&self) {
+        let mut backoff = Backoff::new(RETRY);
+        loop {
+            let caches = self.caches.lock().await;
+            let lost: Vec<Arc<Cache>> = caches.values().filter(|c| c.fault().is_some()).cloned().collect();
+            drop(caches);
+            if lost.is_empty() {
+                backoff.reset();
+                self.stopped.notified().await;
+                continue;
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+            for cache in lost {
+                if let Err(error) = self.read_again(&cache).await {
+                    tracing::debug!(prefix = %cache.prefix, %error, "the objects cannot be read yet");
+                }
+            }
+        }
+    }
+
+    async fn read_again(&self, cache: &Arc<Cache>) -> gantry_store::Result<()> {
+        // First without holding up the other caches: whoever has to be asked for a key may take its time.
+        self.store.range(RangeRequest::all(&cache.prefix)).await?;
+        let caches = self.caches.lock().await;
+        if !caches.get(&cache.prefix).is_some_and(|known| Arc::ptr_eq(known, cache)) {
+            return Ok(());
+        }
+        // As it is now, not as of the caches' progress: the watch leaves out what could not be opened.
+        self.load_one(cache, None).await?;
+        if cache.fault().is_none() {
+            tracing::info!(prefix = %cache.prefix, "the objects can be read again");
+        }
+        Ok(())
     }
 
     async fn run(&self, mut watch: Watch) {
@@ -119,7 +203,14 @@ impl Hub {
         loop {
             match watch.next().await {
                 Ok(batch) => self.take_up(&batch.events, batch.revision).await,
-                Err(error) => return error,
+                Err(error) => match &error {
+                    StoreError::Unreadable { key, .. } => {
+                        if let Some(cache) = self.caches.lock().await.get(prefix_of(key)) {
+                            self.stop(cache, error.clone());
+                        }
+                    }
+                    _ => return error,
+                },
             }
         }
     }
@@ -164,6 +255,21 @@ impl Hub {
         let revision = self.store.current_revision().await.map_err(crate::errors::store)?;
         self.wait_for(revision).await?;
         Ok(revision)
+    }
+}
+
+/// Loads the caches with all there is at `revision`.
+fn load_all(caches: &HashMap<Arc<str>, Arc<Cache>>, items: &[KeyValue], revision: u64) {
+    let mut rest = items;
+    let mut by_prefix: HashMap<&str, &[KeyValue]> = HashMap::new();
+    while let Some(first) = rest.first() {
+        let prefix = prefix_of(&first.key);
+        let len = rest.partition_point(|kv| kv.key.starts_with(prefix));
+        by_prefix.insert(prefix, &rest[..len]);
+        rest = &rest[len..];
+    }
+    for (prefix, cache) in caches {
+        cache.load(by_prefix.get(&**prefix).copied().unwrap_or_default(), revision);
     }
 }
 

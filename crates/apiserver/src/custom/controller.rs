@@ -122,8 +122,8 @@ enum Step {
 impl Controller {
     /// All definitions. A definition is only read if it changed since it was last settled.
     fn all(&self, known: &mut Settled) -> Vec<Item> {
-        let snapshot = self.definitions.cache.snapshot(&Selection::default(), 0, None);
-        let names: BTreeSet<&str> = snapshot.entries.iter().map(|e| e.name()).collect();
+        let entries = self.definitions.cache.last_known();
+        let names: BTreeSet<&str> = entries.iter().map(|e| e.name()).collect();
         known.retain(|name, _| names.contains(name.as_str()));
         let item = |entry: &Arc<CacheEntry>| {
             let encoded = Arc::clone(&entry.encoded);
@@ -135,7 +135,7 @@ impl Controller {
             let crd: Arc<CustomResourceDefinition> = encoded.typed().ok()?;
             Some(Item { brief: Arc::new(Brief::new(&crd)), encoded, unsettled: Some(crd) })
         };
-        snapshot.entries.iter().filter_map(item).collect()
+        entries.iter().filter_map(item).collect()
     }
 
     async fn run(self, mut cursor: Cursor) {
@@ -312,7 +312,7 @@ impl Controller {
             return Ok(false);
         }
         self.core.hub.catch_up().await?;
-        let left = entry.cache.snapshot(&Selection::default(), 0, None);
+        let left = entry.cache.snapshot(&Selection::default(), 0, None)?;
         if left.entries.is_empty() {
             return self.release(crd).await;
         }

@@ -1,10 +1,14 @@
 //! What is counted of encryption at rest, as `apiserver/pkg/storage/value` and `encryptionconfig` count it.
 
+use std::collections::VecDeque;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use gantry_base::metrics::{Counter, CounterVec, Family, GaugeVec, HistogramVec, Stability};
 use gantry_base::{Clock, SystemClock};
+use parking_lot::Mutex;
+
+use crate::limits::MAX_KMS_KEY_IDS;
 
 static OPERATIONS: CounterVec = CounterVec::new(
     "apiserver_storage_transformation_operations_total",
@@ -142,13 +146,51 @@ pub(super) fn kms_sources(provider: &str, known: usize) {
 
 /// A plugin's key stands with a value that was sealed or opened.
 pub(super) fn kms_key_used(kind: &'static str, provider: &str, key: &str, at: SystemTime) {
-    KEY_IDS.with(&[kind, provider, key, ""], |n| n.inc());
-    KEY_ID_USED.with(&[kind, provider, key, ""], |last| last.set(seconds(at)));
+    static LATEST: Latest = Latest::new();
+    let labels = [kind, provider, key, ""];
+    let mut latest = LATEST.0.lock();
+    Latest::note(&mut latest, &labels, |gone| {
+        KEY_IDS.forget_where(|labels| gone == labels);
+        KEY_ID_USED.forget_where(|labels| gone == labels);
+    });
+    KEY_IDS.with(&labels, |n| n.inc());
+    KEY_ID_USED.with(&labels, |last| last.set(seconds(at)));
 }
 
 /// A plugin has named the key that it encrypts with.
 pub(super) fn kms_key_named(provider: &str, key: &str, at: SystemTime) {
-    KEY_ID_NAMED.with(&[provider, key, ""], |last| last.set(seconds(at)));
+    static LATEST: Latest = Latest::new();
+    let labels = [provider, key, ""];
+    let mut latest = LATEST.0.lock();
+    Latest::note(&mut latest, &labels, |gone| KEY_ID_NAMED.forget_where(|labels| gone == labels));
+    KEY_ID_NAMED.with(&labels, |last| last.set(seconds(at)));
+}
+
+/// The keys that were met last: plugins go on to others for ever, and the series of those that nobody meets any more are
+/// forgotten, as upstream forgets them.
+struct Latest(Mutex<VecDeque<Box<[Box<str>]>>>);
+
+impl Latest {
+    const fn new() -> Self {
+        Self(Mutex::new(VecDeque::new()))
+    }
+
+    /// Puts these labels in front; `forget` gets those that have no place any more.
+    fn note(latest: &mut VecDeque<Box<[Box<str>]>>, labels: &[&str], forget: impl FnOnce(&[&str])) {
+        let is_it = |known: &Box<[Box<str>]>| known.iter().map(|label| &**label).eq(labels.iter().copied());
+        let known = match latest.iter().position(is_it) {
+            Some(0) => return,
+            Some(at) => latest.remove(at),
+            None => None,
+        };
+        let known = known.unwrap_or_else(|| labels.iter().map(|label| Box::from(*label)).collect());
+        latest.push_front(known);
+        if latest.len() > MAX_KMS_KEY_IDS
+            && let Some(gone) = latest.pop_back()
+        {
+            forget(&gone.iter().map(|label| &**label).collect::<Vec<_>>());
+        }
+    }
 }
 
 /// A plugin has named a key by no name.

@@ -12,6 +12,7 @@ mod rotate;
 mod sealer;
 mod secret;
 mod store;
+mod watch;
 
 pub use config::{EncryptionConfig, Key};
 pub use rotate::{Rotated, reseal};

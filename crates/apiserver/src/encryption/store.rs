@@ -8,12 +8,13 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use gantry_base::{Class, Error};
 use gantry_store::{
-    Batch, Committed, Event, KeyValue, Op, OpResult, Range, RangeRequest, Read, Result, Revision, Store,
-    StoreError, Watch, WatchBatch, WatchSource,
+    Batch, Committed, Key, KeyValue, Op, OpResult, Range, RangeRequest, Read, Result, Revision, Store,
+    StoreError, Watch,
 };
 
 use super::metrics;
 use super::sealer::{Opened, Sealer};
+use super::watch::Opening;
 use crate::health::Health;
 
 /// A [`Store`] in front of another one.
@@ -62,7 +63,7 @@ impl EncryptedStore {
             {
                 let (sealed, took) = metrics::timed_now(|| sealer.seal(key, value));
                 metrics::transformed("to_storage", sealer.writing_label(key), key, sealed.is_ok(), took);
-                *value = sealed.map_err(|e| failed(&e))?;
+                *value = sealed.map_err(|e| failed(key, &e))?;
             }
         }
         let mut committed = match self.inner.commit(batch).await {
@@ -113,7 +114,7 @@ impl Store for EncryptedStore {
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch> {
         let inner = self.inner.watch(prefix, from).await?;
-        Ok(Watch::new(Opening { inner, sealer: Arc::clone(&self.sealer), waiting: None }))
+        Ok(Watch::new(Opening::new(inner, Arc::clone(&self.sealer))))
     }
 
     async fn compact(&self, revision: Revision) -> Result<()> {
@@ -137,83 +138,6 @@ impl Store for EncryptedStore {
     }
 }
 
-/// A watch that opens what it sees.
-struct Opening {
-    inner: Watch,
-    sealer: Arc<ArcSwap<Sealer>>,
-    /// What was seen and needs a plugin to be opened: whoever waits for what is next waits for that.
-    waiting: Option<WatchBatch>,
-}
-
-impl Opening {
-    /// What was seen, opened, if that needs nobody else.
-    fn opened_now(&self, batch: WatchBatch) -> Result<std::result::Result<WatchBatch, WatchBatch>> {
-        let sealer = self.sealer.load();
-        let Some(mut events) = sealed_events(&sealer, &batch) else { return Ok(Ok(batch)) };
-        for item in sealed_items(&sealer, &mut events) {
-            let (opened, took) =
-                metrics::timed_now(|| sealer.open_now(&item.key, &item.value, item.modified));
-            let plain = match opened {
-                Ok(Opened::Ask(..)) => return Ok(Err(batch)),
-                Ok(Opened::Plain(value)) => Ok(value),
-                Err(error) => Err(error),
-            };
-            put_opened(&sealer, item, plain, took)?;
-        }
-        Ok(Ok(WatchBatch { events: events.into(), revision: batch.revision }))
-    }
-}
-
-#[async_trait::async_trait]
-impl WatchSource for Opening {
-    async fn next(&mut self) -> Result<WatchBatch> {
-        if self.waiting.is_none() {
-            self.waiting = Some(self.inner.next().await?);
-        }
-        let Some(batch) = &self.waiting else { return Err(StoreError::Closed) };
-        // It is kept until it is open: this may be dropped at any await.
-        let opened = opened(&self.sealer.load_full(), batch.clone()).await;
-        self.waiting = None;
-        opened
-    }
-
-    fn try_next(&mut self) -> Result<Option<WatchBatch>> {
-        if self.waiting.is_some() {
-            return Ok(None);
-        }
-        let Some(batch) = self.inner.try_next()? else { return Ok(None) };
-        match self.opened_now(batch)? {
-            Ok(batch) => Ok(Some(batch)),
-            Err(batch) => {
-                self.waiting = Some(batch);
-                Ok(None)
-            }
-        }
-    }
-
-    fn position(&self) -> Revision {
-        self.inner.position()
-    }
-}
-
-async fn opened(sealer: &Sealer, batch: WatchBatch) -> Result<WatchBatch> {
-    let Some(mut events) = sealed_events(sealer, &batch) else { return Ok(batch) };
-    for item in sealed_items(sealer, &mut events) {
-        open(sealer, item).await?;
-    }
-    Ok(WatchBatch { events: events.into(), revision: batch.revision })
-}
-
-/// A copy of the events, to be opened; nothing if no rule covers any.
-fn sealed_events(sealer: &Sealer, batch: &WatchBatch) -> Option<Vec<Event>> {
-    batch.events.iter().any(|event| sealer.covers(&event.key)).then(|| batch.events.to_vec())
-}
-
-fn sealed_items<'a>(sealer: &Sealer, events: &'a mut [Event]) -> impl Iterator<Item = &'a mut KeyValue> {
-    let items = events.iter_mut().flat_map(|event| event.current.iter_mut().chain(&mut event.previous));
-    items.filter(|item| sealer.covers(&item.key))
-}
-
 async fn open_all<'a>(
     sealer: &Sealer,
     items: impl IntoIterator<Item = &'a mut KeyValue, IntoIter: Send> + Send,
@@ -224,7 +148,11 @@ async fn open_all<'a>(
     Ok(())
 }
 
-async fn open(sealer: &Sealer, item: &mut KeyValue) -> Result<()> {
+/// Puts the plain value in the place of a sealed one.
+///
+/// # Errors
+/// It cannot be opened.
+pub(super) async fn open(sealer: &Sealer, item: &mut KeyValue) -> Result<()> {
     if !sealer.covers(&item.key) {
         return Ok(());
     }
@@ -233,7 +161,24 @@ async fn open(sealer: &Sealer, item: &mut KeyValue) -> Result<()> {
     put_opened(sealer, item, plain, took)
 }
 
-/// Puts the plain value in the place of the sealed one, and counts that.
+/// The same without asking anybody.
+pub(super) fn open_known(sealer: &Sealer, item: &mut KeyValue) -> Result<()> {
+    if !sealer.covers(&item.key) {
+        return Ok(());
+    }
+    let (opened, took) = metrics::timed_now(|| sealer.open_now(&item.key, &item.value, item.modified));
+    let plain = match opened {
+        Ok(Opened::Plain(value)) => Ok(value),
+        Ok(Opened::Ask(..)) => Err(Error::retry(format!(
+            "unable to transform key {:?}: the KMS plugin has not answered lately",
+            item.key
+        ))),
+        Err(error) => Err(error),
+    };
+    put_opened(sealer, item, plain, took)
+}
+
+/// Puts it there and counts that.
 fn put_opened(
     sealer: &Sealer,
     item: &mut KeyValue,
@@ -242,7 +187,7 @@ fn put_opened(
 ) -> Result<()> {
     let label = sealer.reading_label(&item.key, &item.value);
     metrics::transformed("from_storage", label, &item.key, plain.is_ok(), took);
-    item.value = plain.map_err(|e| failed(&e))?;
+    item.value = plain.map_err(|e| failed(&item.key, &e))?;
     Ok(())
 }
 
@@ -252,9 +197,7 @@ async fn open_conflict(sealer: &Sealer, error: StoreError) -> Result<StoreError>
     Ok(StoreError::Conflict { index, key, current: Some(current) })
 }
 
-fn failed(error: &Error) -> StoreError {
-    match error.class() {
-        Class::Retry => StoreError::Unavailable(error.to_string()),
-        _ => StoreError::Unreadable(error.to_string()),
-    }
+fn failed(key: &Key, error: &Error) -> StoreError {
+    let passing = error.class() == Class::Retry;
+    StoreError::Unreadable { key: Arc::clone(key), detail: error.to_string(), passing }
 }

@@ -157,7 +157,7 @@ impl Follower {
 }
 
 fn typed<K: Object>(entry: &Entry) -> Vec<Arc<K>> {
-    let snapshot = entry.cache.snapshot(&Selection::default(), 0, None);
+    let known = entry.cache.last_known();
     let typed = |e: &Arc<crate::cache::Entry>| match e.encoded.typed::<K>() {
         Ok(object) => Some(object),
         Err(error) => {
@@ -165,5 +165,5 @@ fn typed<K: Object>(entry: &Entry) -> Vec<Arc<K>> {
             None
         }
     };
-    snapshot.entries.iter().filter_map(typed).collect()
+    known.iter().filter_map(typed).collect()
 }

@@ -78,9 +78,9 @@ impl Controller {
 
     /// Whether nothing is left to do until a policy changes.
     async fn all(&self) -> bool {
-        let snapshot = self.policies.cache.snapshot(&Selection::default(), 0, None);
+        let known = self.policies.cache.last_known();
         let mut settled = true;
-        for policy in snapshot.entries.iter().filter_map(|e| e.encoded.typed().ok()) {
+        for policy in known.iter().filter_map(|e| e.encoded.typed().ok()) {
             match self.one(&policy).await {
                 Ok(()) => {}
                 Err(error) if error.is_not_found() => {}

@@ -77,7 +77,11 @@ async fn select(call: &Call<'_>, options: &ListOptions, selection: Selection) ->
     }
     // Who takes any revision gets all at once: upstream's watch cache has no pages.
     let limit = if options.revision == Some(0) { 0 } else { options.limit };
-    Ok(from_cache(call, &selection, limit))
+    match from_cache(call, &selection, limit) {
+        Ok(page) => Ok(page),
+        // What cannot be read may be none of what is asked for: the store knows, and says what is wrong.
+        Err(_) => page(call, &selection, limit, None, None).await,
+    }
 }
 
 /// What the options of a list or watch pick. A name in the path is one more term.
@@ -94,16 +98,16 @@ pub(crate) fn selection(call: &Call<'_>, options: &ListOptions) -> Result<Select
     Ok(selection.named(call.name))
 }
 
-fn from_cache(call: &Call<'_>, selection: &Selection, limit: usize) -> Page {
+fn from_cache(call: &Call<'_>, selection: &Selection, limit: usize) -> Result<Page> {
     let cache = &call.served.entry.cache;
-    let snapshot = cache.snapshot(selection, limit, None);
+    let snapshot = cache.snapshot(selection, limit, None)?;
     let continue_token = match snapshot.entries.last().filter(|_| snapshot.more) {
         Some(last) => token(&cache.range_prefix(selection), &last.key, signed(snapshot.revision)),
         None => String::new(),
     };
     let remaining = (snapshot.more && !selection.is_selective()).then_some(snapshot.remaining);
     metrics::listed(call.served.entry.storage.resource(), snapshot.looked_at, snapshot.entries.len());
-    Page { entries: snapshot.entries, revision: snapshot.revision, continue_token, remaining }
+    Ok(Page { entries: snapshot.entries, revision: snapshot.revision, continue_token, remaining })
 }
 
 async fn proceed(call: &Call<'_>, options: &ListOptions, selection: &Selection) -> Result<Page> {

@@ -60,7 +60,7 @@ impl Translator {
         };
         let mut shown = HashSet::new();
         if !initial {
-            let entries = call.served.entry.cache.snapshot(&coarse, 0, None).entries;
+            let entries = call.served.entry.cache.snapshot(&coarse, 0, None)?.entries;
             let entries = served.translated(&callout, entries).await?;
             shown.extend(entries.iter().filter(|e| selection.matches(e)).map(|e| Arc::clone(&e.key)));
         }
@@ -102,7 +102,7 @@ pub(crate) enum Told {
 const INITIAL_BATCH: usize = 256;
 
 /// Begins a watch. What hinders it once its options are understood becomes an `ERROR` event, as upstream does it:
-/// `Expired` if the revision is no longer kept, 504 if the initial events of a future revision are wanted.
+/// `Expired` if the revision is no longer kept, 500 if a value of the resource cannot be opened, 504 if the initial events of a future revision are wanted.
 ///
 /// # Errors
 /// 400 or 422 for bad options.

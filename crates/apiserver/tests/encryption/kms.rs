@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use gantry_apiserver::encryption::{EncryptedStore, EncryptionConfig, Sealer, reseal};
 use gantry_apiserver::testing;
-use gantry_base::{ManualClock, SystemClock, Tasks};
+use gantry_base::{Clock, ManualClock, SystemClock, Tasks};
 use gantry_store::{Expect, Memory, RangeRequest, Store};
 use prost::Message;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -222,12 +223,20 @@ async fn a_server_may_start_before_its_plugin() {
     );
     assert!(why.starts_with(&want), "{why}");
 
-    // The whole server waits for it.
+    // Everything else works.
     let tasks = Tasks::new();
     let behind = Arc::clone(&store);
-    let starting = testing::on_store(behind, Arc::new(SystemClock::default()), &tasks);
-    let ((server, _), ()) = tokio::join!(starting, scene.plugin.start_again());
+    let (server, _) = testing::on_store(behind, Arc::new(SystemClock::default()), &tasks).await;
+    let refused = testing::http(&server, "GET", SECRETS, &[], "").await;
+    assert_eq!(refused.code, 500);
+    assert!(refused.json()["message"].as_str().is_some_and(|why| why.starts_with(&want)), "{refused:?}");
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}).to_string();
+    let maps = "/api/v1/namespaces/default/configmaps";
+    assert_eq!(testing::http(&server, "POST", maps, &[], map).await.code, 201);
+    assert_eq!(testing::http(&server, "GET", maps, &[], "").await.code, 200);
+    scene.plugin.start_again().await;
     assert_eq!(testing::http(&server, "GET", &format!("{SECRETS}/s"), &[], "").await.code, 200);
+    assert_eq!(testing::http(&server, "GET", SECRETS, &[], "").await.code, 200);
     scene.clock.advance(Duration::from_secs(10));
     store.sealer().check().await.expect("well");
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "u"}}).to_string();
@@ -283,6 +292,69 @@ async fn what_a_plugin_says_is_checked() {
         )
     );
     scene.plugin.stop().await;
+}
+
+/// A clock whose wall time was set.
+struct Set {
+    clock: ManualClock,
+    /// Seconds that the wall time is ahead.
+    ahead: AtomicU64,
+}
+
+impl Clock for Set {
+    fn now(&self) -> SystemTime {
+        self.clock.now() + Duration::from_secs(self.ahead.load(Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_does_not_end_a_seed() {
+    let scene = Scene::new().await;
+    let clock = ManualClock::at(Duration::from_secs(1_800_000_000));
+    let clock = Arc::new(Set { clock, ahead: AtomicU64::new(86_400) });
+    let sealer = Sealer::with_clock(&scene.config, Arc::clone(&clock) as _).expect("a sealer");
+    sealer.check().await.expect("well");
+    let store = EncryptedStore::new(Arc::clone(&scene.inner), sealer);
+    store.commit(put(SECRET, Expect::Absent)).await.expect("stored");
+    clock.ahead.store(7 * 86_400, Ordering::SeqCst);
+    store.commit(put(SECRET, Expect::Present)).await.expect("stored");
+    clock.ahead.store(0, Ordering::SeqCst);
+    clock.clock.advance(Duration::from_secs(181));
+    let why = store.commit(put(SECRET, Expect::Present)).await.expect_err("it has expired").to_string();
+    assert!(why.contains("expired at 2027-01-16T08:03:00Z (current time is 2027-01-15T08:03:01Z)"), "{why}");
+    scene.plugin.stop().await;
+}
+
+#[tokio::test]
+async fn keys_that_nobody_meets_any_more_are_in_no_metric() {
+    const NAMED: &str = "apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds{";
+    const USED: &str = "apiserver_envelope_encryption_key_id_hash_total{";
+    let scene = Scene::new().await;
+    let store = scene.store().await;
+    let tasks = Tasks::new();
+    for n in 0..120 {
+        scene.plugin.says.lock().key = format!("rotated-{n}");
+        scene.clock.advance(Duration::from_secs(60));
+        store.sealer().check().await.expect("well");
+        store.commit(put(SECRET, Expect::Any)).await.expect("stored");
+    }
+    let behind = Arc::clone(&store);
+    let (server, _) = testing::on_store(behind, Arc::new(SystemClock::default()), &tasks).await;
+    let metrics = testing::http(&server, "GET", "/metrics", &[], "").await;
+    let metrics = String::from_utf8_lossy(&metrics.bytes).into_owned();
+    let digest = ring::digest::digest(&ring::digest::SHA256, b"rotated-119");
+    let newest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    for family in [NAMED, USED] {
+        let told: Vec<&str> = metrics.lines().filter(|line| line.starts_with(family)).collect();
+        assert!(told.len() <= 100, "{}", told.len());
+        assert!(told.iter().any(|line| line.contains(&newest)), "{told:?}");
+    }
+    scene.plugin.stop().await;
+    assert!(tasks.shut_down(Duration::from_secs(10)).await);
 }
 
 fn with(says: &crate::plugin::Says, change: impl FnOnce(&mut crate::plugin::Says)) -> crate::plugin::Says {

@@ -2,6 +2,7 @@
 
 mod kms;
 mod plugin;
+mod unreadable;
 
 use std::sync::Arc;
 

@@ -102,8 +102,10 @@ impl Layout {
     pub(super) fn read(&self, kv: &proto::KeyValue) -> Result<Option<KeyValue>> {
         let Some(key) = self.read_key(&kv.key) else { return Ok(None) };
         let modified = proto::unsigned(kv.mod_revision);
-        let value = decode(&kv.value, modified).ok_or_else(|| {
-            StoreError::Unreadable(format!("the value of {key} in etcd was not written by Gantry"))
+        let value = decode(&kv.value, modified).ok_or_else(|| StoreError::Unreadable {
+            key: std::sync::Arc::clone(&key),
+            detail: format!("the value of {key} in etcd was not written by Gantry"),
+            passing: false,
         })?;
         Ok(Some(KeyValue { key, value, created: proto::unsigned(kv.create_revision), modified }))
     }

@@ -13,6 +13,7 @@
 //! (etcd-io/etcd#15220); there the watch writes the *fence* instead, one key behind all others, whose event tells that
 //! all before it have arrived. A stream that stays behind in silence is given up for another member's.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +62,9 @@ pub(super) struct EtcdWatch {
     /// The member whose stream it is, or that is tried.
     place: usize,
     backoff: Backoff,
+    /// What was seen and cannot be read, and then what else was seen.
+    faults: VecDeque<StoreError>,
+    rest: Option<WatchBatch>,
     ended: Option<StoreError>,
 }
 
@@ -112,6 +116,8 @@ impl EtcdWatch {
             fencing: None,
             place,
             backoff: Backoff::new(RETRY),
+            faults: VecDeque::new(),
+            rest: None,
             ended: None,
         }
     }
@@ -218,7 +224,7 @@ impl EtcdWatch {
         match message.events.last().and_then(|event| event.kv.as_ref()) {
             Some(last) => {
                 let last = proto::unsigned(last.mod_revision);
-                self.read_events(&message.events, &mut events)?;
+                self.read_events(&message.events, &mut events);
                 if message.fragment {
                     let cut = events.partition_point(|event| event.revision < last);
                     self.hold(events.split_off(cut));
@@ -249,7 +255,7 @@ impl EtcdWatch {
     }
 
     /// The events that are new and below the prefix.
-    fn read_events(&self, found: &[proto::Event], into: &mut Vec<Event>) -> Result<()> {
+    fn read_events(&mut self, found: &[proto::Event], into: &mut Vec<Event>) {
         let layout = &self.shared.layout;
         for event in found {
             let Some(kv) = &event.kv else { continue };
@@ -257,11 +263,13 @@ impl EtcdWatch {
             if revision <= self.position || !key.starts_with(&*self.prefix) {
                 continue;
             }
-            let current = if event.kind == 0 { layout.read(kv)? } else { None };
-            let previous = event.prev_kv.as_ref().map_or(Ok(None), |kv| layout.read(kv))?;
-            into.push(Event { key, revision, current, previous });
+            let current = if event.kind == 0 { layout.read(kv) } else { Ok(None) };
+            let previous = event.prev_kv.as_ref().map_or(Ok(None), |kv| layout.read(kv));
+            match (current, previous) {
+                (Ok(current), Ok(previous)) => into.push(Event { key, revision, current, previous }),
+                (Err(fault), _) | (_, Err(fault)) => self.faults.push_back(fault),
+            }
         }
-        Ok(())
     }
 
     fn canceled(&mut self, message: &WatchResponse) -> Result<()> {
@@ -303,9 +311,15 @@ impl WatchSource for EtcdWatch {
         if let Some(error) = &self.ended {
             return Err(error.clone());
         }
-        let batch = self.advance().await;
-        self.ended = batch.as_ref().err().cloned();
-        batch
+        if self.faults.is_empty() && self.rest.is_none() {
+            let batch = self.advance().await;
+            self.ended = batch.as_ref().err().cloned();
+            self.rest = Some(batch?);
+        }
+        match self.faults.pop_front() {
+            Some(fault) => Err(fault),
+            None => self.rest.take().ok_or(StoreError::Closed),
+        }
     }
 
     fn try_next(&mut self) -> Result<Option<WatchBatch>> {

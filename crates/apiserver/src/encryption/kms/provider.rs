@@ -50,7 +50,16 @@ struct State {
     key_id: String,
     encrypted: Vec<u8>,
     annotations: BTreeMap<String, Vec<u8>>,
-    expires: SystemTime,
+    expires: Expiry,
+}
+
+/// When a seed writes no more.
+#[derive(Clone, Copy)]
+struct Expiry {
+    /// What counts: it does not jump.
+    monotonic: Duration,
+    /// What is told.
+    wall: SystemTime,
 }
 
 /// What the plugin last said.
@@ -139,11 +148,11 @@ impl Provider {
         let state = self.state.load_full();
         let state = state.ok_or_else(|| Error::refused("got unexpected nil transformer"))?;
         let now = self.clock.now();
-        if now > state.expires {
+        if self.clock.monotonic() > state.expires.monotonic {
             return Err(Error::refused(format!(
                 "encryptedDEKSource with keyID hash {} expired at {} (current time is {})",
                 quote(&key_id_hash(&state.key_id)),
-                rfc3339(Some(state.expires)),
+                rfc3339(Some(state.expires.wall)),
                 rfc3339(Some(now))
             )));
         }
@@ -247,7 +256,8 @@ impl Provider {
     /// the former seed writes until it expires.
     async fn renew(&self, named: &str) -> std::result::Result<(), String> {
         // Counted from before the call.
-        let expires = self.clock.now() + WRITE_TTL;
+        let expires =
+            Expiry { monotonic: self.clock.monotonic() + WRITE_TTL, wall: self.clock.now() + WRITE_TTL };
         let state = self.state.load_full();
         if let Some(state) = state.as_ref().filter(|state| state.key_id == named) {
             self.state.store(Some(Arc::new(State { expires, ..State::clone(state) })));
@@ -267,7 +277,8 @@ impl Provider {
             Ok(new) => ("<nil>".to_owned(), new.key_id),
             Err(why) => (why, String::new()),
         };
-        let (key_id, expires) = state.as_ref().map_or(("", None), |s| (s.key_id.as_str(), Some(s.expires)));
+        let (key_id, expires) =
+            state.as_ref().map_or(("", None), |s| (s.key_id.as_str(), Some(s.expires.wall)));
         Err(format!(
             "failed to rotate DEK uid={}, useSeed=true, errState={}, errGen={error}, statusKeyIDHash={}, encryptKeyIDHash={}, stateKeyIDHash={}, expirationTimestamp={}",
             quote(&uid),
@@ -279,7 +290,7 @@ impl Provider {
         ))
     }
 
-    async fn make(&self, uid: &str, expires: SystemTime) -> std::result::Result<State, String> {
+    async fn make(&self, uid: &str, expires: Expiry) -> std::result::Result<State, String> {
         let seed = seed::random().map_err(|error| error.to_string())?;
         let source = Arc::new(Source::new(SEED, &seed)?);
         let answer = self.client.encrypt(uid, &seed).await;
