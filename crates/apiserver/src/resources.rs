@@ -119,6 +119,13 @@ impl Served {
         self.convert(&bytes, storage, true)
     }
 
+    /// Whether these bytes are in another version than objects are stored in now: the definition's storage version has
+    /// changed since.
+    pub(crate) fn is_stale(&self, stored: &Bytes) -> bool {
+        let storage = || self.entry.storage.resource().api_version();
+        matches!(self.conversion, Conversion::Custom(_)) && splice::type_meta(stored).0 != storage()
+    }
+
     /// The webhook that converts the resource's versions.
     pub(crate) fn converter(&self) -> Option<&Converter> {
         match &self.conversion {

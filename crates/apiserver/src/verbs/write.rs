@@ -17,6 +17,8 @@ pub(crate) struct Current {
     pub(crate) object: Box<dyn AnyObject>,
     pub(crate) bytes: Bytes,
     pub(crate) revision: u64,
+    /// It is stored in another version than objects are stored in now: any write moves it.
+    stale: bool,
     tree: OnceLock<serde_json::Value>,
 }
 
@@ -140,7 +142,11 @@ async fn attempt(
         Some(kv) => Some(decode_current(call, &kv).await?),
         None => None,
     };
-    let change = mutate.mutate(current.as_ref()).await?;
+    let change = match (mutate.mutate(current.as_ref()).await?, &current) {
+        // One that changes nothing, too.
+        (Change::Keep, Some(current)) if current.stale && !dry_run => Change::Put(current.object.clone_box()),
+        (change, _) => change,
+    };
     let revision = current.as_ref().map_or(0, |c| c.revision);
     let expect = if current.is_none() { Expect::Absent } else { Expect::At(revision) };
     let done = |object, removed| Ok(Attempt::Done(Written { object, removed }));
@@ -173,14 +179,17 @@ async fn attempt(
 /// The object as it will be stored; `None` if that is what is stored already, the times of managed fields aside.
 async fn unless_same(
     call: &Call<'_>,
-    object: Box<dyn AnyObject>,
+    mut object: Box<dyn AnyObject>,
     current: &Current,
 ) -> Result<Option<Stamped>> {
     if differs_in_times(&*object, current) && is_stored(object.clone_box(), current) {
-        return Ok(None);
+        if !current.stale {
+            return Ok(None);
+        }
+        object = current.object.clone_box();
     }
     let stamped = Stamped::new(call, object, current.revision).await?;
-    Ok((current.bytes != stamped.bytes).then_some(stamped))
+    Ok((current.stale || current.bytes != stamped.bytes).then_some(stamped))
 }
 
 /// Whether the managed fields differ from those that are stored, and in their times only.
@@ -223,7 +232,8 @@ async fn decode_current(call: &Call<'_>, kv: &KeyValue) -> Result<Current> {
     let decoded = call.served.kind.decode(&bytes, false).map_err(|e| {
         ApiError::internal(format!("the stored {} {} cannot be read: {e}", call.served.resource(), call.name))
     })?;
-    Ok(Current { object: decoded.object, bytes, revision: kv.modified, tree: OnceLock::new() })
+    let stale = call.served.is_stale(&kv.value);
+    Ok(Current { object: decoded.object, bytes, revision: kv.modified, stale, tree: OnceLock::new() })
 }
 
 /// An object as it will be stored, but for its revision.

@@ -22,6 +22,7 @@ mod patches;
 mod prepared;
 mod protobuf;
 mod secrets;
+mod storage_versions;
 mod tls;
 mod watches;
 mod websockets;
