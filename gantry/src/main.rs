@@ -5,8 +5,10 @@ mod layers;
 
 mod agent;
 mod audit_flags;
+mod authorities;
 #[cfg(feature = "counting")]
 mod counting;
+mod credentials;
 mod down;
 mod encryption;
 mod etcd_flags;

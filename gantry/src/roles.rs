@@ -9,15 +9,12 @@ use gantry_apiserver::pki::{Renewed, Usage, Wanted};
 use gantry_base::error::Context;
 use gantry_base::telemetry::{LogFormat, init_logging};
 use gantry_base::{Class, Clock, Error, Result, SystemClock, Tasks};
-use gantry_client::https::HttpsTransport;
-use gantry_client::kubeconfig::Kubeconfig;
 use gantry_client::{InformerSet, Transport};
 use gantry_cri::Runtime;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::agent::{self, Access, NodeRuntime};
+use crate::credentials::Credentials;
 use crate::instance::Instance;
 use crate::server::Server;
 use crate::settings::{Flags, Settings};
@@ -177,24 +174,17 @@ fn local_access(settings: &Settings, server: &Server, tasks: &Tasks) -> Result<A
 }
 
 fn remote_access(args: &AgentArgs, tasks: &Tasks) -> Result<Access> {
-    let config = Kubeconfig::load(std::slice::from_ref(&args.kubeconfig))?.select(None)?.https;
-    let pem = config.ca_pem.as_deref().unwrap_or_default();
-    let authorities: Vec<_> = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .context(Class::Invalid, args.kubeconfig.display())?;
-    if authorities.is_empty() {
-        let path = args.kubeconfig.display();
-        return Err(Error::invalid(format!("{path} holds no certificate-authority-data")));
-    }
+    let credentials = Credentials::read(args.kubeconfig.clone(), tasks)?;
+    credentials.follow(tasks);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let serving = Renewed::from_files(args.tls_certificate.clone(), args.tls_key.clone(), clock.now())?;
     serving.follow(clock, tasks, |_| Ok(()));
-    let transport: Arc<dyn Transport> = Arc::new(HttpsTransport::new(config, tasks)?);
+    let transport: Arc<dyn Transport> = Arc::new(credentials.transport());
     Ok(Access {
         informers: InformerSet::new(Arc::clone(&transport), tasks.clone()),
         transport,
         serving,
-        authorities: Arc::new(move || authorities.clone()),
+        authorities: credentials.authorities(),
     })
 }
 

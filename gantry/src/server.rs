@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use gantry_api::{ApiError, ObjectKey};
 use gantry_apiserver::encryption::EncryptedStore;
 use gantry_apiserver::health::BOOTSTRAPPED;
-use gantry_apiserver::identify::{Authorities, RequestHeader, TokenKey, User};
-use gantry_apiserver::limits::RELOAD_INTERVAL;
+use gantry_apiserver::identify::{RequestHeader, TokenKey, User};
 use gantry_apiserver::parts::{self, Deps, ISSUER};
 use gantry_apiserver::pki::{Identity, Pki, Renewed, Usage, Wanted, open_server_config};
 use gantry_apiserver::{bootstrap, server};
@@ -23,6 +23,7 @@ use gantry_scheduler::Scheduler;
 use gantry_store::{Embedded, Etcd, Store};
 use tokio::net::TcpListener;
 
+use crate::authorities::{Believed, Bundles, Keeper, Published, Written};
 use crate::encryption;
 use crate::instance::Instance;
 use crate::ports::{CertificateSigner, LocalVolumes, Signer};
@@ -43,21 +44,12 @@ pub struct Server {
     kubeconfigs: Written,
 }
 
-/// Writes files anew.
-type Written = Arc<dyn Fn() -> Result<()> + Send + Sync>;
-
 /// The store, and what its engine has besides.
 #[derive(Clone)]
 struct Opened {
     store: Arc<dyn Store>,
     /// Several servers share it.
     etcd: Option<Arc<Etcd>>,
-}
-
-/// Who vouches for clients and for front proxies.
-struct Believed {
-    clients: Arc<Authorities>,
-    proxies: Arc<Authorities>,
 }
 
 impl Server {
@@ -204,35 +196,36 @@ impl Server {
 
     /// Looks after the authorities' successors, and tells of them.
     fn keep_authorities(&self, transport: Arc<dyn Transport>, options: bootstrap::Options, tasks: &Tasks) {
-        let (pki, clock) = (Arc::clone(&self.pki), Arc::clone(&self.clock));
-        let (clients, proxies) = (Arc::clone(&self.believed.clients), Arc::clone(&self.believed.proxies));
-        let kubeconfigs = Arc::clone(&self.kubeconfigs);
-        tasks.spawn("certificate authorities", async move {
-            loop {
-                tokio::time::sleep(RELOAD_INTERVAL).await;
-                let renewed = pki.renew(clock.now()).and_then(|new| {
-                    if new {
-                        clients.replace_own(pki.cluster().certificate_pem())?;
-                        proxies.replace_own(pki.front_proxy().certificate_pem())?;
-                        kubeconfigs()?;
-                    }
-                    Ok(new)
-                });
-                match renewed {
-                    Ok(false) => {}
-                    Ok(true) => {
-                        let options = bootstrap::Options {
-                            cluster_ca_pem: pki.cluster().certificate_pem().to_owned(),
-                            client_ca_pem: clients.pem(),
-                            front_proxy_ca_pem: proxies.pem(),
-                            ..options.clone()
-                        };
-                        until_done(|| bootstrap::run(Arc::clone(&transport), &options)).await;
-                    }
-                    Err(error) => tracing::error!(%error, "a certificate authority cannot get a successor"),
-                }
-            }
-        });
+        let told = Bundles {
+            cluster: options.cluster_ca_pem.clone(),
+            clients: options.client_ca_pem.clone(),
+            proxies: options.front_proxy_ca_pem.clone(),
+        };
+        let reader = Arc::clone(&transport);
+        let published: Option<Published> = options
+            .several
+            .then(|| Box::new(move || bootstrap::published(Arc::clone(&reader)).boxed()) as Published);
+        let publish = move |bundles: Bundles| {
+            let options = bootstrap::Options {
+                cluster_ca_pem: bundles.cluster,
+                client_ca_pem: bundles.clients,
+                front_proxy_ca_pem: bundles.proxies,
+                ..options.clone()
+            };
+            let transport = Arc::clone(&transport);
+            async move { bootstrap::run(transport, &options).await }.boxed()
+        };
+        let keeper = Keeper {
+            pki: Arc::clone(&self.pki),
+            clock: Arc::clone(&self.clock),
+            believed: self.believed.clone(),
+            kubeconfigs: Arc::clone(&self.kubeconfigs),
+            publish: Box::new(publish),
+            published,
+            told,
+            foreign: Vec::new(),
+        };
+        tasks.spawn("certificate authorities", keeper.run());
     }
 
     fn root_ca(&self) -> RootCa {

@@ -171,21 +171,37 @@ fn cluster_info_change(new: &ConfigMap, old: &ConfigMap) -> Option<ConfigMap> {
     Some(ConfigMap { data: Some(data), ..old.clone() })
 }
 
+/// What extension API servers are told of who vouches for clients and for front proxies, PEM; empty if nothing is.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn published(transport: Arc<dyn Transport>) -> Result<(String, String)> {
+    let key = gantry_api::ObjectKey::new("kube-system", AUTHENTICATION);
+    let map = gantry_client::Api::<ConfigMap>::new(transport, "gantry").find(&key).await?;
+    let data = map.and_then(|map| map.data.clone()).unwrap_or_default();
+    let text = |name: &str| data.get(name).cloned().unwrap_or_default();
+    Ok((text(CLIENT_CA), text(PROXY_CA)))
+}
+
+const AUTHENTICATION: &str = "extension-apiserver-authentication";
+const CLIENT_CA: &str = "client-ca-file";
+const PROXY_CA: &str = "requestheader-client-ca-file";
+
 /// How extension API servers know requests that this server passes on.
 fn authentication(options: &Options) -> ConfigMap {
     let list = |items: &[String]| serde_json::json!(items).to_string();
     let headers = &options.request_header;
     let data = [
-        ("client-ca-file", options.client_ca_pem.clone()),
+        (CLIENT_CA, options.client_ca_pem.clone()),
         ("requestheader-allowed-names", list(&headers.allowed_names)),
-        ("requestheader-client-ca-file", options.front_proxy_ca_pem.clone()),
+        (PROXY_CA, options.front_proxy_ca_pem.clone()),
         ("requestheader-extra-headers-prefix", list(&headers.extra_header_prefixes)),
         ("requestheader-group-headers", list(&headers.group_headers)),
         ("requestheader-uid-headers", list(&headers.uid_headers)),
         ("requestheader-username-headers", list(&headers.username_headers)),
     ];
     ConfigMap {
-        metadata: named("kube-system", "extension-apiserver-authentication"),
+        metadata: named("kube-system", AUTHENTICATION),
         data: Some(data.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
         ..ConfigMap::default()
     }

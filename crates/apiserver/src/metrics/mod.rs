@@ -41,6 +41,7 @@ pub(crate) fn register_all() {
         crate::audit::metrics::FAMILIES,
         crate::health::FAMILIES,
         crate::reach::metrics::FAMILIES,
+        crate::pki::foreign::FAMILIES,
     ] {
         register(PART, families);
     }

@@ -1,6 +1,6 @@
 //! A certificate authority and what it issues.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +15,7 @@ use rustls_pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::identity::Identity;
-use super::{AUTHORITY_LIFE, AUTHORITY_RENEW, RENEW_BELOW, files};
+use super::{AUTHORITY_LIFE, RENEW_BELOW, files};
 
 /// Clocks may differ by this much.
 const SKEW: Duration = Duration::from_secs(3600);
@@ -55,29 +55,8 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Reads `NAME.crt` and `NAME.key` below `dir`, or makes them. One of ours that comes near its end gets a
-    /// successor; it is believed until it expires, but signs no more.
-    pub(super) fn load_or_create(dir: &Path, name: &str, subject: &str, now: SystemTime) -> Result<Self> {
-        let (crt, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
-        let mut former = String::new();
-        if let (Some(certificate), Some(key)) = (files::read(&crt)?, files::read(&key)?) {
-            let read = Self::from_pem(&certificate, &key)
-                .map_err(|e| e.while_doing(format!("{}/{name}.crt and {name}.key", dir.display())))?;
-            let (common_name, left) = read.subject_and_life(now)?;
-            if left >= AUTHORITY_RENEW {
-                return Ok(read);
-            }
-            if common_name != subject {
-                // Somebody else's: replacing it is not for us.
-                tracing::error!(
-                    authority = common_name,
-                    "the certificate authority expires soon: replace it"
-                );
-                return Ok(read);
-            }
-            tracing::warn!(authority = subject, "the certificate authority is replaced by a successor");
-            former = read.still_valid(now);
-        }
+    /// A new one.
+    pub(super) fn make(subject: &str, now: SystemTime) -> Result<Self> {
         let pair = KeyPair::generate().context(Class::Bug, "cannot make a key")?;
         let mut params = CertificateParams::default();
         params.distinguished_name = distinguished_name(subject, &[]);
@@ -87,10 +66,34 @@ impl Authority {
         params.not_before = (now - SKEW).into();
         params.not_after = (now + AUTHORITY_LIFE).into();
         let certificate = params.self_signed(&pair).context(Class::Bug, "cannot sign a certificate")?;
-        let bundle = format!("{}{former}", certificate.pem());
-        files::write_private(&key, &pair.serialize_pem())?;
-        files::write_public(&crt, &bundle)?;
-        Self::from_pem(&bundle, &pair.serialize_pem())
+        Self::from_pem(&certificate.pem(), &pair.serialize_pem())
+    }
+
+    /// Reads `NAME.crt` and `NAME.key` below `dir`; `None` if there is none, or only a key: the certificate is written
+    /// last.
+    ///
+    /// # Errors
+    /// A file cannot be read, or they do not fit one another.
+    pub(super) fn read(dir: &Path, name: &str) -> Result<Option<Self>> {
+        let (crt, key) = Self::paths(dir, name);
+        let Some(certificate) = files::read(&crt)? else { return Ok(None) };
+        let told = |e: Error| e.while_doing(format!("{} and {name}.key", crt.display()));
+        Self::from_pem(&certificate, &files::read_required(&key)?).map(Some).map_err(told)
+    }
+
+    /// Writes both files, each in one step, first the key.
+    ///
+    /// # Errors
+    /// One cannot be written.
+    pub(super) fn write(&self, dir: &Path, name: &str) -> Result<()> {
+        let (crt, key) = Self::paths(dir, name);
+        files::write_private(&key, &self.key().serialize_pem())?;
+        files::write_public(&crt, &self.certificate_pem)
+    }
+
+    /// Where one of this name has its certificate and its key.
+    pub(super) fn paths(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
+        (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")))
     }
 
     /// Reads an authority that somebody else looks after.
@@ -102,23 +105,27 @@ impl Authority {
 
     fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self> {
         let key = KeyPair::from_pem(key_pem).context(Class::Invalid, "not a private key")?;
-        let certificates: Vec<_> = CertificateDer::pem_slice_iter(certificate_pem.as_bytes())
-            .collect::<Result<_, _>>()
-            .context(Class::Invalid, "not a certificate")?;
+        let certificates = all(certificate_pem)?;
         let own = certificates.first().ok_or_else(|| Error::invalid("there is no certificate"))?;
+        if !fits(own, &key) {
+            return Err(Error::invalid("the key does not fit the certificate"));
+        }
         let issuer = Issuer::from_ca_cert_der(own, key).context(Class::Invalid, "not an authority")?;
         Ok(Self { issuer: Arc::new(issuer), certificate_pem: certificate_pem.to_owned(), certificates })
     }
 
-    /// The same, which also believes whom `other` believes.
-    pub(super) fn believing(&self, other: &Self) -> Self {
+    /// The same, which also believes those of `others` that it does not yet.
+    pub(super) fn believing(&self, others: &[CertificateDer<'static>]) -> Self {
         let mut all = Self {
             issuer: Arc::clone(&self.issuer),
             certificate_pem: self.certificate_pem.clone(),
             certificates: self.certificates.clone(),
         };
-        for certificate in &other.certificates {
+        for certificate in others {
             if !all.certificates.contains(certificate) {
+                if !all.certificate_pem.ends_with('\n') {
+                    all.certificate_pem.push('\n');
+                }
                 all.certificate_pem.push_str(&super::request::as_pem(certificate));
                 all.certificates.push(certificate.clone());
             }
@@ -126,27 +133,44 @@ impl Authority {
         all
     }
 
-    /// Whether it is `subject`, ours, and near its end.
-    pub(super) fn is_due(&self, subject: &str, now: SystemTime) -> Result<bool> {
-        let (common_name, left) = self.subject_and_life(now)?;
-        Ok(common_name == subject && left < AUTHORITY_RENEW)
+    /// The same, which believes none of its name that are newer than itself.
+    pub(super) fn without_successors(mut self) -> Result<Self> {
+        let own = parsed(self.certificate())?;
+        let (name, made) = (subject(&own).0, own.validity().not_before.timestamp());
+        let is_newer = |certificate: &CertificateDer<'_>| {
+            parsed(certificate)
+                .is_ok_and(|c| c.validity().not_before.timestamp() > made && subject(&c).0 == name)
+        };
+        let kept: Vec<_> = self.certificates.iter().filter(|c| !is_newer(c)).cloned().collect();
+        if kept.len() < self.certificates.len() {
+            self.certificate_pem = kept.iter().map(|c| super::request::as_pem(c)).collect();
+            self.certificates = kept;
+        }
+        Ok(self)
     }
 
-    /// The CN, and how long the certificate is still valid.
-    fn subject_and_life(&self, now: SystemTime) -> Result<(String, Duration)> {
-        let (_, own) =
-            X509Certificate::from_der(self.certificate()).context(Class::Invalid, "not a certificate")?;
-        let left = own.validity().not_after.timestamp() - seconds(now);
-        Ok((subject(&own).0, Duration::from_secs(u64::try_from(left).unwrap_or(0))))
+    /// Its CN.
+    ///
+    /// # Errors
+    /// The certificate cannot be read.
+    pub(super) fn common_name(&self) -> Result<String> {
+        common_name(self.certificate())
     }
 
-    /// The certificates that have not expired, PEM.
-    fn still_valid(&self, now: SystemTime) -> String {
-        let valid = self.certificates.iter().filter(|der| {
-            X509Certificate::from_der(der)
-                .is_ok_and(|(_, c)| c.validity().not_after.timestamp() > seconds(now))
-        });
-        valid.map(|der| super::request::as_pem(der)).collect()
+    /// When it expires.
+    ///
+    /// # Errors
+    /// The certificate cannot be read.
+    pub(super) fn ends(&self) -> Result<SystemTime> {
+        Ok(moment(parsed(self.certificate())?.validity().not_after.timestamp()))
+    }
+
+    /// When it was made, if it is one of ours.
+    ///
+    /// # Errors
+    /// The certificate cannot be read.
+    pub(super) fn made(&self) -> Result<SystemTime> {
+        Ok(moment(parsed(self.certificate())?.validity().not_before.timestamp()) + SKEW)
     }
 
     /// The authority's certificate as PEM, and those of its predecessors that are still to be believed.
@@ -206,6 +230,7 @@ impl Authority {
         let (crt, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
         if let (Some(certificate), Some(key)) = (files::read(&crt)?, files::read(&key)?)
             && let Ok(identity) = Identity::from_pem(&certificate, &key)
+            && KeyPair::from_pem(&key).is_ok_and(|key| fits(&identity.chain[0], &key))
             && self.still_fits(&identity.chain[0], leaf, now)
         {
             return Ok(identity);
@@ -226,6 +251,38 @@ impl Authority {
             && subject(&certificate) == (leaf.common_name.to_owned(), sorted(leaf.organizations))
             && hosts(&certificate) == sorted(leaf.hosts)
     }
+}
+
+/// The certificates of a bundle.
+///
+/// # Errors
+/// It is none.
+pub(super) fn all(pem: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>();
+    certificates.context(Class::Invalid, "not a certificate")
+}
+
+/// Its CN.
+pub(super) fn common_name(certificate: &CertificateDer<'_>) -> Result<String> {
+    Ok(subject(&parsed(certificate)?).0)
+}
+
+/// Whether it has not expired.
+pub(super) fn is_valid(certificate: &CertificateDer<'_>, now: SystemTime) -> bool {
+    parsed(certificate).is_ok_and(|c| c.validity().not_after.timestamp() > seconds(now))
+}
+
+/// Whether it is the key of the certificate.
+pub(super) fn fits(certificate: &CertificateDer<'_>, key: &KeyPair) -> bool {
+    parsed(certificate).is_ok_and(|c| *c.public_key().subject_public_key.data == *key.public_key_raw())
+}
+
+fn parsed<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>> {
+    Ok(X509Certificate::from_der(certificate).context(Class::Invalid, "not a certificate")?.1)
+}
+
+fn moment(seconds: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 fn seconds(at: SystemTime) -> i64 {

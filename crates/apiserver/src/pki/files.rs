@@ -38,6 +38,16 @@ pub(super) fn write_private(path: &Path, text: &str) -> Result<()> {
     write(path, text, 0o600)
 }
 
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::from(error).while_doing(path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
     let temporary = path.with_extension("new");
     let attempt = || -> std::io::Result<()> {

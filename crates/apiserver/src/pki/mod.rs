@@ -5,6 +5,7 @@
 
 mod authority;
 mod files;
+pub(crate) mod foreign;
 mod identity;
 mod kept;
 mod renewed;
@@ -31,7 +32,8 @@ use gantry_base::{Class, Result};
 
 /// How long an authority is valid.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// An authority with less than this left gets a successor: what it issues must not outlive it.
+/// An authority with less than this left gets a successor, which signs when it has [`LEAF_LIFE`] left: what it issues must
+/// not outlive it, and whoever believes it has to learn of the successor before that signs.
 const AUTHORITY_RENEW: Duration = Duration::from_secs(2 * 365 * 86_400);
 /// How long what it issues is valid.
 pub const LEAF_LIFE: Duration = Duration::from_secs(365 * 86_400);
@@ -99,14 +101,24 @@ impl Pki {
         Arc::new(move || this.cluster().trusted())
     }
 
-    /// Makes a successor of each authority that comes near its end. It is believed at once, and signs a day later: whether
-    /// anything has changed.
+    /// Makes a successor of each authority that comes near its end. It is believed at once, and signs when certificates of
+    /// its predecessor would outlive that one: whether anything has changed.
     ///
     /// # Errors
-    /// The files cannot be written.
+    /// The files cannot be read or written: to be tried again. What could be done is done.
     pub fn renew(&self, now: SystemTime) -> Result<bool> {
-        let cluster = self.cluster.renew(&self.dir, now)?;
-        Ok(self.front_proxy.renew(&self.dir, now)? || cluster)
+        let cluster = self.cluster.renew(&self.dir, now);
+        let front_proxy = self.front_proxy.renew(&self.dir, now);
+        Ok(cluster? | front_proxy?)
+    }
+
+    /// Whether another server, with a copy of our keys, has made a successor of its own: in what the cluster is told
+    /// (PEM) of who vouches for clients and for front proxies. Says which; a metric tells how many.
+    pub fn foreign_successors(&self, clients: &str, proxies: &str, now: SystemTime) -> Vec<String> {
+        let mut found = foreign::successors(&self.cluster(), clients, now);
+        found.extend(foreign::successors(&self.front_proxy(), proxies, now));
+        foreign::note(found.len());
+        found
     }
 
     /// The folder that the keys are in.
@@ -150,7 +162,7 @@ mod tests {
     #[test]
     fn keys_outlive_the_process_and_are_private() {
         let dir = tempfile::tempdir().expect("a folder");
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let now = born();
         let first = Pki::load_or_create(dir.path(), now).expect("new keys");
         let second = Pki::load_or_create(dir.path(), now).expect("the same keys");
         assert_eq!(first.cluster().certificate_pem(), second.cluster().certificate_pem());
@@ -164,7 +176,7 @@ mod tests {
     #[test]
     fn a_leaf_is_kept_until_it_ages_or_its_hosts_change() {
         let dir = tempfile::tempdir().expect("a folder");
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let now = born();
         let pki = Pki::load_or_create(dir.path(), now).expect("keys");
         let hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let issue = |hosts: &[String], at| {
@@ -180,36 +192,99 @@ mod tests {
         assert_ne!(issue(&hosts[..1], now + LEAF_LIFE * 3 / 4), renewed);
     }
 
+    fn born() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    /// When the authority of then has a successor, and when that signs.
+    fn due() -> (SystemTime, SystemTime) {
+        let ends = born() + AUTHORITY_LIFE;
+        (ends - AUTHORITY_RENEW + Duration::from_secs(60), ends - LEAF_LIFE)
+    }
+
+    fn at(dir: &Path, now: SystemTime) -> Pki {
+        Pki::load_or_create(dir, now).expect("keys")
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(dir)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .filter(|name| name.starts_with("ca"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn is_issued_by(identity: &Identity, authority: &rustls_pki_types::CertificateDer<'_>) -> bool {
+        let (_, leaf) = x509_parser::parse_x509_certificate(&identity.chain[0]).expect("a certificate");
+        let (_, authority) = x509_parser::parse_x509_certificate(authority).expect("an authority");
+        leaf.verify_signature(Some(authority.public_key())).is_ok()
+    }
+
+    fn issued(pki: &Pki, name: &str, now: SystemTime) -> Identity {
+        pki.cluster().load_or_issue(pki.dir(), name, &leaf(&[]), now).expect("a certificate")
+    }
+
     #[test]
     fn an_authority_gets_a_successor_in_time_and_is_believed_to_its_end() {
         let dir = tempfile::tempdir().expect("a folder");
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let at = |now| Pki::load_or_create(dir.path(), now).expect("keys");
-        let first = at(now).cluster().certificate().clone();
-        assert_eq!(*at(now + AUTHORITY_LIFE / 2).cluster().certificate(), first);
-        let near = now + AUTHORITY_LIFE - AUTHORITY_RENEW / 2;
-        let pki = at(near);
-        assert_ne!(*pki.cluster().certificate(), first);
-        assert_eq!(pki.cluster().trusted().len(), 2);
-        assert_eq!(pki.cluster().trusted()[1], first);
-        assert_eq!(at(near).cluster().trusted().len(), 2, "it is read back");
-        // All is over: a new authority alone, and leafs of its own.
-        let late = near + AUTHORITY_LIFE + LEAF_LIFE;
-        let pki = at(late);
+        let (made, signs) = due();
+        let at = |now| at(dir.path(), now);
+        let first = at(born()).cluster().certificate().clone();
+        assert_eq!(at(born() + AUTHORITY_LIFE / 2).cluster().trusted(), [first.clone()]);
+        let both = at(made).cluster().trusted();
+        assert_eq!((both.len(), &both[0]), (2, &first), "the successor is believed and does not sign");
+        assert_eq!(names(dir.path()), ["ca-next.crt", "ca-next.key", "ca.crt", "ca.key"]);
+        // However often the server starts until its time has come; the file tells of both as well.
+        for now in [made, made + LEAF_LIFE / 2, signs - Duration::from_secs(1)] {
+            assert_eq!(at(now).cluster().trusted(), both);
+            let file = std::fs::read_to_string(dir.path().join("ca.crt")).expect("a bundle");
+            assert_eq!(authority::all(&file).expect("certificates"), both);
+        }
+        let last = issued(&at(signs - Duration::from_secs(1)), "last", signs - Duration::from_secs(1));
+        assert!(is_issued_by(&last, &first));
+        for _ in 0..2 {
+            assert_eq!(at(signs).cluster().trusted(), [both[1].clone(), first.clone()]);
+            assert_eq!(names(dir.path()), ["ca.crt", "ca.key"]);
+        }
+        assert!(is_issued_by(&issued(&at(signs), "next", signs), &both[1]));
+    }
+
+    #[test]
+    fn what_has_expired_altogether_begins_anew() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let first = at(dir.path(), due().0).cluster().trusted();
+        let late = born() + AUTHORITY_LIFE * 2 + LEAF_LIFE;
+        let pki = at(dir.path(), late);
         assert_eq!(pki.cluster().trusted().len(), 1);
-        let identity =
-            pki.cluster().load_or_issue(dir.path(), "node", &leaf(&[]), late).expect("a certificate");
-        let authority = pki.cluster();
-        let (_, own) = x509_parser::parse_x509_certificate(authority.certificate()).expect("ours");
-        let (_, issued) = x509_parser::parse_x509_certificate(&identity.chain[0]).expect("a certificate");
-        assert!(issued.verify_signature(Some(own.public_key())).is_ok());
+        assert!(!first.contains(pki.cluster().certificate()));
+        assert!(is_issued_by(&issued(&pki, "node", late), pki.cluster().certificate()));
+        assert_eq!(names(dir.path()), ["ca.crt", "ca.key"]);
+        // Only the old one has: its successor is known already.
+        let dir = tempfile::tempdir().expect("a folder");
+        at(dir.path(), born());
+        let both = at(dir.path(), due().0).cluster().trusted();
+        let expired = at(dir.path(), born() + AUTHORITY_LIFE + LEAF_LIFE).cluster().trusted();
+        assert_eq!(expired, both[1..]);
+    }
+
+    #[test]
+    fn who_was_off_for_years_gives_a_successor_a_day() {
+        let dir = tempfile::tempdir().expect("a folder");
+        at(dir.path(), born());
+        let late = born() + AUTHORITY_LIFE - LEAF_LIFE / 2;
+        let both = at(dir.path(), late).cluster().trusted();
+        let day = Duration::from_secs(86_400);
+        assert_eq!(at(dir.path(), late + day / 2).cluster().trusted(), both);
+        assert_eq!(*at(dir.path(), late + day).cluster().certificate(), both[1]);
     }
 
     #[test]
     fn a_successor_is_made_while_the_server_runs() {
         let dir = tempfile::tempdir().expect("a folder");
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let pki = Arc::new(Pki::load_or_create(dir.path(), now).expect("keys"));
+        let (made, signs) = due();
+        let pki = Arc::new(at(dir.path(), born()));
         let wanted = || Wanted {
             common_name: "kube-apiserver".to_owned(),
             organization: String::new(),
@@ -218,39 +293,105 @@ mod tests {
         };
         let trusted = pki.trusted();
         let (first, proxies) = (trusted(), pki.front_proxy().trusted());
-        assert!(!pki.renew(now + AUTHORITY_LIFE / 2).expect("fine"));
+        assert!(!pki.renew(born() + AUTHORITY_LIFE / 2).expect("fine"));
         assert_eq!(trusted(), first);
-        let near = now + AUTHORITY_LIFE - AUTHORITY_RENEW / 2;
-        let serving = Renewed::issued(&pki, "apiserver", wanted(), near).expect("a certificate");
-        // It is believed, on the disk too, but does not sign yet.
-        assert!(pki.renew(near).expect("fine"));
+        let serving = Renewed::issued(&pki, "apiserver", wanted(), made).expect("a certificate");
+        // It is believed, but does not sign yet.
+        assert!(pki.renew(made).expect("fine"));
         assert_eq!((trusted().len(), &trusted()[0]), (2, &first[0]));
         assert_eq!(pki.front_proxy().trusted()[0], proxies[0]);
-        assert_eq!(Pki::load_or_create(dir.path(), near).expect("keys").cluster().trusted()[0], trusted()[1]);
-        assert!(!serving.renew(near).expect("fine"));
-        assert!(!pki.renew(near + kept::SETTLE / 2).expect("fine"));
+        assert!(!serving.renew(made).expect("fine"));
+        assert!(!pki.renew(made + LEAF_LIFE / 2).expect("fine"));
         // Then it does, and what its predecessor has signed is believed.
-        let settled = near + kept::SETTLE;
-        assert!(pki.renew(settled).expect("fine"));
+        assert!(serving.renew(signs - Duration::from_secs(1)).expect("a last one"));
+        assert!(pki.renew(signs).expect("fine"));
         assert_eq!((trusted().len(), &trusted()[1]), (2, &first[0]));
-        assert!(!pki.renew(settled).expect("fine"));
+        assert!(!pki.renew(signs).expect("fine"));
         let before = serving.identity();
-        assert!(serving.renew(settled).expect("fine"));
-        let issued_by = |identity: &Identity, authority: &rustls_pki_types::CertificateDer<'_>| {
-            let (_, leaf) = x509_parser::parse_x509_certificate(&identity.chain[0]).expect("a certificate");
-            let (_, authority) = x509_parser::parse_x509_certificate(authority).expect("an authority");
-            leaf.verify_signature(Some(authority.public_key())).is_ok()
-        };
-        assert!(issued_by(&before, &first[0]) && issued_by(&serving.identity(), &trusted()[0]));
-        let at = rustls_pki_types::UnixTime::since_unix_epoch(
-            settled.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970"),
+        assert!(serving.renew(signs).expect("fine"));
+        assert!(is_issued_by(&before, &first[0]) && is_issued_by(&serving.identity(), &trusted()[0]));
+        let now = rustls_pki_types::UnixTime::since_unix_epoch(
+            signs.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970"),
         );
         let name = rustls_pki_types::ServerName::try_from("localhost").expect("a name");
         let trust = trust::Trust::new(pki.trusted());
         for identity in [before, serving.identity()] {
             use rustls::client::danger::ServerCertVerifier as _;
-            trust.verify_server_cert(&identity.chain[0], &[], &name, &[], at).expect("believed");
+            trust.verify_server_cert(&identity.chain[0], &[], &name, &[], now).expect("believed");
         }
+    }
+
+    /// Each is what a power cut leaves.
+    #[test]
+    fn half_written_files_are_survived() {
+        let (made, signs) = due();
+        let fresh = || {
+            let dir = tempfile::tempdir().expect("a folder");
+            at(dir.path(), born());
+            let both = at(dir.path(), made).cluster().trusted();
+            (dir, both)
+        };
+        let copy = |dir: &tempfile::TempDir, from: &str, to: &str| {
+            std::fs::copy(dir.path().join(from), dir.path().join(to)).expect("a copy")
+        };
+        // The successor: its key alone, or with the certificate of another.
+        let (dir, both) = fresh();
+        std::fs::remove_file(dir.path().join("ca-next.crt")).expect("it was there");
+        let again = at(dir.path(), made).cluster().trusted();
+        assert_eq!((again.len(), &again[0]), (2, &both[0]));
+        copy(&dir, "front-proxy-ca-next.key", "ca-next.key");
+        let again = at(dir.path(), made).cluster().trusted();
+        assert_eq!((again.len(), &again[0]), (2, &both[0]));
+        assert_eq!(*at(dir.path(), signs).cluster().certificate(), again[1]);
+        // It was about to take over: its key, then its certificate was in its place.
+        for now in [made, signs] {
+            let (dir, both) = fresh();
+            copy(&dir, "ca-next.key", "ca.key");
+            let pki = at(dir.path(), now);
+            assert_eq!(pki.cluster().trusted(), [both[1].clone(), both[0].clone()]);
+            assert!(is_issued_by(&issued(&pki, "node", now), &both[1]));
+            assert_eq!(names(dir.path()), ["ca.crt", "ca.key"]);
+        }
+        // The first start.
+        let (dir, both) = fresh();
+        for name in ["ca.crt", "ca-next.crt"] {
+            std::fs::remove_file(dir.path().join(name)).expect("it was there");
+        }
+        let new = at(dir.path(), made).cluster();
+        assert!(new.trusted().len() == 1 && !both.contains(new.certificate()));
+        // What it issues.
+        let (dir, both) = fresh();
+        let pki = at(dir.path(), made);
+        issued(&pki, "node", made);
+        copy(&dir, "sa.key", "node.key");
+        let whole = issued(&pki, "node", made);
+        assert!(server_config(&whole, &[&both[0]]).is_ok(), "the key fits");
+    }
+
+    #[test]
+    fn a_successor_that_another_server_has_made_is_taken_over() {
+        let (made, signs) = due();
+        let (one, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let first = at(one.path(), born());
+        for name in ["ca.crt", "ca.key"] {
+            std::fs::copy(one.path().join(name), other.path().join(name)).expect("a copy");
+        }
+        assert!(first.renew(made).expect("fine"));
+        let second = at(other.path(), made);
+        assert_ne!(first.cluster().trusted()[1], second.cluster().trusted()[1], "each makes one");
+        let pem = |pki: &Pki| pki.cluster().certificate_pem().to_owned();
+        assert_eq!(first.foreign_successors(&pem(&first), "", made), Vec::<String>::new());
+        let found = first.foreign_successors(&pem(&second), "", made);
+        assert!(found.len() == 1 && found[0].starts_with("gantry-ca (sha256:"), "{found:?}");
+        for name in ["ca-next.key", "ca-next.crt"] {
+            std::fs::copy(one.path().join(name), other.path().join(name)).expect("a copy");
+        }
+        assert!(second.renew(made).expect("fine"));
+        assert_eq!(first.cluster().trusted(), second.cluster().trusted());
+        assert_eq!(at(other.path(), made).cluster().trusted(), first.cluster().trusted());
+        assert_eq!(first.foreign_successors(&pem(&second), "", made), Vec::<String>::new());
+        assert!(first.renew(signs).expect("fine") && second.renew(signs).expect("fine"));
+        assert_eq!(first.cluster().trusted(), second.cluster().trusted());
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl Renewed {
         Ok(true)
     }
 
-    /// Sees to it until `tasks` end; calls `changed` after each change.
+    /// Sees to it until `tasks` end; calls `changed` after each change, again and again until that works.
     pub fn follow(
         self: &Arc<Self>,
         clock: Arc<dyn Clock>,
@@ -152,12 +152,19 @@ impl Renewed {
     ) {
         let this = Arc::clone(self);
         tasks.spawn("certificate renewal", async move {
+            let mut told = this.identity();
             loop {
                 tokio::time::sleep(RELOAD_INTERVAL).await;
-                let renewed = this.renew(clock.now());
-                let done = renewed.and_then(|new| if new { changed(&this.identity()) } else { Ok(()) });
-                if let Err(error) = done {
+                if let Err(error) = this.renew(clock.now()) {
                     tracing::error!(%error, "a certificate cannot be renewed");
+                }
+                let now = this.identity();
+                if Arc::ptr_eq(&told, &now) {
+                    continue;
+                }
+                match changed(&now) {
+                    Ok(()) => told = now,
+                    Err(error) => tracing::error!(%error, "a renewed certificate cannot be told of"),
                 }
             }
         });

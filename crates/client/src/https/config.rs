@@ -20,7 +20,7 @@ const SYSTEM_ROOTS: [&str; 3] =
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A server, the user and how to reach it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpsConfig {
     /// `https://host:port`, with a path in front of `/api` if there is one. Plain `http` is possible too.
     pub server: String,
@@ -47,7 +47,7 @@ pub struct HttpsConfig {
 }
 
 /// A client certificate and its key, PEM.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The chain, ours first.
     pub certificate_pem: Vec<u8>,
@@ -62,7 +62,7 @@ impl std::fmt::Debug for Identity {
 }
 
 /// A user name and a password.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Basic {
     /// The name.
     pub username: String,
@@ -77,7 +77,7 @@ impl std::fmt::Debug for Basic {
 }
 
 /// A bearer token.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Token {
     /// The token itself.
     Text(String),

@@ -19,6 +19,7 @@ pub use watch::{FrameStream, MAX_FRAME, WatchFrame};
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use gantry_base::error::Context;
 use gantry_base::{Class, Result, Tasks};
@@ -60,19 +61,19 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Executo
 }
 
 struct Inner {
-    config: HttpsConfig,
+    config: Arc<HttpsConfig>,
     /// The URL without a slash at its end.
     base: String,
     client: Client<Connector, Full<Bytes>>,
     /// Connections of their own, HTTP/1.1, to be upgraded.
     upgrades: Dialer,
-    tasks: Tasks,
 }
 
 /// Requests to an API server over HTTPS on behalf of one user. Cheap to clone.
 #[derive(Clone)]
 pub struct HttpsTransport {
-    inner: Arc<Inner>,
+    inner: Arc<ArcSwap<Inner>>,
+    tasks: Tasks,
 }
 
 impl HttpsTransport {
@@ -82,6 +83,36 @@ impl HttpsTransport {
     /// The URL, a certificate or a key cannot be read.
     pub fn new(config: HttpsConfig, tasks: &Tasks) -> Result<Self> {
         metrics::register_metrics();
+        let inner = Arc::new(ArcSwap::from_pointee(Inner::new(config, tasks)?));
+        Ok(Self { inner, tasks: tasks.clone() })
+    }
+
+    /// From now on as this `config` says, on new connections. What is under way goes on as it began.
+    ///
+    /// # Errors
+    /// As of [`HttpsTransport::new`]; all stays as it is.
+    pub fn use_config(&self, config: HttpsConfig) -> Result<()> {
+        self.inner.store(Arc::new(Inner::new(config, &self.tasks)?));
+        Ok(())
+    }
+
+    fn now(&self) -> Arc<Inner> {
+        self.inner.load_full()
+    }
+
+    /// What it acts by.
+    pub fn config(&self) -> Arc<HttpsConfig> {
+        Arc::clone(&self.inner.load().config)
+    }
+
+    /// The group in which its connections live.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+}
+
+impl Inner {
+    fn new(config: HttpsConfig, tasks: &Tasks) -> Result<Self> {
         let base = config.server.trim_end_matches('/').to_owned();
         let server: Uri = base.parse().context(Class::Invalid, format!("read the server URL {base:?}"))?;
         let name = config.tls_server_name.as_deref();
@@ -96,24 +127,12 @@ impl HttpsTransport {
             .http2_initial_stream_window_size(1 << 20)
             .http2_initial_connection_window_size(8 << 20)
             .build(Connector(pooled));
-        Ok(Self { inner: Arc::new(Inner { config, base, client, upgrades, tasks: tasks.clone() }) })
-    }
-
-    /// What it was made from.
-    pub fn config(&self) -> &HttpsConfig {
-        &self.inner.config
+        Ok(Self { config: Arc::new(config), base, client, upgrades })
     }
 
     /// Whom it asks: host and port.
     fn host(&self) -> &str {
-        self.inner
-            .base
-            .split_once("://")
-            .map_or(self.inner.base.as_str(), |(_, rest)| rest.split('/').next().unwrap_or(rest))
-    }
-
-    /// The group in which its connections live.
-    pub fn tasks(&self) -> &Tasks {
-        &self.inner.tasks
+        let rest = self.base.split_once("://").map_or(self.base.as_str(), |(_, rest)| rest);
+        rest.split('/').next().unwrap_or(rest)
     }
 }

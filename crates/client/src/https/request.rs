@@ -110,7 +110,7 @@ impl HttpsTransport {
         parts.uri = self.uri(path)?;
         self.identify(&mut parts.headers)?;
         let outgoing = http::Request::from_parts(parts, Full::new(body));
-        let response = self.inner.client.request(outgoing).await.map_err(|e| unreachable(&e))?;
+        let response = self.now().client.request(outgoing).await.map_err(|e| unreachable(&e))?;
         let (parts, body) = response.into_parts();
         let body =
             collect(Response::from_parts(http::response::Parts::clone(&parts), body), MAX_BODY).await?;
@@ -144,7 +144,7 @@ impl HttpsTransport {
             headers.insert(HOST, host);
         }
         *request.uri_mut() = uri;
-        let io = self.inner.upgrades.dial().await.map_err(|e| unreachable(&e))?;
+        let io = self.now().upgrades.dial().await.map_err(|e| unreachable(&e))?;
         Ok((io, request))
     }
 
@@ -161,9 +161,10 @@ impl HttpsTransport {
         self.identify(headers)?;
         tracing::debug!(method = %outgoing.method(), path = request.path, "request");
         let (method, since) = (outgoing.method().clone(), Instant::now());
-        let answer = self.inner.client.request(outgoing).await;
+        let inner = self.now();
+        let answer = inner.client.request(outgoing).await;
         let code = answer.as_ref().ok().map(|response| response.status().as_u16());
-        metrics::answered(method.as_str(), self.host(), code, since.elapsed());
+        metrics::answered(method.as_str(), inner.host(), code, since.elapsed());
         let response = answer.map_err(|e| unreachable(&e))?;
         if response.status().is_success() {
             return Ok(response);
@@ -174,7 +175,7 @@ impl HttpsTransport {
     }
 
     fn uri(&self, path: &str) -> Result<Uri> {
-        format!("{}{path}", self.inner.base)
+        format!("{}{path}", self.now().base)
             .parse()
             .map_err(|e| ApiError::bad_request(format!("{path:?} is not a path: {e}")))
     }
