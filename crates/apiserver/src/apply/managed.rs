@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::LazyLock;
 
 use gantry_api::schema::Node;
 use serde_json::{Map, Value, json};
@@ -405,8 +406,8 @@ fn cap(mut entries: Vec<Entry>) -> Vec<Entry> {
     rest
 }
 
-/// Removes what belongs to nobody: identity and bookkeeping.
-pub(super) fn strip(set: &mut FieldSet) {
+/// What belongs to nobody: identity and bookkeeping.
+static NOBODYS: LazyLock<FieldSet> = LazyLock::new(|| {
     const METADATA: [&str; 9] = [
         "name",
         "namespace",
@@ -418,14 +419,15 @@ pub(super) fn strip(set: &mut FieldSet) {
         "managedFields",
         "resourceVersion",
     ];
-    if !["f:apiVersion", "f:kind", "f:metadata"].iter().any(|element| set.contains_key(*element)) {
-        return;
-    }
-    let mut nobodys: FieldSet = METADATA.iter().map(|name| (fields::field(name), json!({}))).collect();
-    nobodys.insert(".".to_owned(), json!({}));
-    let nobodys =
-        [("f:apiVersion", json!({})), ("f:kind", json!({})), ("f:metadata", Value::Object(nobodys))];
-    fields::subtract(set, &nobodys.into_iter().map(|(element, place)| (element.to_owned(), place)).collect());
+    let mut metadata: FieldSet = METADATA.iter().map(|name| (fields::field(name), json!({}))).collect();
+    metadata.insert(".".to_owned(), json!({}));
+    let places = [("apiVersion", json!({})), ("kind", json!({})), ("metadata", Value::Object(metadata))];
+    places.into_iter().map(|(name, place)| (fields::field(name), place)).collect()
+});
+
+/// Removes what belongs to nobody.
+pub(super) fn strip(set: &mut FieldSet) {
+    fields::subtract(set, &NOBODYS);
 }
 
 /// Removes what the writer's endpoint does not let it set.

@@ -124,7 +124,8 @@ impl Inner {
             .pool_max_idle_per_host(4)
             .http2_keep_alive_interval(std::time::Duration::from_secs(15))
             .http2_keep_alive_timeout(std::time::Duration::from_secs(15))
-            .http2_initial_stream_window_size(1 << 20)
+            .http2_max_frame_size(256 << 10)
+            .http2_initial_stream_window_size(4 << 20)
             .http2_initial_connection_window_size(8 << 20)
             .build(Connector(pooled));
         Ok(Self { config: Arc::new(config), base, client, upgrades })

@@ -133,3 +133,44 @@ impl Queue {
         self.arrived.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Durability, Expect, Op, Value};
+
+    fn batch(key: &str) -> Batch {
+        let value = Value::Bytes(bytes::Bytes::from_static(b"1"));
+        let op = Op::Put { key: key.into(), value, expect: Expect::Absent };
+        Batch { ops: vec![op], durability: Durability::Durable }
+    }
+
+    /// Takes with this patience while `puts` come one after the other; how many came in the group.
+    fn taken(puts: &[&str], patience: Patience) -> usize {
+        let queue = Queue::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for key in puts {
+                    futures::executor::block_on(queue.put(batch(key))).expect("the queue is open");
+                }
+            });
+            match queue.take(patience) {
+                Work::Group(group) => group.len(),
+                Work::Closed => 0,
+            }
+        })
+    }
+
+    #[test]
+    fn who_is_patient_gets_as_many_as_are_wanted() {
+        let long = Duration::from_secs(3600);
+        let patience = Patience { first: None, wanted: 3, more: long };
+        assert_eq!(taken(&["a", "b", "c"], patience), 3);
+    }
+
+    #[test]
+    fn patience_ends() {
+        let patience = Patience { first: None, wanted: 3, more: Duration::from_millis(1) };
+        assert_eq!(taken(&["a"], patience), 1);
+    }
+}
