@@ -1,5 +1,6 @@
 //! Servers as processes of the real binary, without an agent: on one etcd, and with keys that change.
 
+mod authorities;
 mod etcd;
 mod secrets;
 

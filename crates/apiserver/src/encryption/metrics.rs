@@ -177,8 +177,8 @@ impl Latest {
 
     /// Puts these labels in front; `forget` gets those that have no place any more.
     fn note(latest: &mut VecDeque<Box<[Box<str>]>>, labels: &[&str], forget: impl FnOnce(&[&str])) {
-        let is_it = |known: &Box<[Box<str>]>| known.iter().map(|label| &**label).eq(labels.iter().copied());
-        let known = match latest.iter().position(is_it) {
+        let is_it = |known: &[Box<str>]| known.iter().map(|label| &**label).eq(labels.iter().copied());
+        let known = match latest.iter().position(|known| is_it(known)) {
             Some(0) => return,
             Some(at) => latest.remove(at),
             None => None,

@@ -232,7 +232,7 @@ mod tests {
         let (made, signs) = due();
         let at = |now| at(dir.path(), now);
         let first = at(born()).cluster().certificate().clone();
-        assert_eq!(at(born() + AUTHORITY_LIFE / 2).cluster().trusted(), [first.clone()]);
+        assert_eq!(at(born() + AUTHORITY_LIFE / 2).cluster().trusted(), std::slice::from_ref(&first));
         let both = at(made).cluster().trusted();
         assert_eq!((both.len(), &both[0]), (2, &first), "the successor is believed and does not sign");
         assert_eq!(names(dir.path()), ["ca-next.crt", "ca-next.key", "ca.crt", "ca.key"]);

@@ -288,6 +288,49 @@ async fn clusters_share_an_etcd_and_servers_a_cluster() {
     .await;
 }
 
+/// Writes what no server of ours would, by etcd's HTTP gateway.
+async fn write_raw(servers: &EtcdServers, key: &str, value: &str) {
+    use base64::Engine as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let text = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let body = format!(r#"{{"key":"{}","value":"{}"}}"#, text(key), text(value));
+    let head = format!(
+        "POST /v3/kv/put HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\nContent-Length: {}",
+        body.len()
+    );
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", servers.port(0))).await.unwrap();
+    stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_of_somebody_else_is_told_and_ends_no_watch() {
+    bounded(async {
+        let servers = EtcdServers::start(1);
+        let store = connect(options(servers.urls())).await;
+        let mut watch = store.watch("/registry/", 0).await.unwrap();
+        let first = write(&store, "a", "1").await;
+        write_raw(&servers, "/registry/b", "x").await;
+        let last = write(&store, "c", "3").await;
+        let (mut faults, mut seen) = (Vec::new(), Vec::new());
+        while seen.last() != Some(&last) {
+            match watch.next().await {
+                Ok(batch) => seen.extend(batch.events.iter().map(|event| event.revision)),
+                Err(StoreError::Unreadable { key, passing: false, .. }) => faults.push((key, seen.len())),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(seen, [first, last]);
+        assert_eq!(faults.len(), 1);
+        assert!(&*faults[0].0 == "/registry/b" && faults[0].1 <= 1, "{faults:?}");
+        let error = store.range(RangeRequest::all("/registry/")).await.unwrap_err();
+        assert!(matches!(&error, StoreError::Unreadable { key, .. } if &**key == "/registry/b"), "{error}");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_several_servers_compacts() {
     bounded(async {
