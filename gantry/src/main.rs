@@ -6,6 +6,8 @@ mod layers;
 mod agent;
 mod audit_flags;
 mod authorities;
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+mod copying;
 #[cfg(feature = "counting")]
 mod counting;
 mod credentials;
@@ -75,6 +77,10 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let command = Cli::parse_from(gantry_cli::arguments(std::env::args_os())).command;
+    #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+    if matches!(command, Command::Up(_) | Command::Server(_) | Command::Agent(_)) {
+        copying::choose();
+    }
     let outcome = match command {
         Command::Up(flags) => roles::up(flags),
         Command::Server(args) => roles::server(args),
