@@ -480,15 +480,17 @@ mod parse {
             match c {
                 '\\' => match chars.next() {
                     Some(c @ ('\\' | ',' | '=')) => out.push(c),
-                    _ => {
+                    other => {
+                        let other = other.map(String::from).unwrap_or_default();
                         return Err(SelectorError(format!(
-                            "invalid field selector: invalid escape sequence in {text:?}"
+                            "invalid field selector: invalid escape sequence: \\{other}"
                         )));
                     }
                 },
                 ',' | '=' => {
                     return Err(SelectorError(format!(
-                        "invalid field selector: unescaped {c:?} in {text:?}"
+                        "invalid field selector: unescaped character in value: {}",
+                        u32::from(c)
                     )));
                 }
                 c => out.push(c),

@@ -79,7 +79,7 @@ impl ApiError {
     /// The same error, asking the client to come back after this many seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: i32) -> Self {
-        self.status.details.get_or_insert_default().retry_after_seconds = Some(seconds);
+        self.status.details.get_or_insert_default().retry_after_seconds = (seconds > 0).then_some(seconds);
         self
     }
 
@@ -139,6 +139,12 @@ impl ApiError {
     /// 415 for a body that no route of the path takes.
     pub fn no_such_media_type() -> Self {
         Self::unsupported_media_type("415: Unsupported Media Type").with_details()
+    }
+
+    /// 406 for a path that answers in none of the media types that the client accepts.
+    pub fn no_such_representation(types: &str) -> Self {
+        let message = format!("406: Not Acceptable\n\nAvailable representations: {types}");
+        Self::not_acceptable(message).with_details()
     }
 
     /// 422 for a patch that does not apply.

@@ -141,6 +141,7 @@ pub(crate) fn not_allowed() -> ApiError {
 pub(crate) async fn read(call: &Call<'_>, query: &Query) -> Result<Answer> {
     match call.subresource {
         "" => {}
+        "finalize" => return Err(not_allowed()),
         "scale" => return scale::get_scale(call).await,
         // What has a part of its own can also be read, and reads as the whole.
         _ => drop(crate::verbs::lifecycle::Part::of(call)?),
@@ -176,6 +177,7 @@ pub(crate) async fn put(call: &Call<'_>, input: &Input<'_>, options: &WriteOptio
 pub(crate) async fn modify(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Answer> {
     match (call.name, call.subresource) {
         ("", _) => Err(not_allowed()),
+        (_, "finalize") => Err(not_allowed()),
         (_, "scale") => scale::patch_scale(call, input, options).await,
         _ => patch::patch(call, input, options).await,
     }
@@ -189,7 +191,7 @@ async fn virtual_resource(core: &Core, incoming: &Incoming<'_>) -> Result<Option
     }
     let found = core.table.load().find_virtual(&info.group, &info.version, &info.resource).cloned();
     let Some(resource) = found else { return Ok(None) };
-    if !info.name.is_empty() {
+    if !info.name.is_empty() || (resource.resource().namespaced && info.namespace.is_empty()) {
         return Err(ApiError::no_such_path());
     }
     if info.verb != "create" {
@@ -230,6 +232,9 @@ async fn bindings(core: &Core, incoming: &Incoming<'_>) -> Result<Answer> {
     };
     let body = decode::body(pods.warnings, &incoming.input, &bind::BINDING, options.validation)?;
     let name = body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("").to_owned();
+    if name.is_empty() {
+        return Err(ApiError::bad_request("Name parameter required."));
+    }
     bind::bind(&pods.on(pods.namespace, &name), body, &options).await
 }
 
@@ -242,6 +247,15 @@ pub(crate) fn is_connect(info: &RequestInfo) -> bool {
             "log" | "exec" | "attach" | "portforward" => info.resource == "pods",
             _ => false,
         }
+}
+
+/// Whether a subresource that [connects](is_connect) takes the method.
+pub(crate) fn connects(info: &RequestInfo, method: &http::Method) -> bool {
+    match info.subresource.as_str() {
+        "proxy" => true,
+        "log" => *method == http::Method::GET,
+        _ => matches!(*method, http::Method::GET | http::Method::POST),
+    }
 }
 
 /// Hands the request to the connector.

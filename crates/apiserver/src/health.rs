@@ -9,12 +9,12 @@ use gantry_api::ApiError;
 use gantry_api::field::quote;
 use gantry_api::status::Result as ApiResult;
 use gantry_base::metrics::{CounterVec, Encoder, Family, GaugeVec, Stability};
+
+use http::Response;
 use http::header::{HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use http::{Method, Response};
 use parking_lot::RwLock;
 
 use crate::core::Core;
-use crate::dispatch::not_allowed;
 use crate::limits::HEALTH_TIMEOUT;
 use crate::query::Query;
 use crate::respond::with_type;
@@ -139,22 +139,14 @@ pub(crate) fn ready(core: &Core) -> (bool, String) {
 /// Answers a health path; `None` for any other.
 ///
 /// # Errors
-/// 405 for writes, 404 for a check that does not exist.
-pub(crate) async fn answer(
-    core: &Core,
-    path: &str,
-    query: &Query,
-    method: &Method,
-) -> Option<ApiResult<Response<Body>>> {
+/// 404 for a check that does not exist.
+pub(crate) async fn answer(core: &Core, path: &str, query: &Query) -> Option<ApiResult<Response<Body>>> {
     let (endpoint, one) =
         path.strip_prefix('/')?.split_once('/').map_or((&path[1..], None), |(e, n)| (e, Some(n)));
     let endpoint = ["healthz", "livez", "readyz"].into_iter().find(|e| *e == endpoint)?;
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return Some(Err(not_allowed()));
-    }
     core.health.refresh().await;
     let outcomes = outcomes(core, endpoint, &store_answers(core).await);
-    let (fine, text) = match one.filter(|name| !name.is_empty()) {
+    let (fine, text) = match one {
         None => report(endpoint, &outcomes, query),
         Some(name) => match outcomes.into_iter().find(|(n, _)| n == name) {
             None => return Some(Err(ApiError::no_such_page())),
@@ -164,7 +156,9 @@ pub(crate) async fn answer(
     };
     let mut response =
         with_type(if fine { 200 } else { 500 }, Bytes::from(text), "text/plain; charset=utf-8");
-    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if one.is_none() || !fine {
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
     Some(Ok(response))
 }
 

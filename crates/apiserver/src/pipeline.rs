@@ -12,7 +12,9 @@ use gantry_api::ApiError;
 use gantry_api::status::Result;
 use gantry_base::trace;
 use gantry_stream::websocket;
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT, WARNING};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT, WARNING, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -72,10 +74,10 @@ async fn served(
     let format_of_errors = wish(request.headers(), query).of_error();
     let warnings = Warnings::default();
     let arrival = Arrival::new(&core.auditor, &request);
-    let mut entered = Entered { arrival, flow: None, trail: None };
+    let mut entered = Entered { arrival, flow: None, trail: None, refused: false };
     let serving = enter(core, peer, request, info, query, &warnings, &mut entered);
     let served = AssertUnwindSafe(serving).catch_unwind().await;
-    let Entered { arrival, flow, mut trail } = entered;
+    let Entered { arrival, flow, mut trail, refused } = entered;
     let mut response = match served {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
@@ -91,6 +93,9 @@ async fn served(
             audit::panicked()
         }
     };
+    if refused {
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
     if let Some(flow) = flow {
         flow.mark(response.headers_mut());
     }
@@ -187,7 +192,7 @@ async fn enter(
     };
     metrics::seated(core, waiting, info);
     steps.ends("apf-queue-wait");
-    core.authorize_noting(&user, info, warnings).await?;
+    core.authorize_noting(&user, info, warnings).await.inspect_err(|_| entered.refused = true)?;
     steps.ends("authorization");
     metrics::admitted();
     if !info.is_long_running() {
@@ -245,6 +250,8 @@ struct Entered {
     arrival: Arrival,
     flow: Option<Flow>,
     trail: Option<Arc<Trail>>,
+    /// Whether the user may not.
+    refused: bool,
 }
 
 /// How long the steps took, for the audit log.
@@ -292,18 +299,18 @@ async fn answer(
         return crate::aggregate::pass(core, &remote, user, request).await;
     }
     if !info.is_resource {
-        if let Some(health) = health::answer(core, &info.path, query, request.method()).await {
+        if let Some(health) = health::answer(core, &info.path, query).await {
             return health;
         }
         return discovery::path(core, info, query, request.method(), request.headers(), warnings);
     }
-    if info.verb.is_empty() {
-        return Err(dispatch::not_allowed());
-    }
     if dispatch::is_connect(info) {
+        if !dispatch::connects(info, request.method()) {
+            return Err(dispatch::not_allowed());
+        }
         return dispatch::connect(core, user, info, warnings, request).await;
     }
-    if *request.method() == Method::HEAD {
+    if info.verb.is_empty() || *request.method() == Method::HEAD {
         return Err(dispatch::not_allowed());
     }
     let wish = wish(request.headers(), query);

@@ -86,19 +86,25 @@ pub(crate) struct ListOptions {
 impl ListOptions {
     pub(crate) fn parse(query: &Query) -> Result<Self> {
         let bad = |e: gantry_api::selector::SelectorError| ApiError::bad_request(e.to_string());
-        let revision = parse_revision(query.get("resourceVersion").unwrap_or(""))?;
+        let revision = parse_revision(query.get("resourceVersion").unwrap_or(""));
         let timeout = query.number("timeoutSeconds")?;
-        Ok(Self {
+        let options = Self {
             labels: LabelSelector::parse(query.get("labelSelector").unwrap_or("")).map_err(bad)?,
             fields: FieldSelector::parse(query.get("fieldSelector").unwrap_or("")).map_err(bad)?,
             limit: usize::try_from(query.number("limit")?.unwrap_or(0)).unwrap_or(0),
             continue_token: query.get("continue").unwrap_or("").to_owned(),
-            revision,
+            revision: *revision.as_ref().unwrap_or(&Some(1)),
             version_match: parse_match(query.get("resourceVersionMatch").unwrap_or("")),
             bookmarks: query.flag("allowWatchBookmarks"),
             initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
             timeout: timeout.and_then(|t| u64::try_from(t).ok()).filter(|t| *t > 0).map(Duration::from_secs),
-        })
+        };
+        // What stands together is judged before the revision is read.
+        if let Err(why) = revision {
+            options.validate(false)?;
+            return Err(why);
+        }
+        Ok(options)
     }
 
     /// The options of a watch: its revision is read last, and what is none is upstream's own failure.

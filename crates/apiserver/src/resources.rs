@@ -237,6 +237,15 @@ impl Table {
         })
     }
 
+    /// Whether the group version is one of our own, and not one of custom resources.
+    pub(crate) fn is_builtin(&self, group: &str, version: &str) -> bool {
+        let of_ours = |r: &Resource| r.group == group && r.version == version;
+        self.virtuals.iter().any(|v| of_ours(v.resource()))
+            || self.groups.get(group).is_some_and(|entries| {
+                entries.values().any(|e| !e.custom && e.versions.iter().any(|v| of_ours(v.kind.resource())))
+            })
+    }
+
     /// Whether there is such a resource, stored or not.
     pub(crate) fn serves(&self, group: &str, version: &str, plural: &str) -> bool {
         let stored = self.entry(group, plural);

@@ -9,8 +9,10 @@ use parking_lot::Mutex;
 
 use crate::audit::{Level, Notes, Tally};
 
-/// Most bytes of warnings in one response.
-const MAX_BYTES: usize = 4 << 10;
+/// Most characters of warnings in one response, before each is cut.
+const MAX_CHARS: usize = 4 << 10;
+/// Most characters of one warning, where they are cut.
+const MAX_CHARS_EACH: usize = 256;
 
 /// It is not known yet whether the request is audited.
 const UNDECIDED: u8 = 0;
@@ -20,31 +22,26 @@ const OMITS: u8 = 0x80;
 /// Collects the warnings of one request, each once, and its audit annotations.
 #[derive(Debug, Default)]
 pub struct Warnings {
-    texts: Mutex<Vec<String>>,
+    texts: Mutex<Texts>,
     /// [`UNDECIDED`], or one more than the level, with [`OMITS`].
     level: AtomicU8,
     notes: OnceLock<Arc<Notes>>,
 }
 
 impl Warnings {
-    /// Adds one, unless it is there already or there are too many.
+    /// Adds one, unless it is empty or there already; once there are too many, all of them are cut.
     pub fn add(&self, text: impl Into<String>) {
-        let text = text.into();
-        let mut texts = self.texts.lock();
-        let size: usize = texts.iter().map(String::len).sum();
-        if !texts.contains(&text) && size + text.len() <= MAX_BYTES {
-            texts.push(text);
-        }
+        self.texts.lock().add(text.into());
     }
 
     /// Whether there is nothing to warn of.
     pub fn is_empty(&self) -> bool {
-        self.texts.lock().is_empty()
+        self.texts.lock().all.is_empty()
     }
 
     /// Forgets them all: for a write that is tried again.
     pub fn clear(&self) {
-        self.texts.lock().clear();
+        *self.texts.lock() = Texts::default();
     }
 
     /// Adds an annotation for the audit log; the first value of a key stays, as upstream has it.
@@ -99,11 +96,48 @@ impl Warnings {
 
     /// The `Warning` header values.
     pub fn headers(&self) -> Vec<http::HeaderValue> {
+        let texts = self.texts.lock();
         let value = |text: &String| {
-            let clean: String = text.chars().filter(|c| !c.is_control()).collect();
-            let quoted = clean.replace('\\', "\\\\").replace('"', "\\\"");
+            let most = if texts.cut { MAX_CHARS_EACH } else { usize::MAX };
+            let text: String = text.chars().take(most).collect();
+            let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
             http::HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()).ok()
         };
-        self.texts.lock().iter().filter_map(value).collect()
+        texts.all.iter().filter(|text| can_be_sent(text)).filter_map(value).collect()
     }
+}
+
+/// The warnings of a request in their order (`endpoints/filters/warning.go`).
+#[derive(Debug, Default)]
+struct Texts {
+    all: Vec<String>,
+    /// Characters that are sent.
+    chars: usize,
+    /// Whether each is cut, since they were too many.
+    cut: bool,
+}
+
+impl Texts {
+    fn add(&mut self, text: String) {
+        let is_full = self.cut && self.chars >= MAX_CHARS;
+        if text.is_empty() || is_full || self.all.contains(&text) {
+            return;
+        }
+        self.all.push(text);
+        self.chars = self.count();
+        if self.chars > MAX_CHARS && !self.cut {
+            self.cut = true;
+            self.chars = self.count();
+        }
+    }
+
+    fn count(&self) -> usize {
+        let most = if self.cut { MAX_CHARS_EACH } else { usize::MAX };
+        self.all.iter().filter(|text| can_be_sent(text)).map(|text| text.chars().count().min(most)).sum()
+    }
+}
+
+/// A header holds no control characters.
+fn can_be_sent(text: &str) -> bool {
+    !text.chars().any(char::is_control)
 }

@@ -17,6 +17,7 @@ mod typed;
 mod walk;
 
 pub(crate) use go_text::go_text;
+pub(crate) use go_time::{base64_error, time_error};
 pub(crate) use patch::{equal, json_patch_explained};
 pub(crate) use typed::problems;
 pub(crate) use walk::merge;

@@ -129,6 +129,18 @@ fn stored_position(kind: &dyn AnyKind, storage: &dyn AnyKind, path: &str) -> Opt
 
 fn unsupported(kind: &dyn AnyKind, path: &str) -> ApiError {
     let quoted = gantry_api::field::quote(path);
+    let resource = kind.resource();
+    match (&*resource.group, &*resource.kind) {
+        ("batch", "Job") => {
+            return ApiError::bad_request(format!("field label {quoted} not supported for Job"));
+        }
+        ("resource.k8s.io", "ResourceSlice") => {
+            let version = resource.api_version();
+            let why = format!("field label not supported for {version}, Kind=ResourceSlice: {path}");
+            return ApiError::bad_request(why);
+        }
+        _ => {}
+    }
     if kind.definition().is_none() || !kind.selectable().is_empty() {
         return ApiError::bad_request(format!("field label not supported: {path}"));
     }

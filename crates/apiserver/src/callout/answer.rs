@@ -61,6 +61,21 @@ impl Answer {
         }
     }
 
+    /// The same, and something is in it.
+    ///
+    /// # Errors
+    /// As [`Self::accepted`], and [`CallError::Unanswered`].
+    pub fn filled(self) -> Result<Bytes, CallError> {
+        let (code, media) = (self.status.as_u16(), self.header(CONTENT_TYPE).to_owned());
+        let body = self.accepted()?;
+        if body.is_empty() {
+            return Err(CallError::Unanswered(format!(
+                "0-length response with status code: {code} and content type: {media}"
+            )));
+        }
+        Ok(body)
+    }
+
     fn header(&self, name: http::HeaderName) -> &str {
         self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("")
     }

@@ -128,18 +128,29 @@ impl Caller {
     /// # Errors
     /// No answer came in time, or it is a refusal.
     pub async fn post_json(&self, body: Bytes, timeout: Duration) -> Result<Bytes, CallError> {
+        self.send(self.json(body, timeout)).await?.accepted()
+    }
+
+    fn json(&self, body: Bytes, timeout: Duration) -> Request {
         let separator = if self.inner.url.contains('?') { '&' } else { '?' };
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let request = Request {
+        Request {
             method: Method::POST,
             suffix: format!("{separator}timeout={}", go_duration(timeout)),
             headers,
             body,
             timeout,
-        };
-        self.send(request).await?.accepted()
+        }
+    }
+
+    /// The same where nothing is no answer.
+    ///
+    /// # Errors
+    /// As [`Self::post_json`], and [`CallError::Unanswered`] for an empty body.
+    pub async fn ask_json(&self, body: Bytes, timeout: Duration) -> Result<Bytes, CallError> {
+        self.send(self.json(body, timeout)).await?.filled()
     }
 
     /// Sends a request and waits for all of its answer, whatever it is.

@@ -35,25 +35,18 @@ pub(super) fn parameters(pod: &Pod, query: &Query) -> Result<Parameters> {
         parameters.add(name, text);
     }
     if let Some(text) = query.get("sinceTime").filter(|t| !t.is_empty()) {
-        text.parse::<jiff::Timestamp>()
-            .map_err(|e| ApiError::bad_request(format!("sinceTime {text:?} is no RFC 3339 time: {e}")))?;
+        if let Some(why) = crate::apply::time_error(text, false) {
+            return Err(ApiError::bad_request(why));
+        }
         if query.get("sinceSeconds").is_some_and(|t| !t.is_empty()) {
             let why = "at most one of `sinceTime` or `sinceSeconds` may be specified";
-            errors.push(Error::forbidden(&Path::root(), why));
+            errors.push(Error::forbidden(&Path::new("[]"), why));
         }
         parameters.add("sinceTime", text);
     }
-    if query.get("stream").is_some_and(|s| !matches!(s, "" | "All"))
-        && query.get("tailLines").is_some_and(|t| !t.is_empty())
-    {
-        let why = "`tailLines` and specific `stream` are mutually exclusive for now";
-        errors.push(Error::forbidden(&Path::root(), why));
-    }
-    if let Some(stream) = query.get("stream").filter(|t| !t.is_empty()) {
-        if !matches!(stream, "All" | "Stdout" | "Stderr") {
-            errors.push(Error::not_supported(&Path::new("stream"), stream, &["All", "Stderr", "Stdout"]));
-        }
-        parameters.add("stream", stream);
+    if query.get("stream").is_some_and(|t| !t.is_empty()) {
+        // The streams of a log apart are a feature that upstream has switched off (`PodLogsQuerySplitStreams`).
+        errors.push(Error::forbidden(&Path::new("stream"), "may not be specified"));
     }
     if errors.is_empty() { Ok(parameters) } else { Err(ApiError::invalid(&OPTIONS, pod.name(), &errors)) }
 }

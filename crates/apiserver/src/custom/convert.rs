@@ -111,7 +111,7 @@ impl Converter {
             "request": {"uid": uid, "desiredAPIVersion": to, "objects": objects},
         });
         let caller = callout.caller(&self.config).map_err(|e| e.to_string())?;
-        let answer = caller.post_json(Bytes::from(review.to_string()), TIMEOUT).await;
+        let answer = caller.ask_json(Bytes::from(review.to_string()), TIMEOUT).await;
         let answer = answer.map_err(|e| e.to_string())?;
         read(&answer, version, &uid)
     }

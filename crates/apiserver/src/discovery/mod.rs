@@ -21,6 +21,7 @@ use crate::identify::Discovery;
 use crate::metrics;
 use crate::pipeline::{accepts_gzip, header, wish};
 use crate::query::Query;
+use crate::resources::Table;
 use crate::respond::{self, Encoding, Endpoint, Format, Shape, with_type};
 use crate::route::RequestInfo;
 use crate::serve::{Body, empty};
@@ -42,12 +43,18 @@ pub(crate) fn path(
     warnings: &Warnings,
 ) -> Result<Response<Body>> {
     let path = info.path.trim_end_matches('/');
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return Err(not_allowed());
-    }
     let accept = header(headers, ACCEPT.as_str());
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let table = core.table.load();
+    // Only what upstream has in its router cares for the method and for what is accepted.
+    if let Some(encodings) = routed(&table, &parts) {
+        if *method != Method::GET {
+            return Err(not_allowed());
+        }
+        if aggregated::wanted(accept).is_none() {
+            wish(headers, query).check_document(encodings)?;
+        }
+    }
     if let (["api" | "apis"], Some(encoding)) = (parts.as_slice(), aggregated::wanted(accept)) {
         let document = aggregated::document(&table, parts[0] == "api");
         crate::audit::document(warnings, &document);
@@ -58,7 +65,7 @@ pub(crate) fn path(
             return issuer(core, |d| &d.configuration, "application/json");
         }
         ["openid", "v1", "jwks"] => return issuer(core, |d| &d.keys, "application/jwk-set+json"),
-        // Whatever the client accepts: upstream writes these two as JSON for people.
+        // Upstream writes these two as JSON for people.
         [""] => return respond::written(200, &raw(&json!({"paths": paths(core)})), &PRETTY, false),
         ["version"] => return respond::written(200, &raw(&version()), &PRETTY, false),
         ["metrics"] => {
@@ -95,6 +102,16 @@ pub(crate) fn path(
 
 /// Go's profiles and flags: nothing here could fill them.
 const NO_PROFILING: &[u8] = b"profiling is not available: this server has no Go runtime to look into\n";
+
+/// The encodings of a document that upstream's router serves.
+fn routed(table: &Table, parts: &[&str]) -> Option<&'static [Encoding]> {
+    match parts {
+        ["version"] => Some(&[Encoding::Json]),
+        ["api"] | ["api", "v1"] => Some(&Encoding::ALL),
+        ["apis", group, version] => table.is_builtin(group, version).then_some(&Encoding::ALL),
+        _ => None,
+    }
+}
 
 /// 404: in the words of the API that the path lies below, if it lies below one.
 pub(crate) fn no_such(core: &Core, info: &RequestInfo) -> ApiError {

@@ -3,16 +3,18 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use gantry_api::metav1::ObjectMeta;
 use gantry_api::schema::{self, TypeDef};
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Encoded, protobuf};
 use serde::Deserialize;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::negotiate::{Encoding, Format, Shape};
 use super::table;
 use crate::resources::Served;
+use crate::verbs::Answer;
 
 /// The object in the form of the response; YAML and indentation come later.
 pub(super) fn object(encoded: &Encoded, served: &Served, format: &Format, now: SystemTime) -> Result<Bytes> {
@@ -40,6 +42,35 @@ pub(super) fn object(encoded: &Encoded, served: &Served, format: &Format, now: S
             Ok(Bytes::from(table::table(format.meta_version, &metadata, &table::columns(kind), &[row])))
         }
     }
+}
+
+/// A scale as a table or as its metadata; `None` for any other answer and for a scale as it is.
+pub(super) fn scale(answer: &Answer, format: &Format, now: SystemTime) -> Result<Option<Bytes>> {
+    if format.shape == Shape::Plain || format.encoding == Encoding::Protobuf {
+        return Ok(None);
+    }
+    let encoded = &answer.body;
+    let tree: Value = serde_json::from_slice(encoded.bytes()).map_err(ApiError::internal)?;
+    if tree["kind"] != "Scale" {
+        return Ok(None);
+    }
+    let Shape::Table(include) = format.shape else {
+        return partial(encoded.bytes(), format.meta_version).map(Some);
+    };
+    let meta: ObjectMeta = serde_json::from_value(tree["metadata"].clone()).map_err(ApiError::internal)?;
+    let count = |pointer: &str| tree.pointer(pointer).cloned().unwrap_or_else(|| json!(0));
+    let age = gantry_kinds::table::age(&meta, now);
+    let cells =
+        json!([meta.name.as_deref().unwrap_or(""), count("/spec/replicas"), count("/status/replicas"), age]);
+    let row = table::row_of(&cells, encoded.bytes(), include, format.meta_version)?;
+    let metadata = json!({"resourceVersion": encoded.revision().to_string()});
+    let columns = table::definitions(&[
+        ("Name", "string", gantry_kinds::table::NAME),
+        ("Desired", "integer", "replicas is the desired number of instances for the scaled object."),
+        ("Available", "integer", "replicas is the actual number of observed instances of the scaled object."),
+        ("Age", "string", gantry_kinds::table::AGE.description),
+    ]);
+    Ok(Some(Bytes::from(table::table(format.meta_version, &metadata, &columns, &[row]))))
 }
 
 /// Any document that the server writes itself, such as a `Status`, in protobuf.

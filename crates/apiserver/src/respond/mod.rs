@@ -63,6 +63,9 @@ fn object(
     now: SystemTime,
 ) -> Result<Response<Body>> {
     let Some(served) = served.filter(|_| answer.is_object) else {
+        if let Some(form) = forms::scale(answer, format, now)? {
+            return written(answer.code, &form, format, gzip);
+        }
         return written(answer.code, answer.body.bytes(), format, gzip);
     };
     if format.shape == Shape::PartialList {

@@ -114,7 +114,7 @@ pub(crate) struct Wish<'a> {
 
 impl Wish<'_> {
     /// Checks the media types against those of the route, as upstream's router does before its handlers: it takes no
-    /// `application/*`, and answers in plain text. Custom resources are not behind it.
+    /// `application/*`. Custom resources are not behind it.
     ///
     /// # Errors
     /// 406, 415
@@ -122,23 +122,29 @@ impl Wish<'_> {
         if endpoint.custom || !endpoint.known {
             return Ok(());
         }
-        let without = |clause: &str| clause.split(';').next().unwrap_or_default().trim().to_owned();
-        if verb == "patch" && endpoint.named && !PATCH_TYPES.contains(&&*without(content_type)) {
+        if verb == "patch" && endpoint.named && !PATCH_TYPES.contains(&without_parameters(content_type)) {
             return Err(ApiError::no_such_media_type());
         }
-        let served = |clause: &str| {
-            let clause = without(clause);
-            clause.is_empty() || clause == "*/*" || Encoding::ALL.iter().any(|e| e.media_type() == clause)
-        };
-        if self.accept.split(',').any(served) {
+        if takes(self.accept, &Encoding::ALL) {
             return Ok(());
         }
         let mut types = Encoding::ALL.map(Encoding::media_type).join(", ");
         if matches!(verb, "list" | "watch") {
             types += ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
         }
-        let text = format!("406: Not Acceptable\n\nAvailable representations: {types}");
-        Err(ApiError::plain(406, "NotAcceptable", &text))
+        Err(ApiError::no_such_representation(&types))
+    }
+
+    /// The same of a path that is no resource and answers in these encodings.
+    ///
+    /// # Errors
+    /// 406
+    pub(crate) fn check_document(&self, encodings: &[Encoding]) -> Result<()> {
+        if takes(self.accept, encodings) {
+            return Ok(());
+        }
+        let types: Vec<&str> = encodings.iter().map(|e| e.media_type()).collect();
+        Err(ApiError::no_such_representation(&types.join(", ")))
     }
 
     /// Picks the first range, in the order of quality, that can be served.
@@ -180,6 +186,17 @@ impl Wish<'_> {
             _ => ["curl", "Wget", "Mozilla/5.0"].iter().any(|tool| self.user_agent.starts_with(tool)),
         }
     }
+}
+
+fn without_parameters(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or_default().trim()
+}
+
+/// Whether one of the encodings is named, or any is taken.
+fn takes(accept: &str, encodings: &[Encoding]) -> bool {
+    accept.split(',').map(without_parameters).any(|clause| {
+        clause.is_empty() || clause == "*/*" || encodings.iter().any(|e| e.media_type() == clause)
+    })
 }
 
 fn serve(clause: &Clause<'_>, encoding: Encoding, endpoint: Endpoint) -> Option<Format> {

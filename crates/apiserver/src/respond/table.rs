@@ -37,15 +37,25 @@ pub(super) fn row(
     let name = kind.name_first().then(|| Value::from(kind.name_cell(&*decoded)));
     let mut cells: Vec<Value> = name.into_iter().collect();
     cells.extend(kind.cells(&*decoded, now));
-    let cells = Value::Array(cells);
+    row_of(&Value::Array(cells), object.bytes(), include, meta_version)
+}
+
+/// A row of these cells, which stand for `object`.
+pub(super) fn row_of(cells: &Value, object: &[u8], include: Include, meta_version: &str) -> Result<String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(match include {
         Include::None => format!(r#"{{"cells":{cells},"object":null}}"#),
         Include::Metadata => {
-            format!(r#"{{"cells":{cells},"object":{}}}"#, text(&partial(object.bytes(), meta_version)?))
+            format!(r#"{{"cells":{cells},"object":{}}}"#, text(&partial(object, meta_version)?))
         }
-        Include::Object => format!(r#"{{"cells":{cells},"object":{}}}"#, text(object.bytes())),
+        Include::Object => format!(r#"{{"cells":{cells},"object":{}}}"#, text(object)),
     })
+}
+
+/// Columns of these names, types and descriptions.
+pub(super) fn definitions(columns: &[(&str, &str, &str)]) -> Value {
+    let definition = |(name, kind, description): &(&str, &str, &str)| json!({"name": name, "type": kind, "format": "", "description": description, "priority": 0});
+    columns.iter().map(definition).collect()
 }
 
 /// A table of these rows.

@@ -210,7 +210,11 @@ impl VirtualResource for SubjectAccess {
         user.uid = asked.uid.clone().unwrap_or_default().into();
         user.extra = Arc::new(asked.extra.clone().unwrap_or_default());
         let status = question.answer(&user, &*self.authorizer).await;
-        answered(body, &status)
+        let mut answer = answered(self.resource(), body, &status)?;
+        if local {
+            answer["metadata"]["namespace"] = namespace.into();
+        }
+        Ok(answer)
     }
 }
 
@@ -262,6 +266,6 @@ impl VirtualResource for SelfSubjectAccess {
             return Err(ApiError::invalid(&NAMELESS, "", &errors));
         }
         let status = question.answer(user, &*self.authorizer).await;
-        answered(body, &status)
+        answered(&SELF, body, &status)
     }
 }

@@ -8,8 +8,8 @@ mod whoami;
 
 use std::sync::Arc;
 
-use gantry_api::ApiError;
 use gantry_api::status::Result;
+use gantry_api::{ApiError, Resource};
 use gantry_base::Clock;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -49,8 +49,10 @@ fn spec<T: DeserializeOwned + Default>(body: &Value) -> Result<T> {
     }
 }
 
-/// The question with its answer.
-fn answered(mut body: Value, status: &impl Serialize) -> Result<Value> {
+/// The question with its answer: whole, also where the question left out what it is.
+fn answered(resource: &Resource, mut body: Value, status: &impl Serialize) -> Result<Value> {
+    body["apiVersion"] = resource.api_version().into();
+    body["kind"] = (*resource.kind).into();
     body["status"] = serde_json::to_value(status).map_err(ApiError::internal)?;
     if body.get("metadata").is_none_or(Value::is_null) {
         body["metadata"] = json!({});

@@ -66,6 +66,6 @@ impl VirtualResource for SelfSubjectRules {
         // The answer does not repeat the question.
         body["spec"] = serde_json::json!({});
         body["metadata"] = serde_json::json!({});
-        answered(body, &status)
+        answered(self.resource(), body, &status)
     }
 }

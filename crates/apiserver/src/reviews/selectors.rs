@@ -96,10 +96,10 @@ pub(super) fn check(asked: &ResourceAttributes, path: &Path, errors: &mut Vec<Er
         either(&path, selector.raw_selector.as_deref(), list.len(), errors);
         for (i, one) in list.iter().enumerate() {
             let path = path.child("requirements").index(i);
-            requirement(&path, &one.operator, one.values.as_deref().unwrap_or_default(), errors);
             if one.key.is_empty() {
                 errors.push(Error::required(&path.child("key"), "must be specified"));
             }
+            requirement(&path, &one.operator, one.values.as_deref().unwrap_or_default(), errors);
         }
     }
     if let Some(selector) = &asked.label_selector {

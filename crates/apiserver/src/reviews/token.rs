@@ -49,10 +49,20 @@ impl VirtualResource for TokenReviews {
             },
             Err(why) => TokenReviewStatus {
                 user: Some(Default::default()),
-                error: Some(why),
+                error: Some(in_full(&why)),
                 ..TokenReviewStatus::default()
             },
         };
-        answered(body, &status)
+        answered(&RESOURCE, body, &status)
     }
+}
+
+/// Upstream asks another reader of service accounts' tokens first, which only knows that it is none of its own.
+fn in_full(why: &str) -> String {
+    const UNKNOWN: &str = "invalid bearer token";
+    if why == UNKNOWN {
+        return why.to_owned();
+    }
+    let inner = why.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(why);
+    format!("[{UNKNOWN}, {inner}]")
 }

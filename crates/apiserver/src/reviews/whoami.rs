@@ -38,6 +38,6 @@ impl VirtualResource for SelfSubjectReviews {
         let status = SelfSubjectReviewStatus { user_info: Some(to_user_info(user)) };
         let now = serde_json::to_value(time::time(self.clock.now())).map_err(ApiError::internal)?;
         body["metadata"] = serde_json::json!({"creationTimestamp": now});
-        answered(body, &status)
+        answered(&RESOURCE, body, &status)
     }
 }

@@ -75,9 +75,10 @@ impl CustomSchema {
         Arc::clone(&self.root)
     }
 
-    /// Removes the fields the schema does not know.
+    /// Removes the fields the schema does not know, and nulls where it allows none and has no default.
     pub fn prune(&self, object: &mut Value) {
         rules::prune(object, &self.root);
+        rules::prune_nulls(object, Some(&self.root));
     }
 
     /// Puts in the declared defaults, after dropping nulls that are not allowed and have a default.

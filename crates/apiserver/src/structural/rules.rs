@@ -42,6 +42,29 @@ fn prune_place(value: &mut Value, schema: Option<&Structural>) {
     }
 }
 
+/// Removes nulls from fields that may not be null and have no default (those that have one get it later).
+pub fn prune_nulls(value: &mut Value, schema: Option<&Structural>) {
+    match value {
+        Value::Object(map) => map.retain(|name, value| {
+            let field = schema.and_then(|s| match (s.properties.get(name), &s.additional) {
+                (Some(property), _) => Some(property),
+                (None, Some(Additional::Schema(inner))) => Some(&**inner),
+                _ => None,
+            });
+            if value.is_null() && field.is_some_and(|f| !f.nullable && f.default.is_none()) {
+                return false;
+            }
+            prune_nulls(value, field);
+            true
+        }),
+        Value::Array(list) => {
+            let items = schema.and_then(|s| s.items.as_deref());
+            list.iter_mut().for_each(|value| prune_nulls(value, items));
+        }
+        _ => {}
+    }
+}
+
 /// Puts in defaults.
 pub fn default(value: &mut Value, schema: &Structural) {
     match value {

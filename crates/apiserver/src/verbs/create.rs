@@ -46,6 +46,8 @@ pub(crate) async fn create_applied(
 ) -> Result<Arc<Encoded>> {
     lifecycle::ensure_namespace(call, object.metadata_mut())?;
     lifecycle::omit_empty(object.metadata_mut());
+    // An apply that creates may name a revision, which says nothing.
+    object.metadata_mut().resource_version = None;
     admit_and_insert(call, object, options).await
 }
 
@@ -56,8 +58,9 @@ async fn admit_and_insert(
     options: &WriteOptions,
 ) -> Result<Arc<Encoded>> {
     if call.served.entry.terminating {
-        return Err(ApiError::method_not_allowed(
+        return Err(ApiError::forbidden(
             call.served.resource(),
+            object.metadata().name.as_deref().unwrap_or(""),
             "create not allowed while custom resource definition is terminating",
         ));
     }

@@ -29,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) uid: Option<String>,
     pub(crate) revision: Option<String>,
     pub(crate) dry_run: bool,
+    /// Whether the object is one of a collection that is deleted: admission sees no name then.
+    pub(crate) of_collection: bool,
 }
 
 impl Options {
@@ -75,6 +77,7 @@ impl Options {
             uid: preconditions.uid,
             revision: preconditions.resource_version,
             dry_run: parse_dry_run(&dry_run, "DeleteOptions")?,
+            of_collection: false,
         })
     }
 
@@ -83,9 +86,10 @@ impl Options {
             grace_period: query.number("gracePeriodSeconds")?,
             orphan_dependents: query.get("orphanDependents").map(|_| query.flag("orphanDependents")),
             propagation: query.get("propagationPolicy").filter(|p| !p.is_empty()).map(str::to_owned),
-            uid: None,
-            revision: None,
+            uid: query.get("uid").filter(|uid| !uid.is_empty()).map(str::to_owned),
+            revision: query.get("resourceVersion").filter(|r| !r.is_empty()).map(str::to_owned),
             dry_run: parse_dry_run(&query.all("dryRun"), "DeleteOptions")?,
+            of_collection: false,
         })
     }
 
@@ -210,7 +214,8 @@ impl Mutate for Deletion<'_> {
         if self.admitted {
             let passes = Passes::default();
             let options = VerbOptions::Delete(self.options);
-            let admission = call.admission(Operation::Delete, call.name, options, &passes);
+            let name = if self.options.of_collection { "" } else { call.name };
+            let admission = call.admission(Operation::Delete, name, options, &passes);
             let plugins = lifecycle::admitting(call, Operation::Delete);
             chain::validate(&plugins, &admission, None, Some(old)).await?;
         }

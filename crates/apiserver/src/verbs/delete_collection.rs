@@ -20,6 +20,7 @@ pub(crate) async fn delete_collection(
     options: &Options,
 ) -> Result<Page> {
     let mut select = select.clone();
+    let options = &Options { of_collection: true, ..options.clone() };
     let one_page = select.limit > 0;
     if !one_page {
         select.limit = PAGE;

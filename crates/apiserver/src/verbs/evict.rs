@@ -68,6 +68,8 @@ fn read(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Result<Va
     if text("/metadata/name").unwrap_or_default() != call.name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
+    let mut body = body;
+    body["metadata"]["namespace"] = call.namespace.into();
     Ok(body)
 }
 
@@ -90,7 +92,6 @@ fn success() -> Answer {
     Answer::status(201, &Status { status: Some("Success".into()), code: Some(201), ..Status::default() })
 }
 
-/// As upstream: the HTTP code says that there is an answer, the answer says that it is a failure.
 fn too_many_budgets() -> Answer {
     let status = Status {
         status: Some("Failure".into()),
@@ -98,7 +99,7 @@ fn too_many_budgets() -> Answer {
         code: Some(500),
         ..Status::default()
     };
-    Answer::status(201, &status)
+    Answer::status(500, &status)
 }
 
 fn cause(message: String) -> StatusCause {

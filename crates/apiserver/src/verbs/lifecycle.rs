@@ -241,6 +241,10 @@ async fn admitted(
         plugin.allocate(&admission, &mut *new, Some(old)).await?;
     }
     check(&mut *new, old)?;
+    // Whoever judges an update that names no revision sees the one that it is made to.
+    if matches!(new.metadata().resource_version.as_deref(), None | Some("" | "0")) {
+        new.metadata_mut().resource_version = Some(current.revision.to_string());
+    }
     chain::validate(&plugins, &admission, Some(&*new), Some(old)).await?;
     Ok(put_or_remove(new, old))
 }

@@ -133,11 +133,15 @@ impl Patch {
             Form::Json => (self.tree.is_array(), "jsonpatch.Patch"),
             _ => (self.tree.is_object() || self.tree.is_null(), "map[string]interface {}"),
         };
-        if fits {
-            return Ok(());
-        }
+        let operation = if strict { "handlers.jsonPatchOp" } else { "jsonpatch.Operation" };
+        let misfit = self.tree.as_array().into_iter().flatten().find(|op| !op.is_object() && !op.is_null());
+        let (tree, wanted) = match misfit {
+            Some(op) if self.form == Form::Json => (op, operation),
+            _ if fits => return Ok(()),
+            _ => (&self.tree, wanted),
+        };
         let prefix = if strict && self.form != Form::Strategic { "error decoding patch: " } else { "" };
-        let what = kind_of(&self.tree);
+        let what = kind_of(tree);
         Err(ApiError::bad_request(format!(
             "{prefix}json: cannot unmarshal {what} into Go value of type {wanted}"
         )))

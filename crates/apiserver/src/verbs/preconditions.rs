@@ -24,7 +24,7 @@ fn storage_key(call: &Call<'_>) -> String {
         (_, plural) => plural.to_owned(),
     };
     let namespace = if call.namespace.is_empty() { String::new() } else { format!("{}/", call.namespace) };
-    format!("/{collection}/{namespace}{}", call.name)
+    format!("/registry/{collection}/{namespace}{}", call.name)
 }
 
 fn failed_precondition(call: &Call<'_>, what: &str, wanted: &str, found: &str) -> ApiError {

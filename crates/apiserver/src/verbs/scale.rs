@@ -54,6 +54,13 @@ pub(crate) async fn get_scale(call: &Call<'_>) -> Result<Answer> {
         return Err(ApiError::no_such_path());
     }
     let encoded = get::get(call).await?;
+    if call.served.entry.custom {
+        let tree: Value = serde_json::from_slice(encoded.bytes()).map_err(ApiError::internal)?;
+        if says_nothing(call, &tree) {
+            let path = gantry_api::field::quote(&replicas_path(call));
+            return Err(ApiError::internal(format!("the spec replicas field {path} does not exist")));
+        }
+    }
     let decoded = call.served.kind.decode(encoded.bytes(), false).map_err(ApiError::internal)?;
     Ok(Answer::other(200, &scale_of(call, &*decoded.object)?, encoded.revision()))
 }
@@ -231,15 +238,19 @@ fn says_nothing(call: &Call<'_>, object: &Value) -> bool {
     call.served.entry.custom && path.iter().try_fold(object, |value, name| value.get(name)).is_none()
 }
 
+/// `.spec.replicas`, or where else the kind has them.
+fn replicas_path(call: &Call<'_>) -> String {
+    let path = call.served.kind.replicas_path().unwrap_or_default();
+    path.iter().map(|name| format!(".{name}")).collect()
+}
+
 /// The wanted number; none is zero, unless it has to be said.
 fn replicas(call: &Call<'_>, scale: &Value, must_say: bool) -> Result<i32> {
     let wanted = match scale.pointer("/spec/replicas") {
         None | Some(Value::Null) if must_say => {
-            let path = call.served.kind.replicas_path().unwrap_or_default();
-            let path: String = path.iter().map(|name| format!(".{name}")).collect();
             return Err(ApiError::bad_request(format!(
                 "the spec replicas field {} cannot be empty",
-                gantry_api::field::quote(&path)
+                gantry_api::field::quote(&replicas_path(call))
             )));
         }
         found => found.and_then(Value::as_i64).unwrap_or(0),

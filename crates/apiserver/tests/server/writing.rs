@@ -219,7 +219,7 @@ async fn preconditions_and_names_are_checked_in_upstreams_words() {
         409,
         "Conflict",
         &format!(
-            "Operation cannot be fulfilled on configmaps \"a\": StorageError: invalid object, Code: 4, Key: /configmaps/default/a, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: x, UID in object meta: {uid}"
+            "Operation cannot be fulfilled on configmaps \"a\": StorageError: invalid object, Code: 4, Key: /registry/configmaps/default/a, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: x, UID in object meta: {uid}"
         ),
     );
     refused(

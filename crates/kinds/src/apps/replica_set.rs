@@ -152,14 +152,6 @@ impl Kind for ReplicaSetKind {
         ]
     }
 
-    fn selectable() -> &'static [&'static str] {
-        &["status.replicas"]
-    }
-
-    fn selectable_values(set: &ReplicaSet) -> Vec<String> {
-        vec![set.status.as_ref().map_or(0, |s| s.replicas).to_string()]
-    }
-
     fn scale(set: &ReplicaSet) -> Option<Scale> {
         let spec = set.spec.clone().unwrap_or_default();
         Some(Scale {

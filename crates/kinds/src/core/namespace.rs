@@ -91,12 +91,11 @@ impl Kind for NamespaceKind {
     }
 
     fn selectable() -> &'static [&'static str] {
-        &["name", "status.phase"]
+        &["status.phase"]
     }
 
     fn selectable_values(namespace: &Namespace) -> Vec<String> {
-        let phase = namespace.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
-        vec![namespace.metadata.name.clone().unwrap_or_default(), phase]
+        vec![namespace.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default()]
     }
 }
 

@@ -98,7 +98,7 @@ async fn exchange(
     let body = Bytes::from(question.body.to_string());
     let clock = &request.call.core.clock;
     let before = clock.monotonic();
-    let answer = caller.post_json(body, hook.timeout).await;
+    let answer = caller.ask_json(body, hook.timeout).await;
     let took = clock.monotonic().saturating_sub(before);
     let (part, tally) =
         if mutating { ("mutating-webhook", Tally::Sum) } else { ("validating-webhook", Tally::Longest) };

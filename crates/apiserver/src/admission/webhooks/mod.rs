@@ -9,6 +9,7 @@ mod hooks;
 mod mutating;
 mod review;
 mod validating;
+mod wire;
 
 pub(super) use call::objects;
 pub(super) use mutating::{MutatingWebhooks, Subject, take};

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::call::{self, Failure};
 use super::hooks::{Hook, Mutating};
+use super::review::JSON_PATCH;
 use super::{Deps, Source, conditions, is_exempt};
 use crate::admission::matching::{self, Matched, Sight};
 use crate::admission::{AdmissionPlugin, AdmissionRequest, Body, Operation};
@@ -158,8 +159,10 @@ impl MutatingWebhooks {
         if verdict.patch.is_empty() {
             return Ok(false);
         }
-        let patch: Value = serde_json::from_slice(&verdict.patch)
-            .map_err(|e| Failure::Calling(format!("received undecodable patch in webhook response: {e}")))?;
+        let patch: Value = serde_json::from_slice(&verdict.patch).map_err(|e| {
+            let why = gantry_api::go_json::syntax_error(&verdict.patch).unwrap_or_else(|| e.to_string());
+            Failure::Calling(format!("received undecodable patch in webhook response: {why}"))
+        })?;
         if !patch.is_array() && !patch.is_null() {
             let kind = if patch.is_object() { "object" } else { "value" };
             return Err(Failure::Calling(format!(
@@ -175,6 +178,9 @@ impl MutatingWebhooks {
                 "admission webhook {} attempted to modify the object, which is not supported for this operation",
                 quote(&hook.name)
             )));
+        }
+        if verdict.patch_type != JSON_PATCH {
+            return Err(Failure::Calling(format!("unsupported patch type {}", quote(&verdict.patch_type))));
         }
         let patched = apply::json_patch_explained(objects.new, &patch).map_err(internal)?;
         let before = subject.value();
@@ -204,6 +210,9 @@ pub(in crate::admission) async fn take(
                 None => patched,
                 Some(other) => request.call.converted(patched, other, &request.call.served).await?,
             };
+            if let Some(misfit) = apply::misfit(&patched, request.kind.schema()) {
+                return Err(ApiError::internal(misfit.0));
+            }
             let mut decoded = request.kind.decode_value(patched).map_err(ApiError::internal)?;
             request.kind.defaults(&mut *decoded);
             new.take_over(decoded);

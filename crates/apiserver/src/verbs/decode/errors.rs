@@ -4,7 +4,7 @@ use gantry_api::field::{Error, Path, quote};
 use gantry_api::{ApiError, Resource, go_json};
 use serde_json::Value;
 
-pub(super) fn untyped(why: &str) -> String {
+pub(crate) fn untyped(why: &str) -> String {
     format!("couldn't get version/kind; json parse error: {why}")
 }
 
@@ -22,7 +22,7 @@ pub(super) fn other_kind(resource: &Resource, kind: &str, name: &str) -> ApiErro
 }
 
 /// What is said of a value that should say its type.
-pub(super) fn no_object(json: &[u8]) -> String {
+pub(crate) fn no_object(json: &[u8]) -> String {
     let found = go_json::json_type(json);
     format!(
         "json: cannot unmarshal {found} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"

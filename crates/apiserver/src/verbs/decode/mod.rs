@@ -19,8 +19,8 @@ mod names;
 
 use body::{Body, YAML_ERRORS};
 pub(crate) use body::{media_type, unsupported_media_type, yaml, yaml_complaint};
-use errors::{cannot_handle, no_object, other_kind, unrecognized, untyped};
-pub(crate) use errors::{invalid_patch, parse_error};
+use errors::{cannot_handle, other_kind, unrecognized};
+pub(crate) use errors::{invalid_patch, no_object, parse_error, untyped};
 use names::{check_type, custom_type_names, type_names};
 
 /// Reads an object of the call's kind.

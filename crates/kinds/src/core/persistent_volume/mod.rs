@@ -83,14 +83,6 @@ impl Kind for PersistentVolumeKind {
         validate::warnings(volume)
     }
 
-    fn selectable() -> &'static [&'static str] {
-        &["name"]
-    }
-
-    fn selectable_values(volume: &PersistentVolume) -> Vec<String> {
-        vec![volume.name().to_owned()]
-    }
-
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::new(

@@ -92,14 +92,6 @@ impl Kind for PersistentVolumeClaimKind {
         warnings
     }
 
-    fn selectable() -> &'static [&'static str] {
-        &["name"]
-    }
-
-    fn selectable_values(claim: &PersistentVolumeClaim) -> Vec<String> {
-        vec![claim.name().to_owned()]
-    }
-
     fn columns() -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::new("Status", "string", "phase represents the current phase of PersistentVolumeClaim."),

@@ -126,6 +126,7 @@ impl Kind for PodKind {
             "spec.hostNetwork",
             "status.phase",
             "status.podIP",
+            "status.podIPs",
             "status.nominatedNodeName",
         ]
     }
@@ -142,6 +143,8 @@ impl Kind for PodKind {
             spec.and_then(|s| s.host_network).unwrap_or(false).to_string(),
             text(status.and_then(|s| s.phase.as_ref())),
             text(status.and_then(|s| s.pod_ip.as_ref())),
+            // Known, but upstream gives no pod a value.
+            String::new(),
             text(status.and_then(|s| s.nominated_node_name.as_ref())),
         ]
     }
