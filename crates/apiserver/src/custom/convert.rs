@@ -90,12 +90,10 @@ impl Converter {
             for (index, (original, converted)) in from.iter().zip(converted).enumerate() {
                 let checked = self.check(original, converted, to);
                 objects[batch[index]] = checked.map_err(|complaint| match complaint {
-                    Complaint::Object(why) => {
-                        failed(format!("returned invalid converted object at index {index}: {why}"))
-                    }
-                    Complaint::Metadata(why) => {
-                        failed(format!("returned invalid metadata in object at index {index}: {why}"))
-                    }
+                    // Upstream converts one by one, whatever it is for.
+                    Complaint::Type(why) => failed(format!("returned invalid object at index 0: {why}")),
+                    Complaint::Object(why) => failed(format!("returned invalid object: {why}")),
+                    Complaint::Metadata(why) => failed(format!("returned invalid metadata: {why}")),
                 })?;
             }
         }
@@ -122,11 +120,11 @@ impl Converter {
         };
         let got = text(&converted, "/apiVersion");
         if got != to {
-            return Err(Complaint::Object(format!("invalid groupVersion (expected {to}, received {got})")));
+            return Err(Complaint::Type(format!("invalid groupVersion (expected {to}, received {got})")));
         }
         let got = text(&converted, "/kind");
         if got != self.kind {
-            return Err(Complaint::Object(format!("invalid kind (expected {}, received {got})", self.kind)));
+            return Err(Complaint::Type(format!("invalid kind (expected {}, received {got})", self.kind)));
         }
         for (field, pointer) in
             [("name", "/metadata/name"), ("namespace", "/metadata/namespace"), ("UID", "/metadata/uid")]
@@ -142,6 +140,7 @@ impl Converter {
 }
 
 enum Complaint {
+    Type(String),
     Object(String),
     Metadata(String),
 }

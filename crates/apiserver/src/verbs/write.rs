@@ -81,7 +81,10 @@ pub(crate) async fn insert(
             .item
         {
             Some(found) => Err(already_exists(call, generated, Some(&found))),
-            None => Ok(unstamped(object)),
+            None => {
+                check_storable(call, &*object).await?;
+                Ok(unstamped(object))
+            }
         };
     }
     let stamped = Stamped::new(call, object, 0).await?;
@@ -158,6 +161,7 @@ async fn attempt(
         (Change::Remove(object), Some(_)) => remove(call, object, expect, revision, dry_run).await,
         (Change::Put(object), current) => {
             if dry_run {
+                check_storable(call, &*object).await?;
                 return done(stamped_at(object, revision), false);
             }
             let stamped = match current {
@@ -254,6 +258,14 @@ impl Stamped {
         }
         Ok(Self { bytes, value })
     }
+}
+
+/// A dry run also needs the stored version of what it would write.
+async fn check_storable(call: &Call<'_>, object: &dyn AnyObject) -> Result<()> {
+    if call.served.converter().is_some() {
+        Stamped::new(call, object.clone_box(), 0).await?;
+    }
+    Ok(())
 }
 
 async fn commit_put(call: &Call<'_>, stamped: &Stamped, expect: Expect) -> Result<KeyValue, StoreError> {

@@ -71,12 +71,13 @@ async fn a_budget_lets_so_many_go() {
         "TooManyRequests",
         "Cannot evict pod as it would violate the pod's disruption budget.",
     );
+    assert_eq!(refusal.json()["details"].get("retryAfterSeconds"), None);
     let cause = &refusal.json()["details"]["causes"][0];
     assert_eq!(cause["reason"], "DisruptionBudget");
     assert_eq!(cause["message"], "The disruption budget b does not allow evicting pods currently");
     lab.budget("c", None, counts(1, 3, 2)).await;
     let several = lab.evict("q", json!({})).await;
-    assert_eq!((several.code, several.json()["code"].as_i64()), (201, Some(500)));
+    assert_eq!((several.code, several.json()["code"].as_i64()), (500, Some(500)));
     assert_eq!(
         several.json()["message"],
         "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
