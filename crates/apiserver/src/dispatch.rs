@@ -71,7 +71,26 @@ pub(crate) async fn serve(core: &Core, incoming: &Incoming<'_>) -> Result<Reply>
         subresource: &info.subresource,
         warnings: incoming.warnings,
     };
-    verb(&call, incoming).await
+    let answer = verb(&call, incoming).await;
+    if call.served.entry.custom {
+        answer.map_err(|error| as_definitions_say(&call, info, error))
+    } else {
+        answer
+    }
+}
+
+/// What upstream's handler of custom resources, which is behind no router, says of what there is not.
+fn as_definitions_say(call: &Call<'_>, info: &RequestInfo, error: ApiError) -> ApiError {
+    let resource = call.served.resource();
+    match error.code() {
+        405 if error.message() == not_allowed().message() => {
+            ApiError::method_not_allowed(resource, info.verb)
+        }
+        404 if error.message() == ApiError::no_such_path().message() && !info.subresource.is_empty() => {
+            ApiError::not_found(resource, &info.name)
+        }
+        _ => error,
+    }
 }
 
 /// `1.22` of `… deprecated in v1.16+, unavailable in v1.22+; …`; empty if the version is not said.

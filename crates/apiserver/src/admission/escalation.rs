@@ -40,14 +40,11 @@ impl Escalation {
         if self.may(request, "bind", resource, &role.name).await {
             return Ok(());
         }
-        let wanted = self.rbac.rules_of(role, request.namespace).map_err(|_| self.no_such_role(role))?;
+        let wanted = self.rbac.rules_of(role, request.namespace).map_err(|_| {
+            // As upstream: a lookup on behalf of a request fails in the name of what is asked for.
+            ApiError::not_found(request.resource, &role.name)
+        })?;
         self.confirm(request, &wanted)
-    }
-
-    fn no_such_role(&self, role: &RoleRef) -> ApiError {
-        let (kind, plural) =
-            if role.kind == "Role" { ("Role", "roles") } else { ("ClusterRole", "clusterroles") };
-        ApiError::not_found(&Resource::fixed(GROUP, "v1", kind, plural, false), &role.name)
     }
 
     async fn may(&self, request: &AdmissionRequest<'_>, verb: &str, resource: &str, name: &str) -> bool {

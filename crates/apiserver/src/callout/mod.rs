@@ -8,12 +8,14 @@
 mod answer;
 mod caller;
 mod dial;
+mod review;
 #[cfg(test)]
 mod tests;
 mod tls;
 
 pub use answer::{Answer, CallError};
 pub use caller::{Caller, Request};
+pub(crate) use review::tree;
 
 use std::collections::HashMap;
 use std::path::Path;

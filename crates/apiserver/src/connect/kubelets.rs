@@ -314,9 +314,20 @@ impl Connector for Kubelets {
         let object = object.ok_or_else(|| ApiError::not_found(&about.resource, &about.name))?;
         let pod =
             object.typed::<Pod>().map_err(|e| ApiError::internal(format!("cannot read the pod: {e}")))?;
-        match about.subresource.as_str() {
+        let answer = match about.subresource.as_str() {
             "log" => self.log(about, request, &pod).await,
             _ => self.stream(about, request, &pod).await,
-        }
+        };
+        // As upstream: a node that is not there is missed in the name of what is asked for.
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("");
+        let is_node = |error: &ApiError| {
+            error.is_not_found()
+                && error.status().details.as_ref().is_some_and(|d| d.kind.as_deref() == Some("nodes"))
+        };
+        answer.map_err(
+            |error| {
+                if is_node(&error) { ApiError::not_found(&Pod::RESOURCE, node) } else { error }
+            },
+        )
     }
 }

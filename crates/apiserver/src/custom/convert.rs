@@ -162,8 +162,7 @@ struct Response {
 }
 
 fn read(answer: &[u8], version: &str, uid: &str) -> Result<Vec<Value>, String> {
-    let review: Review = serde_json::from_slice(answer)
-        .map_err(|e| format!("couldn't get version/kind; json parse error: {e}"))?;
+    let review: Review = serde_json::from_value(crate::callout::tree(answer)?).map_err(|e| e.to_string())?;
     let expected = format!("apiextensions.k8s.io/{version}");
     if version == "v1" && (review.api_version != expected || review.kind != "ConversionReview") {
         return Err(format!(

@@ -68,7 +68,11 @@ fn version(table: &Table, group: &str, version: &str) -> Value {
     };
     let known = remote.resources.as_ref().map(|list| foreign(list)).unwrap_or_default();
     let fresh = remote.available && remote.resources.is_some();
-    json!({"version": version, "resources": known, "freshness": if fresh { "Current" } else { "Stale" }})
+    let mut shown = json!({"version": version, "freshness": if fresh { "Current" } else { "Stale" }});
+    if !known.is_empty() {
+        shown["resources"] = known.into();
+    }
+    shown
 }
 
 /// An `APIResourceList` in the new form.

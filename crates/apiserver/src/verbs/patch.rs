@@ -133,17 +133,20 @@ impl Patch {
             Form::Json => (self.tree.is_array(), "jsonpatch.Patch"),
             _ => (self.tree.is_object() || self.tree.is_null(), "map[string]interface {}"),
         };
-        let operation = if strict { "handlers.jsonPatchOp" } else { "jsonpatch.Operation" };
-        let misfit = self.tree.as_array().into_iter().flatten().find(|op| !op.is_object() && !op.is_null());
-        let (tree, wanted) = match misfit {
-            Some(op) if self.form == Form::Json => (op, operation),
+        let mut operations = self.tree.as_array().into_iter().flatten().enumerate();
+        let misfit = operations.find(|(_, op)| !op.is_object() && !op.is_null());
+        let (tree, place, wanted) = match misfit {
+            Some((_, op)) if self.form == Form::Json && strict => {
+                (op, "Go value".to_owned(), "handlers.jsonPatchOp")
+            }
+            Some((at, op)) if self.form == Form::Json => (op, format!("Patch.{at}"), "jsonpatch.Operation"),
             _ if fits => return Ok(()),
-            _ => (&self.tree, wanted),
+            _ => (&self.tree, "Go value".to_owned(), wanted),
         };
         let prefix = if strict && self.form != Form::Strategic { "error decoding patch: " } else { "" };
         let what = kind_of(tree);
         Err(ApiError::bad_request(format!(
-            "{prefix}json: cannot unmarshal {what} into Go value of type {wanted}"
+            "{prefix}json: cannot unmarshal {what} into {place} of type {wanted}"
         )))
     }
 

@@ -4,6 +4,7 @@ use gantry_api::core::ServiceAccount;
 use gantry_api::k8s_openapi::api::authentication::v1::TokenRequest;
 use gantry_api::status::Result;
 use gantry_api::{ApiError, Resource};
+use serde_json::Value;
 
 use super::bind::{BINDING, bind};
 use super::evict::evict;
@@ -42,5 +43,10 @@ async fn issue(call: &Call<'_>, input: &Input<'_>, options: &WriteOptions) -> Re
         serde_json::from_value(body.value).map_err(|e| ApiError::bad_request(e.to_string()))?;
     lifecycle::ensure_namespace(call, &mut request.metadata)?;
     let answer = issuer.issue(call.user, &account, request, call.warnings).await?;
-    Ok(Answer::other(201, &serde_json::to_value(&answer).map_err(ApiError::internal)?, 0))
+    let mut answer = serde_json::to_value(&answer).map_err(ApiError::internal)?;
+    if let Some(spec) = answer["spec"].as_object_mut() {
+        // Go writes it also where there is none.
+        spec.entry("boundObjectRef").or_insert(Value::Null);
+    }
+    Ok(Answer::other(201, &answer, 0))
 }

@@ -50,7 +50,7 @@ pub(crate) fn raw(path: &str, review: &Value) -> Option<Response<Bytes>> {
         "/strange-type" => typed(
             "AdmissionReview",
             "admission.k8s.io/v1",
-            json!({"uid": uid, "allowed": true, "patchType": "Merge", "patch": "W10="}),
+            json!({"uid": uid, "allowed": true, "patchType": "Merge", "patch": "W3t9XQ=="}),
         ),
         "/object-patch" => patched(json!({"a": "b"})),
         "/test-fails" => patched(json!([{"op": "test", "path": "/data/a", "value": "not this"}])),

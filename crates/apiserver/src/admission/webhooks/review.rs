@@ -12,6 +12,7 @@ use super::hooks::Hook;
 use super::wire;
 use crate::admission::AdmissionRequest;
 use crate::admission::matching::{Matched, namespace_of};
+use crate::callout;
 use crate::verbs::lifecycle::new_uid;
 
 /// The objects of a request, in the version that a webhook wants.
@@ -146,7 +147,7 @@ pub(super) enum Nonsense {
 
 /// Reads an answer.
 pub(super) fn verdict(question: &Question, mutating: bool, body: &[u8]) -> Result<Verdict, Nonsense> {
-    let tree = wire::tree(body).map_err(Nonsense::Unreadable)?;
+    let tree = callout::tree(body).map_err(Nonsense::Unreadable)?;
     wire::check_type(&tree, question.version).map_err(Nonsense::Unreadable)?;
     wire::check_fields(&tree).map_err(Nonsense::Unreadable)?;
     let review: Review = serde_json::from_value(tree).map_err(|e| Nonsense::Unreadable(e.to_string()))?;

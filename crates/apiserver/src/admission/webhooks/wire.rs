@@ -1,36 +1,9 @@
-//! The outer form of what a webhook answers, read as upstream's codecs read it: JSON, or else YAML.
+//! What a webhook's answer says that it is, and whether its fields are of the right types.
 
-use bytes::Bytes;
 use gantry_api::field::quote;
 use serde_json::Value;
 
-use crate::verbs::decode;
-
 const VERSIONS: [&str; 2] = ["admission.k8s.io/v1", "admission.k8s.io/v1beta1"];
-
-/// The answer as a tree that is an object.
-///
-/// # Errors
-/// Why it is none.
-pub(super) fn tree(body: &[u8]) -> Result<Value, String> {
-    let json = match serde_json::from_slice::<Value>(body) {
-        Ok(tree) => return object(tree, body),
-        // What does not look like JSON may be YAML, of which any text is an instance.
-        Err(_) if body.trim_ascii_start().first().is_none_or(|c| *c != b'{') => {
-            decode::yaml(&Bytes::copy_from_slice(body)).map_err(|why| decode::untyped(&why))?
-        }
-        Err(error) => {
-            let why = gantry_api::go_json::syntax_error(body).unwrap_or_else(|| error.to_string());
-            return Err(decode::untyped(&why));
-        }
-    };
-    let tree = serde_json::from_slice(&json).map_err(|e| decode::untyped(&e.to_string()))?;
-    object(tree, &json)
-}
-
-fn object(tree: Value, json: &[u8]) -> Result<Value, String> {
-    if tree.is_object() { Ok(tree) } else { Err(decode::untyped(&decode::no_object(json))) }
-}
 
 /// Whether it is a review of the version that was asked in; what it does not say is not missed here.
 ///

@@ -63,6 +63,12 @@ impl Kind for PodKind {
         label_keys::merge(pod);
     }
 
+    fn note_creation(pod: &mut Pod, now: SystemTime) {
+        for condition in pod.status.iter_mut().flat_map(|s| s.conditions.iter_mut().flatten()) {
+            condition.last_transition_time = Some(gantry_api::time::time(now));
+        }
+    }
+
     fn prepare_update(new: &mut Pod, old: &Pod) {
         new.status.clone_from(&old.status);
         let changed = new.spec != old.spec;
