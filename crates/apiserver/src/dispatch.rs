@@ -59,8 +59,14 @@ pub(crate) async fn serve(core: &Core, incoming: &Incoming<'_>) -> Result<Reply>
     if namespaced && info.namespace.is_empty() && info.name_in_path {
         return Err(ApiError::no_such_path());
     }
-    if !namespaced && !info.namespace.is_empty() && info.resource != "namespaces" {
+    // The path of a namespace names it as what the request is about and as where that is.
+    let is_itself = info.resource == "namespaces" && info.namespace == info.name;
+    if !namespaced && !info.namespace.is_empty() && !is_itself {
         return Err(ApiError::no_such_path());
+    }
+    if let Err(why) = gantry_api::names::path_segment(&info.name) {
+        let name = gantry_api::field::quote(&info.name);
+        return Err(ApiError::bad_request(format!("Name parameter invalid: {name}: {why}")));
     }
     let call = Call {
         core,

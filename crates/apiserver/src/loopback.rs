@@ -93,6 +93,7 @@ impl Loopback {
             name: target.name.to_string(),
             rest: String::new(),
             name_in_path: !target.name.is_empty(),
+            leads_nowhere: false,
             fields: selectors.0.clone(),
             labels: selectors.1.clone(),
         };

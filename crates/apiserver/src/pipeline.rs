@@ -304,6 +304,9 @@ async fn answer(
         }
         return discovery::path(core, info, query, request.method(), request.headers(), warnings);
     }
+    if info.leads_nowhere {
+        return Err(discovery::no_such(core, info));
+    }
     if dispatch::is_connect(info) {
         if !dispatch::connects(info, request.method()) {
             return Err(dispatch::not_allowed());

@@ -23,6 +23,8 @@ pub(crate) struct RequestInfo {
     pub(crate) rest: String,
     /// Whether the name stands in the path (and not only in a field selector).
     pub(crate) name_in_path: bool,
+    /// Whether the path of a resource has empty parts or more parts than there is anything for.
+    pub(crate) leads_nowhere: bool,
     /// The selectors of a request on a collection, as far as they can be read.
     pub(crate) fields: FieldSelector,
     pub(crate) labels: LabelSelector,
@@ -57,6 +59,9 @@ impl RequestInfo {
 
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
+/// The version, a namespace, the resource, a name and a subresource; behind a proxy there may be more.
+const MOST_PARTS: usize = 6;
+
 /// Resolves `method` on `path`. `None` for a resource path that cannot be understood.
 pub(crate) fn resolve(method: &Method, path: &str, query: &Query) -> RequestInfo {
     let mut info = RequestInfo { path: path.to_owned(), verb: method_verb(method), ..RequestInfo::default() };
@@ -73,6 +78,7 @@ pub(crate) fn resolve(method: &Method, path: &str, query: &Query) -> RequestInfo
         _ => return info,
     }
     info.is_resource = true;
+    info.leads_nowhere = parts.iter().take(MOST_PARTS).any(String::is_empty);
     info.version.clone_from(&parts[0]);
     parts = &parts[1..];
     let watch_prefix = parts[0] == "watch" && parts.len() >= 2;
@@ -96,6 +102,11 @@ pub(crate) fn resolve(method: &Method, path: &str, query: &Query) -> RequestInfo
     if !watch_prefix && let Some(subresource) = parts.get(2) {
         info.subresource.clone_from(subresource);
         info.rest = rest_of(path, &info);
+        if subresource == "proxy" {
+            info.leads_nowhere = info.resource.is_empty() || info.name.is_empty();
+        } else {
+            info.leads_nowhere |= parts.len() > 3;
+        }
     }
     refine_verb(&mut info, query);
     if !watch_prefix && matches!(info.verb, "list" | "watch" | "deletecollection") {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use gantry_api::core::Pod;
 use gantry_api::status::Result;
-use gantry_api::{ApiError, Resource};
+use gantry_api::{ApiError, Object, Resource};
 use gantry_base::Tasks;
 use gantry_stream::{is_upgrade_request, proxy_upgrade, websocket};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL};

@@ -45,6 +45,9 @@ pub(crate) fn path(
     let path = info.path.trim_end_matches('/');
     let accept = header(headers, ACCEPT.as_str());
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    if info.path.contains("//") {
+        return Err(ApiError::no_such_page());
+    }
     let table = core.table.load();
     // Only what upstream has in its router cares for the method and for what is accepted.
     if let Some(encodings) = routed(&table, &parts) {

@@ -45,7 +45,12 @@ pub(super) fn object(encoded: &Encoded, served: &Served, format: &Format, now: S
 }
 
 /// A scale as a table or as its metadata; `None` for any other answer and for a scale as it is.
-pub(super) fn scale(answer: &Answer, format: &Format, now: SystemTime) -> Result<Option<Bytes>> {
+pub(super) fn scale(
+    answer: &Answer,
+    custom: bool,
+    format: &Format,
+    now: SystemTime,
+) -> Result<Option<Bytes>> {
     if format.shape == Shape::Plain || format.encoding == Encoding::Protobuf {
         return Ok(None);
     }
@@ -64,13 +69,31 @@ pub(super) fn scale(answer: &Answer, format: &Format, now: SystemTime) -> Result
         json!([meta.name.as_deref().unwrap_or(""), count("/spec/replicas"), count("/status/replicas"), age]);
     let row = table::row_of(&cells, encoded.bytes(), include, format.meta_version)?;
     let metadata = json!({"resourceVersion": encoded.revision().to_string()});
-    let columns = table::definitions(&[
-        ("Name", "string", gantry_kinds::table::NAME),
-        ("Desired", "integer", "replicas is the desired number of instances for the scaled object."),
-        ("Available", "integer", "replicas is the actual number of observed instances of the scaled object."),
-        ("Age", "string", gantry_kinds::table::AGE.description),
-    ]);
+    let columns = if custom { columns_of_custom_scales() } else { columns_of_scales() };
     Ok(Some(Bytes::from(table::table(format.meta_version, &metadata, &columns, &[row]))))
+}
+
+fn columns_of_scales() -> Value {
+    table::definitions(&[
+        ("Name", "string", "", gantry_kinds::table::NAME),
+        ("Desired", "integer", "", "replicas is the desired number of instances for the scaled object."),
+        (
+            "Available",
+            "integer",
+            "",
+            "replicas is the actual number of observed instances of the scaled object.",
+        ),
+        ("Age", "string", "", gantry_kinds::table::AGE.description),
+    ])
+}
+
+fn columns_of_custom_scales() -> Value {
+    table::definitions(&[
+        ("Name", "string", "name", gantry_kinds::table::NAME),
+        ("Desired", "integer", "", "Number of desired replicas"),
+        ("Available", "integer", "", "Number of actual replicas"),
+        ("Age", "date", "", gantry_kinds::table::AGE.description),
+    ])
 }
 
 /// Any document that the server writes itself, such as a `Status`, in protobuf.

@@ -62,8 +62,9 @@ fn object(
     gzip: bool,
     now: SystemTime,
 ) -> Result<Response<Body>> {
+    let custom = served.is_some_and(|served| served.entry.custom);
     let Some(served) = served.filter(|_| answer.is_object) else {
-        if let Some(form) = forms::scale(answer, format, now)? {
+        if let Some(form) = forms::scale(answer, custom, format, now)? {
             return written(answer.code, &form, format, gzip);
         }
         return written(answer.code, answer.body.bytes(), format, gzip);
