@@ -57,3 +57,11 @@ pub(super) fn definitions(columns: &[(&str, &str, &str, &str)]) -> Value {
     let definition = |(name, kind, format, description): &(&str, &str, &str, &str)| json!({"name": name, "type": kind, "format": format, "description": description, "priority": 0});
     columns.iter().map(definition).collect()
 }
+
+/// A table of these rows.
+pub(super) fn table(meta_version: &str, metadata: &Value, columns: &Value, rows: &[String]) -> String {
+    format!(
+        r#"{{"kind":"Table","apiVersion":"{meta_version}","metadata":{metadata},"columnDefinitions":{columns},"rows":[{}]}}"#,
+        rows.join(",")
+    )
+}
