@@ -97,7 +97,7 @@ impl Server {
         }
         let (api, token_key, believed) = start_api(Arc::clone(&sealed), &clock, deps, tasks).await?;
         sealed.add_health(api.health());
-        let api = api.with_timing(settings.serving.timing());
+        let api = api.with_timing(settings.serving.timing()).with_flags(settings.flags.clone());
         let serving = serving(settings, &pki, advertise, &*clock)?;
         serving.follow(Arc::clone(&clock), tasks, |_| Ok(()));
         let bootstrapped = Arc::new(AtomicBool::new(false));

@@ -1,5 +1,6 @@
 //! What a server or an agent is told: by flags, by a file, by the environment, in that order; the rest are defaults.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
@@ -197,6 +198,8 @@ pub struct Settings {
     pub audit: AuditFlags,
     /// Where objects are kept, if not in the data directory.
     pub etcd: EtcdFlags,
+    /// What was said, by the names of the flags; empty where nobody said anything.
+    pub flags: BTreeMap<String, String>,
 }
 
 impl Settings {
@@ -233,6 +236,7 @@ impl Settings {
             return Err(Error::invalid(format!("--log-format {log_format:?}: it is either text or json")));
         }
         Ok(Self {
+            flags: said(layers)?,
             bind_address: first!(bind_address).unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
             secure_port: first!(secure_port).unwrap_or(6443),
             write_kubeconfig: first!(write_kubeconfig),
@@ -358,6 +362,34 @@ fn read_file(path: &Path) -> Result<Flags> {
     serde_saphyr::from_str(&text).map_err(|e| Error::invalid(format!("--config {}: {e}", path.display())))
 }
 
+/// The first thing that the layers say of each flag.
+fn said(layers: &[Flags]) -> Result<BTreeMap<String, String>> {
+    let mut said: BTreeMap<String, String> = BTreeMap::new();
+    for layer in layers {
+        let value = serde_json::to_value(layer).context(Class::Bug, "write the flags down")?;
+        for (name, value) in value.as_object().into_iter().flatten() {
+            let text = shown(value);
+            let before = said.entry(name.clone()).or_default();
+            if before.is_empty() {
+                *before = text;
+            }
+        }
+    }
+    Ok(said)
+}
+
+/// A value as flags are shown: lists in brackets.
+fn shown(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Array(list) => {
+            format!("[{}]", list.iter().map(shown).collect::<Vec<_>>().join(","))
+        }
+        other => other.to_string(),
+    }
+}
+
 /// The variables `GANTRY_<FLAG>`; other variables with that prefix are none of ours.
 fn from_environment(get: impl Fn(&str) -> Option<String>) -> Result<Flags> {
     let known = serde_json::to_value(Flags::default()).context(Class::Bug, "the names of the settings")?;
@@ -392,6 +424,15 @@ mod tests {
 
     fn layer(yaml: &str) -> Flags {
         serde_saphyr::from_str(yaml).expect(yaml)
+    }
+
+    #[test]
+    fn what_was_said_is_told_by_flag() {
+        let flags = Flags { tls_san: Some(vec!["a".into(), "b".into()]), ..Flags::default() };
+        let file = Flags { secure_port: Some(7443), tls_san: Some(vec!["c".into()]), ..Flags::default() };
+        let said = said(&[flags, file]).expect("flags can be written down");
+        assert_eq!((&*said["tls-san"], &*said["secure-port"], &*said["bind-address"]), ("[a,b]", "7443", ""));
+        assert!(said.contains_key("audit-log-path"), "those of all parts: {said:?}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What all requests share.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -40,6 +41,10 @@ pub(crate) struct Core {
     pub(crate) health: Health,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) timing: ArcSwap<Timing>,
+    /// What the server was told, by flag.
+    pub(crate) flags: ArcSwap<BTreeMap<String, String>>,
+    /// When it was.
+    pub(crate) started: SystemTime,
     /// Calls conversion webhooks and aggregated servers.
     pub(crate) callout: Callout,
     /// Runs proxied connections.

@@ -1,5 +1,6 @@
 //! The server: what it is made of, how it starts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -125,6 +126,8 @@ impl ApiServer {
             health: Health::default(),
             lifecycle: Lifecycle::new(tasks),
             timing: ArcSwap::from_pointee(Timing::default()),
+            flags: ArcSwap::default(),
+            started: options.clock.now(),
             callout,
             table_changes: tokio::sync::watch::Sender::new(()),
             tasks: tasks.clone(),
@@ -150,6 +153,13 @@ impl ApiServer {
     pub fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>, tasks: &Tasks) {
         let core = Arc::clone(&self.core);
         tasks.spawn_graceful("listener", move |_| serve::listen(core, listener, tls));
+    }
+
+    /// The same, telling at `/flagz` what it was told: the values by the names of the flags, and no secrets among them.
+    #[must_use]
+    pub fn with_flags(self, flags: BTreeMap<String, String>) -> Self {
+        self.core.flags.store(Arc::new(flags));
+        self
     }
 
     /// How long things may take; before the first request.

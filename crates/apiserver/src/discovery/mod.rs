@@ -3,6 +3,7 @@
 mod aggregated;
 mod legacy;
 mod open_api;
+mod zpages;
 
 pub(crate) use legacy::{priority, verbs};
 pub(crate) use open_api::Documents;
@@ -79,6 +80,8 @@ pub(crate) fn path(
             let (text, media) = metrics::slis(headers);
             return respond::document(Bytes::from(text), media, accepts_gzip(headers));
         }
+        ["statusz"] => return zpages::status(core, headers, warnings),
+        ["flagz"] => return zpages::flags(core, headers, warnings),
         ["debug", "flags" | "pprof", ..] => {
             let text = Bytes::from_static(NO_PROFILING);
             return Ok(with_type(404, text, "text/plain; charset=utf-8"));
@@ -154,18 +157,18 @@ pub(crate) fn version() -> Value {
 
 fn paths(core: &Core) -> Vec<String> {
     let mut paths: Vec<String> = [
-        "/.well-known/openid-configuration",
         "/api",
         "/api/v1",
         "/apis",
+        "/flagz",
         "/healthz",
         "/livez",
         "/metrics",
         "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
-        "/openid/v1/jwks",
         "/readyz",
+        "/statusz",
         "/version",
     ]
     .map(str::to_owned)

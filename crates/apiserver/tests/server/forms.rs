@@ -147,6 +147,45 @@ async fn discovery_lists_what_is_served() {
     lab.end().await;
 }
 
+#[tokio::test]
+async fn what_the_server_is_and_was_told_are_pages_and_objects() {
+    let lab = Lab::new().await;
+    let get = |path: &'static str, accept: &'static str| {
+        let server = lab.server.clone();
+        async move { http(&server, "GET", path, &[("accept", accept)], "").await }
+    };
+    for (path, kind) in [("/statusz", "Statusz"), ("/flagz", "Flagz")] {
+        let page = get(path, "*/*").await;
+        assert_eq!(page.headers["content-type"], "text/plain; charset=utf-8");
+        let title = format!("\napiserver {}\nWarning: This endpoint is not meant", &path[1..]);
+        assert!(String::from_utf8_lossy(&page.bytes).starts_with(&title), "{path}");
+        assert_eq!(get(path, "application/json").await.code, 406, "{path}: of no version");
+        assert_eq!(
+            get(path, "application/json").await.json()["message"],
+            "only the following media types are accepted: application/json, application/yaml, text/plain"
+        );
+        let wanted = |version| format!("application/json;as={kind};v={version};g=config.k8s.io");
+        let ask = |version| {
+            let (server, accept) = (lab.server.clone(), wanted(version));
+            async move { http(&server, "GET", path, &[("accept", accept.as_str())], "").await }
+        };
+        let object = ask("v1beta1").await;
+        let media = format!("application/json;g=config.k8s.io;v=v1beta1;as={kind}");
+        assert_eq!(object.headers["content-type"], media.as_str());
+        assert!(object.headers.get("warning").is_none());
+        let object = object.json();
+        assert_eq!((&object["kind"], &object["metadata"]["name"]), (&kind.into(), &"apiserver".into()));
+        let warned = ask("v1alpha1").await;
+        let warning = format!(
+            "299 - \"This version of the {} endpoint is deprecated. Please use a newer version.\"",
+            &path[1..]
+        );
+        assert_eq!(warned.headers["warning"], warning.as_str());
+        assert_eq!(ask("v1").await.code, 406);
+    }
+    lab.end().await;
+}
+
 const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 #[tokio::test]
