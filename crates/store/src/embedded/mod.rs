@@ -2,8 +2,8 @@
 //!
 //! One commit thread is the only writer. It takes what has queued up as a group, checks expectations, gives out
 //! revisions, has the group written and flushed as one atomic batch, and only then makes it visible and answers.
-//! While a group is being flushed the next one gathers, so any number of writers share one flush. Readers and
-//! watchers never wait for it.
+//! While a group is being flushed the next one gathers, so any number of writers share one flush; as long as many are
+//! writing it also waits for up to a millisecond until as many have come again. Readers and watchers never wait for it.
 //!
 //! # On the disk
 //!
