@@ -63,8 +63,8 @@ fn update(kind: &dyn AnyKind, mut new: Box<dyn AnyObject>, mut old: Box<dyn AnyO
     kind.validate_status_update(&*status, &*old);
 }
 
-/// What was read and written is read again as the same, but for lists that are written always: our types do not know
-/// whether such a list is empty or, as in a struct that nobody sent, not there (docs/compatibility.md).
+/// What was read and written is read again as the same, but for lists and pointers that are written always: our types do
+/// not know whether such a one is empty or, as in a struct that nobody sent, not there (docs/compatibility.md).
 fn same_again(kind: &dyn AnyKind, object: &dyn AnyObject) {
     let written = object.encode();
     let again = match kind.decode(&written, false) {
@@ -73,16 +73,17 @@ fn same_again(kind: &dyn AnyKind, object: &dyn AnyObject) {
             panic!("what was written cannot be read: {error}: {}", String::from_utf8_lossy(&written))
         }
     };
-    let tree = |json: &[u8]| serde_json::from_slice::<Value>(json).ok().map(without_empty_lists);
+    let tree = |json: &[u8]| serde_json::from_slice::<Value>(json).ok().map(without_empties);
     assert_eq!(tree(&written), tree(&again), "read, written and read again");
 }
 
-/// The tree with `null` in the place of empty lists.
-fn without_empty_lists(tree: Value) -> Value {
+/// The tree with `null` in the place of empty lists and objects.
+fn without_empties(tree: Value) -> Value {
     match tree {
         Value::Array(items) if items.is_empty() => Value::Null,
-        Value::Array(items) => items.into_iter().map(without_empty_lists).collect(),
-        Value::Object(map) => map.into_iter().map(|(key, value)| (key, without_empty_lists(value))).collect(),
+        Value::Array(items) => items.into_iter().map(without_empties).collect(),
+        Value::Object(map) if map.is_empty() => Value::Null,
+        Value::Object(map) => map.into_iter().map(|(key, value)| (key, without_empties(value))).collect(),
         other => other,
     }
 }
