@@ -8,7 +8,12 @@ pub fn syntax_error(bytes: &[u8]) -> Option<String> {
     Scan { bytes, at: 0, open: Vec::new(), deepest: usize::MAX }.text().err().flatten()
 }
 
-/// The same, but `None` as well for a text that is nested deeper than our readers go: they have words of their own.
+/// Why `bytes` could not be read: what is wrong with the text, or else what the reader itself said.
+pub fn unreadable(bytes: &[u8], error: &serde_json::Error) -> String {
+    syntax_error(bytes).unwrap_or_else(|| error.to_string())
+}
+
+/// As [`syntax_error`], but `None` as well for a text that is nested deeper than our readers go: they have words of their own.
 pub fn shallow_syntax_error(bytes: &[u8]) -> Option<String> {
     Scan { bytes, at: 0, open: Vec::new(), deepest: MAX_DEPTH }.text().err().flatten()
 }

@@ -22,7 +22,7 @@ const OMITS: u8 = 0x80;
 /// Collects the warnings of one request, each once, and its audit annotations.
 #[derive(Debug, Default)]
 pub struct Warnings {
-    texts: Mutex<Texts>,
+    texts: Mutex<Vec<String>>,
     /// [`UNDECIDED`], or one more than the level, with [`OMITS`].
     level: AtomicU8,
     notes: OnceLock<Arc<Notes>>,
@@ -31,17 +31,21 @@ pub struct Warnings {
 impl Warnings {
     /// Adds one, unless it is empty or there already; once there are too many, all of them are cut.
     pub fn add(&self, text: impl Into<String>) {
-        self.texts.lock().add(text.into());
+        let (text, mut texts) = (text.into(), self.texts.lock());
+        let is_full = are_cut(&texts) && chars(&texts, MAX_CHARS_EACH) >= MAX_CHARS;
+        if !(text.is_empty() || is_full || texts.contains(&text)) {
+            texts.push(text);
+        }
     }
 
     /// Whether there is nothing to warn of.
     pub fn is_empty(&self) -> bool {
-        self.texts.lock().all.is_empty()
+        self.texts.lock().is_empty()
     }
 
     /// Forgets them all: for a write that is tried again.
     pub fn clear(&self) {
-        *self.texts.lock() = Texts::default();
+        self.texts.lock().clear();
     }
 
     /// Adds an annotation for the audit log; the first value of a key stays, as upstream has it.
@@ -97,44 +101,24 @@ impl Warnings {
     /// The `Warning` header values.
     pub fn headers(&self) -> Vec<http::HeaderValue> {
         let texts = self.texts.lock();
+        let most = if are_cut(&texts) { MAX_CHARS_EACH } else { usize::MAX };
         let value = |text: &String| {
-            let most = if texts.cut { MAX_CHARS_EACH } else { usize::MAX };
             let text: String = text.chars().take(most).collect();
             let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
             http::HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()).ok()
         };
-        texts.all.iter().filter(|text| can_be_sent(text)).filter_map(value).collect()
+        texts.iter().filter(|text| can_be_sent(text)).filter_map(value).collect()
     }
 }
 
-/// The warnings of a request in their order (`endpoints/filters/warning.go`).
-#[derive(Debug, Default)]
-struct Texts {
-    all: Vec<String>,
-    /// Characters that are sent.
-    chars: usize,
-    /// Whether each is cut, since they were too many.
-    cut: bool,
+/// Characters that are sent if no warning has more than `most` (`endpoints/filters/warning.go`).
+fn chars(texts: &[String], most: usize) -> usize {
+    texts.iter().filter(|text| can_be_sent(text)).map(|text| text.chars().count().min(most)).sum()
 }
 
-impl Texts {
-    fn add(&mut self, text: String) {
-        let is_full = self.cut && self.chars >= MAX_CHARS;
-        if text.is_empty() || is_full || self.all.contains(&text) {
-            return;
-        }
-        self.all.push(text);
-        self.chars = self.count();
-        if self.chars > MAX_CHARS && !self.cut {
-            self.cut = true;
-            self.chars = self.count();
-        }
-    }
-
-    fn count(&self) -> usize {
-        let most = if self.cut { MAX_CHARS_EACH } else { usize::MAX };
-        self.all.iter().filter(|text| can_be_sent(text)).map(|text| text.chars().count().min(most)).sum()
-    }
+/// Whether each is cut, since they are too many.
+fn are_cut(texts: &[String]) -> bool {
+    chars(texts, usize::MAX) > MAX_CHARS
 }
 
 /// A header holds no control characters.

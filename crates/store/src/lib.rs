@@ -25,7 +25,7 @@ pub use store::{
     Batch, Committed, Durability, Event, Expect, Key, KeyValue, MAX_BATCH_BYTES, MAX_BATCH_OPS,
     MAX_KEY_BYTES, MAX_VALUE_BYTES, Op, OpResult, Range, RangeRequest, Read, Revision, Store, Value,
 };
-pub use watch::{Watch, WatchBatch, WatchSource};
+pub use watch::{Seen, Watch, WatchBatch, WatchSource};
 
 /// The result of a store operation.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;

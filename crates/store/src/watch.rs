@@ -1,5 +1,6 @@
 //! Watches: cursors on the index's history.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::index::Index;
@@ -18,6 +19,30 @@ pub struct WatchBatch {
     pub events: Arc<[Event]>,
     /// Every matching event up to this revision has now been delivered.
     pub revision: Revision,
+}
+
+/// What a [`WatchSource`] has seen and not told yet: first what cannot be read, then the batch that it is left out of.
+#[derive(Default)]
+pub struct Seen {
+    /// [`StoreError::Unreadable`], one for each.
+    pub faults: VecDeque<StoreError>,
+    /// The rest.
+    pub rest: Option<WatchBatch>,
+}
+
+impl Seen {
+    /// Whether all is told.
+    pub fn is_empty(&self) -> bool {
+        self.faults.is_empty() && self.rest.is_none()
+    }
+
+    /// What is to be told next.
+    pub fn take(&mut self) -> Option<Result<WatchBatch>> {
+        match self.faults.pop_front() {
+            Some(fault) => Some(Err(fault)),
+            None => self.rest.take().map(Ok),
+        }
+    }
 }
 
 /// Where a [`Watch`] gets its events from: one per engine.

@@ -17,7 +17,7 @@ pub(crate) fn tree(body: &[u8]) -> Result<Value, String> {
             decode::yaml(&Bytes::copy_from_slice(body)).map_err(|why| decode::untyped(&why))?
         }
         Err(error) => {
-            let why = gantry_api::go_json::syntax_error(body).unwrap_or_else(|| error.to_string());
+            let why = gantry_api::go_json::unreadable(body, &error);
             return Err(decode::untyped(&why));
         }
     };

@@ -13,8 +13,7 @@ use crate::serve::Body;
 /// The encoding in which the client wants this form first, if it does.
 pub(super) fn wanted(accept: &str) -> Option<Encoding> {
     accept::parse(accept).iter().find_map(|clause| {
-        let has = |name: &str, value: &str| clause.parameters.contains(&(name, value));
-        let is_this = has("g", "apidiscovery.k8s.io") && has("v", "v2") && has("as", "APIGroupDiscoveryList");
+        let is_this = clause.asks_for("apidiscovery.k8s.io", "v2", "APIGroupDiscoveryList");
         let encoding = Encoding::ALL.into_iter().find(|encoding| {
             encoding.media_type().split_once('/').is_some_and(|(kind, subtype)| clause.matches(kind, subtype))
         });

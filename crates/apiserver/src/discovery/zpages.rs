@@ -78,16 +78,13 @@ fn answer(page: Page, headers: &HeaderMap, warnings: &Warnings) -> Result<Respon
     let Page { kind, text, mut object } = page;
     let endpoint = kind.to_lowercase();
     for clause in accept::parse(header(headers, ACCEPT.as_str())) {
-        let parameter =
-            |name: &str| clause.parameters.iter().find(|(n, _)| *n == name).map(|(_, value)| *value);
         if clause.parameters.is_empty() && clause.matches("text", "plain") {
             return Ok(plain(&endpoint, &text));
         }
         let structured = [(Encoding::Json, "json"), (Encoding::Yaml, "yaml")];
         let encoding = structured.into_iter().find(|(_, subtype)| clause.matches("application", subtype));
-        let version = parameter("v").filter(|version| matches!(*version, "v1beta1" | "v1alpha1"));
-        let asked = parameter("g") == Some("config.k8s.io") && parameter("as") == Some(kind);
-        let (Some((encoding, _)), Some(version), true) = (encoding, version, asked) else { continue };
+        let version = ["v1beta1", "v1alpha1"].into_iter().find(|v| clause.asks_for("config.k8s.io", v, kind));
+        let (Some((encoding, _)), Some(version)) = (encoding, version) else { continue };
         if version == "v1alpha1" {
             warnings.add(format!(
                 "This version of the {endpoint} endpoint is deprecated. Please use a newer version."

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures::FutureExt as _;
 use gantry_base::{Clock as _, SystemClock};
-use gantry_store::{Event, Result, Revision, StoreError, Watch, WatchBatch, WatchSource};
+use gantry_store::{Event, Result, Revision, Seen, StoreError, Watch, WatchBatch, WatchSource};
 
 use super::sealer::Sealer;
 use super::store::{open, open_known};
@@ -22,39 +22,23 @@ pub(super) struct Opening {
     /// What was seen and needs a plugin to be opened: whoever waits for what is next waits for that.
     waiting: Option<WatchBatch>,
     /// What of it could not be opened, and the rest.
-    opened: Opened,
+    opened: Seen,
     /// When a plugin was last asked in vain: others do not wait for it again soon.
     in_vain: Option<Duration>,
-}
-
-#[derive(Default)]
-struct Opened {
-    faults: VecDeque<StoreError>,
-    rest: Option<WatchBatch>,
-}
-
-impl Opened {
-    /// What is to be told next.
-    fn take(&mut self) -> Option<Result<WatchBatch>> {
-        match self.faults.pop_front() {
-            Some(fault) => Some(Err(fault)),
-            None => self.rest.take().map(Ok),
-        }
-    }
 }
 
 impl Opening {
     /// Opens what `inner` sees, with the keys of the time.
     pub(super) fn new(inner: Watch, sealer: Arc<ArcSwap<Sealer>>) -> Self {
         let clock = SystemClock::default();
-        Self { inner, sealer, clock, waiting: None, opened: Opened::default(), in_vain: None }
+        Self { inner, sealer, clock, waiting: None, opened: Seen::default(), in_vain: None }
     }
 
     fn may_ask(&self) -> bool {
         self.in_vain.is_none_or(|since| self.clock.monotonic().saturating_sub(since) >= KMS_ASK_AGAIN)
     }
 
-    fn keep(&mut self, opened: Opened) {
+    fn keep(&mut self, opened: Seen) {
         let in_vain = |fault: &StoreError| matches!(fault, StoreError::Unreadable { passing: true, .. });
         if self.may_ask() && opened.faults.iter().any(in_vain) {
             self.in_vain = Some(self.clock.monotonic());
@@ -82,7 +66,7 @@ impl WatchSource for Opening {
     }
 
     fn try_next(&mut self) -> Result<Option<WatchBatch>> {
-        if self.opened.faults.is_empty() && self.opened.rest.is_none() {
+        if self.opened.is_empty() {
             if self.waiting.is_some() {
                 return Ok(None);
             }
@@ -100,9 +84,9 @@ impl WatchSource for Opening {
     }
 }
 
-async fn opened(sealer: &Sealer, batch: WatchBatch, mut may_ask: bool) -> Opened {
+async fn opened(sealer: &Sealer, batch: WatchBatch, mut may_ask: bool) -> Seen {
     if !batch.events.iter().any(|event| sealer.covers(&event.key)) {
-        return Opened { rest: Some(batch), ..Opened::default() };
+        return Seen { rest: Some(batch), ..Seen::default() };
     }
     let mut faults = VecDeque::new();
     let mut events = Vec::with_capacity(batch.events.len());
@@ -116,7 +100,7 @@ async fn opened(sealer: &Sealer, batch: WatchBatch, mut may_ask: bool) -> Opened
             }
         }
     }
-    Opened { faults, rest: Some(WatchBatch { events: events.into(), revision: batch.revision }) }
+    Seen { faults, rest: Some(WatchBatch { events: events.into(), revision: batch.revision }) }
 }
 
 async fn open_event(sealer: &Sealer, event: &mut Event, may_ask: bool) -> Result<()> {

@@ -19,6 +19,11 @@ impl Clause<'_> {
         }
     }
 
+    /// Whether it asks for this kind of this version of a group.
+    pub(crate) fn asks_for(&self, group: &str, version: &str, kind: &str) -> bool {
+        [("g", group), ("v", version), ("as", kind)].iter().all(|asked| self.parameters.contains(asked))
+    }
+
     fn goes_before(&self, other: &Self) -> bool {
         self.quality > other.quality
             || (self.kind != "*" && other.kind == "*")

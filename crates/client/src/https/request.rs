@@ -16,7 +16,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::{HttpsTransport, Io, Token, metrics};
+use super::{HttpsTransport, Inner, Io, Token, metrics};
 
 /// The largest body taken, in bytes, streams excepted.
 pub const MAX_BODY: usize = 512 << 20;
@@ -107,10 +107,11 @@ impl HttpsTransport {
     pub async fn exchange(&self, request: http::Request<Bytes>) -> Result<Response<Bytes>> {
         let (mut parts, body) = request.into_parts();
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        parts.uri = self.uri(path)?;
-        self.identify(&mut parts.headers)?;
+        let inner = self.now();
+        parts.uri = inner.uri(path)?;
+        inner.identify(&mut parts.headers)?;
         let outgoing = http::Request::from_parts(parts, Full::new(body));
-        let response = self.now().client.request(outgoing).await.map_err(|e| unreachable(&e))?;
+        let response = inner.client.request(outgoing).await.map_err(|e| unreachable(&e))?;
         let (parts, body) = response.into_parts();
         let body =
             collect(Response::from_parts(http::response::Parts::clone(&parts), body), MAX_BODY).await?;
@@ -135,33 +136,34 @@ impl HttpsTransport {
     /// # Errors
     /// Reason [`UNREACHABLE`] if there is no connection.
     pub async fn upgrade(&self, method: Method, path_and_query: &str) -> Result<(Io, http::Request<()>)> {
-        let uri = self.uri(path_and_query)?;
+        let inner = self.now();
+        let uri = inner.uri(path_and_query)?;
         let mut request = http::Request::new(());
         *request.method_mut() = method;
         let headers = request.headers_mut();
-        self.identify(headers)?;
+        inner.identify(headers)?;
         if let Some(Ok(host)) = uri.authority().map(|a| HeaderValue::from_str(a.as_str())) {
             headers.insert(HOST, host);
         }
         *request.uri_mut() = uri;
-        let io = self.now().upgrades.dial().await.map_err(|e| unreachable(&e))?;
+        let io = inner.upgrades.dial().await.map_err(|e| unreachable(&e))?;
         Ok((io, request))
     }
 
     /// The response if its status is good.
     pub(super) async fn open(&self, request: Request) -> Result<Response<Incoming>> {
+        let inner = self.now();
         let mut outgoing = http::Request::new(Full::new(request.body));
         *outgoing.method_mut() = request.method;
-        *outgoing.uri_mut() = self.uri(&request.path)?;
+        *outgoing.uri_mut() = inner.uri(&request.path)?;
         let headers = outgoing.headers_mut();
         headers.insert(ACCEPT, value(&request.accept)?);
         if !request.content_type.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(request.content_type));
         }
-        self.identify(headers)?;
+        inner.identify(headers)?;
         tracing::debug!(method = %outgoing.method(), path = request.path, "request");
         let (method, since) = (outgoing.method().clone(), Instant::now());
-        let inner = self.now();
         let answer = inner.client.request(outgoing).await;
         let code = answer.as_ref().ok().map(|response| response.status().as_u16());
         metrics::answered(method.as_str(), inner.host(), code, since.elapsed());
@@ -173,15 +175,17 @@ impl HttpsTransport {
         let body = collect(response, MAX_REFUSAL).await.unwrap_or_default();
         Err(refusal(code.as_u16(), &body))
     }
+}
 
+impl Inner {
     fn uri(&self, path: &str) -> Result<Uri> {
-        format!("{}{path}", self.now().base)
+        format!("{}{path}", self.base)
             .parse()
             .map_err(|e| ApiError::bad_request(format!("{path:?} is not a path: {e}")))
     }
 
     fn identify(&self, headers: &mut HeaderMap) -> Result<()> {
-        let config = self.config();
+        let config = &self.config;
         headers.insert(USER_AGENT, value(&config.user_agent)?);
         let token = match &config.token {
             Some(Token::Text(token)) => Some(token.clone()),

@@ -89,24 +89,11 @@ fn write_object(text: &mut String, name: &str, fields: &[Field], value: &Value, 
     } else {
         value
     };
-    text.push('{');
-    let inner = indent.map(|depth| depth + 1);
-    let mut any = false;
-    for field in fields {
+    let entries = fields.iter().filter_map(|field| {
         let value = field.wire.split('/').try_fold(value, |at, name| at.get(name)).unwrap_or(&Value::Null);
-        if field.kind == "?" && value.is_null() {
-            continue;
-        }
-        if any {
-            text.push(',');
-        }
-        any = true;
-        line(text, inner);
-        key(text, field.go, indent);
-        write(text, field.kind, value, inner);
-    }
-    line(text, indent);
-    text.push('}');
+        (field.kind != "?" || !value.is_null()).then_some((field.go, (field.kind, value)))
+    });
+    write_entries(text, entries, indent, |text, (kind, value), depth| write(text, kind, value, depth));
 }
 
 fn key(text: &mut String, name: &str, indent: Option<usize>) {
@@ -185,18 +172,28 @@ fn write_present(
     indent: Option<usize>,
     each: impl Fn(&mut String, &str, &Value, Option<usize>),
 ) {
+    let present = names.iter().filter_map(|name| Some((*name, (*name, value.get(*name)?))));
+    write_entries(text, present, indent, |text, (name, value), depth| each(text, name, value, depth));
+}
+
+/// An object of these entries, each a name and what `each` writes of it.
+fn write_entries<'a, T>(
+    text: &mut String,
+    entries: impl Iterator<Item = (&'a str, T)>,
+    indent: Option<usize>,
+    each: impl Fn(&mut String, T, Option<usize>),
+) {
     text.push('{');
     let inner = indent.map(|depth| depth + 1);
-    let present = names.iter().filter_map(|name| Some((*name, value.get(*name)?)));
     let mut any = false;
-    for (name, value) in present {
+    for (name, entry) in entries {
         if any {
             text.push(',');
         }
         any = true;
         line(text, inner);
         key(text, name, indent);
-        each(text, name, value, inner);
+        each(text, entry, inner);
     }
     if any {
         line(text, indent);

@@ -13,7 +13,6 @@
 //! (etcd-io/etcd#15220); there the watch writes the *fence* instead, one key behind all others, whose event tells that
 //! all before it have arrived. A stream that stays behind in silence is given up for another member's.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ use super::Shared;
 use super::client::{Fault, Kind, streaming};
 use super::proto::{self, WatchAsk, WatchCreate, WatchProgress, WatchRequest, WatchResponse};
 use crate::store::{Event, Revision};
-use crate::watch::{WatchBatch, WatchSource};
+use crate::watch::{Seen, WatchBatch, WatchSource};
 use crate::{Result, StoreError};
 
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
@@ -62,9 +61,7 @@ pub(super) struct EtcdWatch {
     /// The member whose stream it is, or that is tried.
     place: usize,
     backoff: Backoff,
-    /// What was seen and cannot be read, and then what else was seen.
-    faults: VecDeque<StoreError>,
-    rest: Option<WatchBatch>,
+    seen: Seen,
     ended: Option<StoreError>,
 }
 
@@ -116,8 +113,7 @@ impl EtcdWatch {
             fencing: None,
             place,
             backoff: Backoff::new(RETRY),
-            faults: VecDeque::new(),
-            rest: None,
+            seen: Seen::default(),
             ended: None,
         }
     }
@@ -267,7 +263,7 @@ impl EtcdWatch {
             let previous = event.prev_kv.as_ref().map_or(Ok(None), |kv| layout.read(kv));
             match (current, previous) {
                 (Ok(current), Ok(previous)) => into.push(Event { key, revision, current, previous }),
-                (Err(fault), _) | (_, Err(fault)) => self.faults.push_back(fault),
+                (Err(fault), _) | (_, Err(fault)) => self.seen.faults.push_back(fault),
             }
         }
     }
@@ -311,15 +307,12 @@ impl WatchSource for EtcdWatch {
         if let Some(error) = &self.ended {
             return Err(error.clone());
         }
-        if self.faults.is_empty() && self.rest.is_none() {
+        if self.seen.is_empty() {
             let batch = self.advance().await;
             self.ended = batch.as_ref().err().cloned();
-            self.rest = Some(batch?);
+            self.seen.rest = Some(batch?);
         }
-        match self.faults.pop_front() {
-            Some(fault) => Err(fault),
-            None => self.rest.take().ok_or(StoreError::Closed),
-        }
+        self.seen.take().unwrap_or(Err(StoreError::Closed))
     }
 
     fn try_next(&mut self) -> Result<Option<WatchBatch>> {

@@ -160,7 +160,7 @@ impl MutatingWebhooks {
             return Ok(false);
         }
         let patch: Value = serde_json::from_slice(&verdict.patch).map_err(|e| {
-            let why = gantry_api::go_json::syntax_error(&verdict.patch).unwrap_or_else(|| e.to_string());
+            let why = gantry_api::go_json::unreadable(&verdict.patch, &e);
             Failure::Calling(format!("received undecodable patch in webhook response: {why}"))
         })?;
         if !patch.is_array() && !patch.is_null() {

@@ -156,7 +156,7 @@ fn check_json(secret: &Secret, key: &str, errors: &mut Errors) {
             };
             format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}")
         }
-        Err(error) => gantry_api::go_json::syntax_error(&value.0).unwrap_or_else(|| error.to_string()),
+        Err(error) => gantry_api::go_json::unreadable(&value.0, &error),
     };
     // Not the value: it is a secret.
     errors.push(Error::invalid(&at, "<secret contents redacted>", why));
